@@ -1,0 +1,226 @@
+"""What `@task` runs for chapter 01.
+
+Chapter: 01
+"""
+
+import time
+
+from minillm.lab.grade import Diagnosis, Grader
+from minillm.text import bpe, lattice, tokenizer
+
+TEXT = "Mei sells plums; 小梅卖李子。 Grüße aus dem Dorf 🏡!"
+PIECES = {
+    b"a": -2.0, b"b": -2.5, b"c": -3.0, b"ab": -3.0, b"abc": -6.5, b"bc": -3.2, b"cab": -4.0,
+}  # fmt: skip
+
+
+def grade_merge_pair(answer):
+    """Equal to the library's on short rows, each of which shows one mistake."""
+    ids = [1, 2, 3, 1, 2]
+    got = answer(ids, (1, 2), 9)
+    if ids != [1, 2, 3, 1, 2]:
+        raise Diagnosis("you change the list that was given; build a new one.")
+    if got is None:
+        raise Diagnosis("your function returns nothing; is there a `return`?")
+    got = list(got)
+    if got == [9, 3, 1, 2]:
+        raise Diagnosis("you merge the first occurrence only; go on behind it.")
+    if got == [9, 3]:
+        raise Diagnosis("your result loses the end of the row: the last pair is a pair too.")
+    if list(answer([7, 7, 7], (7, 7), 9)) == [9, 9]:
+        raise Diagnosis("in [7, 7, 7] you use the middle 7 twice; go on BEHIND a merged pair.")
+    if list(answer([7, 7, 7], (7, 7), 9)) == [7, 9]:
+        raise Diagnosis("you go from right to left: [7, 7, 7] must become [9, 7].")
+    if list(answer([2, 1], (1, 2), 9)) == [9]:
+        raise Diagnosis("(2, 1) is not (1, 2): order matters.")
+    for row in ([], [1], [1, 2], [1, 1, 2, 2], [2, 1, 2, 1], [1, 2, 1, 2, 1], [7, 7, 7, 7, 7]):
+        for pair in ((1, 2), (7, 7)):
+            right, got = bpe.merge_pair(row, pair, 9), list(answer(list(row), pair, 9))
+            if got != right:
+                raise Diagnosis(f"{row} with {pair} -> 9 must give {right}; yours gives {got}.")
+
+
+def grade_merge_word(answer):
+    """Equal to the library's, where order, repetition and depth all matter."""
+    new_ids = {(98, 99): 256, (97, 98): 257, (257, 257): 258, (258, 258): 259, (97, 256): 260}
+    if answer(b"abc", new_ids) == [257, 99]:
+        raise Diagnosis(
+            "you merge from left to right; of the pairs in b'abc', (b, c) was learned first."
+        )
+    if answer(b"abab", new_ids) in ([257, 257], [257, 97, 98]):
+        raise Diagnosis("you stop too early: after (a, b) twice, the pair (257, 257) is known.")
+    got = answer(b"xyz", new_ids)
+    if got is None:
+        raise Diagnosis("a word in which no pair is known must come back as its bytes.")
+    if isinstance(got, bytes):
+        raise Diagnosis("return a list of ids: list(word) to begin with.")
+    if answer(b"", new_ids) != []:
+        raise Diagnosis("an empty word is an empty list of ids.")
+    words = [
+        b"abc",
+        b"abab",
+        b"abababab",
+        b"bcabc",
+        b"xyz",
+        b"a",
+        b"bcbc",
+        b"abcabcab",
+        b"abab" * 5,
+    ]
+    for word in words:
+        right, got = tokenizer.merge_word(word, new_ids), answer(word, new_ids)
+        if list(got) != right:
+            raise Diagnosis(f"{word} must become {right}; yours gives {list(got)}.")
+
+
+def grade_stream_text(answer):
+    """Every way to cut the text into pieces gives whole characters, early."""
+    data = TEXT.encode()
+
+    def stream(size):
+        return answer(data[i : i + size] for i in range(0, len(data), size))
+
+    first = stream(1)
+    if first is None or isinstance(first, str):
+        raise Diagnosis("your function must yield, one text after the other.")
+    got = list(first)
+    if any("�" in text for text in got):
+        raise Diagnosis(
+            "you show � for half a character; hold its bytes back until the rest comes."
+        )
+    if "" in got:
+        raise Diagnosis("you yield an empty text; yield nothing where nothing is complete.")
+    if "".join(got) != TEXT:
+        raise Diagnosis(f"joined, your texts are {''.join(got)!r}; they must be {TEXT!r}.")
+    for size in (2, 3, 5, 7):
+        if "".join(stream(size)) != TEXT:
+            raise Diagnosis(f"right for pieces of 1 byte, wrong for pieces of {size}.")
+    seen = []
+
+    def watched():
+        yield b"I live in "
+        seen.append(list(shown))
+        yield "村".encode()[:2]
+        seen.append(list(shown))
+        yield "村".encode()[2:] + b"!"
+
+    shown = []
+    for text in answer(watched()):
+        shown.append(text)
+    if not seen[0] or seen[0] != ["I live in "]:
+        raise Diagnosis("you wait until the stream ends; a reader wants each text as it comes.")
+
+
+def grade_tokens_of_a_stranger(answer):
+    """The number is graded; the sentence must be there."""
+    got = answer()
+    if not (isinstance(got, tuple) and len(got) == 2):
+        raise Diagnosis('return two things: the number and your sentence, as in 7, "because ...".')
+    number, sentence = got
+    if number == 5:
+        raise Diagnosis("five would be one token a character; who taught the vocabulary 村?")
+    if isinstance(number, int) and 5 < number < 15:
+        raise Diagnosis("fewer than 15 needs a merge of Chinese bytes; English text has none.")
+    if number == 120:
+        raise Diagnosis("a larger vocabulary never costs more tokens here; train one and count.")
+    if number != 15:
+        raise Diagnosis("train one: len(train(english, 8192, ...).encode('我住在村里')).")
+    if not isinstance(sentence, str) or len(sentence.split()) < 4 and len(sentence) < 8:
+        raise Diagnosis("the number is right; now say in a sentence why.")
+
+
+def grade_best_segmentation(answer):
+    """As likely as the library's cut on many words, and fast."""
+
+    def score(pieces):
+        return sum(PIECES.get(piece, -1e9) for piece in pieces)
+
+    got = answer(b"abcab", PIECES, 3)
+    if got is None or isinstance(got, bytes):
+        raise Diagnosis("return the list of pieces.")
+    if b"".join(got) != b"abcab" and b"".join(list(got)[::-1]) == b"abcab":
+        raise Diagnosis("your pieces come last first; you walked back, so turn them round.")
+    for word in (b"abc", b"abcab", b"cabc", b"aabb", b"bcabcab", b"", b"c"):
+        right, got = lattice.best_segmentation(word, PIECES, 3), list(answer(word, PIECES, 3))
+        if b"".join(got) != word:
+            raise Diagnosis(f"your pieces of {word} spell {b''.join(got)}.")
+        if word == b"abc" and got == [b"abc"]:
+            raise Diagnosis("the longest piece is not the likeliest: abc -6.5, a + bc -5.2.")
+        if word == b"abc" and got == [b"ab", b"c"]:
+            raise Diagnosis("you take the best next piece; the best whole may begin with a worse.")
+        if abs(score(got) - score(right)) > 1e-9:
+            raise Diagnosis(
+                f"{word}: {right} scores {score(right):.1f}, yours {got} only {score(got):.1f}."
+            )
+    if answer(b"abc", {**PIECES, b"abc": -0.1}, 2) == [b"abc"]:
+        raise Diagnosis("`longest` is the length of the longest piece to try; you ignore it.")
+    began = time.perf_counter()
+    answer(b"abc" * 8, PIECES, 3)
+    if time.perf_counter() - began > 0.2:
+        raise Diagnosis("you try all segmentations; keep the best way to each position instead.")
+    began = time.perf_counter()
+    answer(b"abcab" * 400, PIECES, 3)
+    if time.perf_counter() - began > 4:
+        raise Diagnosis("2,000 bytes take you more than 4 seconds; do not copy the pieces along.")
+
+
+GRADERS = {
+    "1.1": Grader(
+        function="merge_pair",
+        level="everyone",
+        grade=grade_merge_pair,
+        target="minillm.text.bpe.merge_pair",
+        hints=(
+            "Walk with an index i, because a merged pair takes two steps and any other id one.",
+            "If ids[i] and ids[i + 1] are the pair: append new_id, i += 2. Else: append ids[i].",
+            "Mind the end: ids[i + 1] exists only while i + 1 < len(ids).",
+        ),
+    ),
+    "1.2": Grader(
+        function="merge_word",
+        level="everyone",
+        grade=grade_merge_word,
+        target="minillm.text.tokenizer.merge_word",
+        hints=(
+            "Look at all pairs of neighbours; which of them is in new_ids with the smallest id?",
+            "Loop: find that pair, replace it everywhere (task 1.1), stop when there is none.",
+            "known = [new_ids[p] for p in zip(ids, ids[1:]) if p in new_ids]; merge min(known).",
+        ),
+    ),
+    "1.3": Grader(
+        function="stream_text",
+        level="stretch",
+        grade=grade_stream_text,
+        hints=(
+            "Keep a variable of bytes that wait. Add each piece to it, then ask what is whole.",
+            "At most three bytes can be waiting: try to decode all, then all but 1, 2, 3.",
+            "codecs.getincrementaldecoder('utf-8')() does it; can you do without?",
+        ),
+    ),
+    "1.4": Grader(
+        function="tokens_of_a_stranger",
+        level="everyone",
+        grade=grade_tokens_of_a_stranger,
+        hints=(
+            "What must a text contain for BPE to learn the merge of two bytes?",
+            "train(english, 8192) learns from English alone; encode the five characters with it.",
+            "No English text contains the bytes of 村 side by side. So how many merges apply?",
+        ),
+        model_answer=(
+            "A merge is learned only where its two bytes stand side by side in the text. No "
+            "English text puts the bytes of 村 side by side, so none of its merges ever applies, "
+            "whether there are seven hundred or seven million of them: 15 bytes, 15 tokens."
+        ),
+    ),
+    "1.5": Grader(
+        function="best_segmentation",
+        level="stretch",
+        grade=grade_best_segmentation,
+        target="minillm.text.lattice.best_segmentation",
+        hints=(
+            "best[j] = the best score of any cut of the first j bytes. best[0] = 0.",
+            "best[j] = max over i of best[i] + log_prob[word[i:j]]; remember which i it was.",
+            "At the end walk back: j = len(word), piece word[i:j], then j = i; reverse the list.",
+        ),
+    ),
+}

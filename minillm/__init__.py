@@ -1,0 +1,18 @@
+"""minillm: a language model built from bytes, and every claim about it measured.
+
+One letter per axis, in every public signature of the library:
+
+==  =====================  ==  ==========================
+B   batch                  K   head width
+T   query tokens           F   feed-forward width
+S   key tokens             V   vocabulary
+D   model width            E   experts
+H   heads                  N   routed tokens
+G   key/value heads
+==  =====================  ==  ==========================
+
+Import path = file path: ``from minillm.text.bpe import train``. Nothing is re-exported, and
+importing has no effect. ``minillm map`` prints every module in reading order.
+"""
+
+__version__ = "0.1.0"

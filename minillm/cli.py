@@ -1,0 +1,219 @@
+"""The command line: ``minillm --help``.
+
+Chapter: roof
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="minillm",
+    help="A course on large language models, measured on your own laptop.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+train_app = typer.Typer(
+    help="Train a model or a tokenizer.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(train_app, name="train")
+TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Chapter and number, such as 1.2.")]
+
+
+def main() -> None:
+    """Run the command line; what a person can get wrong is one sentence and exit status 2."""
+    try:
+        app()
+    except ValueError as error:
+        print(f"minillm: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nminillm: stopped.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+@app.command("map")
+def show_map() -> None:
+    """Print every module of the library in reading order: chapter, lines, one clause."""
+    from minillm.lab.map import table
+
+    print(table())
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine is, and what it will take for the course."""
+    from minillm.lab.doctor import report
+
+    report()
+
+
+@app.command()
+def check(
+    tasks: Annotated[
+        list[str], typer.Argument(metavar="TASK...", help="Such as 1.2, or a chapter: 1.")
+    ],
+) -> None:
+    """Grade your answers in my/exercises; exit status 1 if one is not solved."""
+    from minillm.lab.task import check as check_task
+
+    results = [check_task(task) for task in _tasks(tasks)]
+    sys.exit(0 if all(result.status == "done" for result in results) else 1)
+
+
+@app.command()
+def hint(
+    task: TaskId,
+    level: Annotated[int | None, typer.Option(help="1, 2 or 3; by default the next one.")] = None,
+) -> None:
+    """Print the next hint of a task; there are three."""
+    from minillm.lab.task import hint as print_hint
+
+    print_hint(task, level)
+
+
+@app.command()
+def solution(task: TaskId) -> None:
+    """Print the worked answer of a task, and mark the task as seen."""
+    from minillm.lab.task import solution as print_solution
+
+    print_solution(task)
+
+
+@app.command()
+def progress() -> None:
+    """Print which tasks are solved."""
+    from minillm.lab.progress import table
+
+    print(table())
+
+
+@app.command()
+def start(
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK", help="Solve every task before this one: where a workshop begins."
+        ),
+    ] = None,
+) -> None:
+    """Fill my/ with the chapters, outputs cleared; your own work is never overwritten."""
+    from minillm.lab.start import fill, first_notebook
+
+    messages = fill(at)
+    print("\n".join(messages) if messages else "my/ is up to date")
+    print(f"Next: make learn, or jupyter lab {first_notebook()}")
+
+
+@app.command()
+def claims(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The whole ledger, for programs.")
+    ] = False,
+    only: Annotated[str | None, typer.Argument(metavar="ID", help="One claim, in full.")] = None,
+) -> None:
+    """Print the claims ledger, with what the stored notebooks measured."""
+    from minillm.lab import ledger
+
+    if as_json:
+        print(json.dumps(ledger.as_data(only), ensure_ascii=False, indent=1))
+    else:
+        print(ledger.in_full(only) if only else ledger.table())
+
+
+@app.command()
+def reproduce(
+    claim: Annotated[str, typer.Argument(metavar="ID", help="A claim's id; see minillm claims.")],
+) -> None:
+    """Measure a claim again, now, on this machine."""
+    from minillm.lab.reproduce import reproduce as run_again
+
+    print("\n".join(run_again(claim)))
+
+
+@train_app.command("tokenizer")
+def train_tokenizer(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILES...", help="Text files or folders, UTF-8.")
+    ],
+    vocab: Annotated[
+        int, typer.Option(help="Tokens in all: 256 bytes, merges, special tokens.")
+    ] = 4096,
+    out: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path("tokenizer"),
+    special: Annotated[
+        list[str] | None, typer.Option(help="A special token; may be given several times.")
+    ] = None,
+) -> None:
+    """Learn a byte-pair vocabulary, and write it as our file and as tokenizer.json."""
+    from minillm.recipes.tokenizer import run
+
+    run(files, n_vocab=vocab, out=out, special_tokens=tuple(special or ("<|endoftext|>",)))
+
+
+@app.command()
+def tokenize(
+    text: Annotated[
+        str,
+        typer.Argument(
+            metavar="TEXT", help="A sentence, in quotes; - reads it from standard input."
+        ),
+    ],
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder or file of `minillm train tokenizer`; by default one learned now from the course's reader."
+        ),
+    ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Also print every merge, in order.")
+    ] = False,
+) -> None:
+    """Show the pieces of a sentence, in colour."""
+    from minillm.recipes.tokenizer import show_pieces
+
+    show_pieces(sys.stdin.read() if text == "-" else text, tokenizer, trace=trace)
+
+
+@app.command()
+def bench(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="By default the list.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small inputs: does it run at all?")
+    ] = False,
+) -> None:
+    """Run a benchmark: ours and the field's, side by side, in one run."""
+    import importlib
+
+    names = [p.stem for p in sorted(Path(__file__).with_name("bench").glob("[!_]*.py"))]
+    if name is None:
+        print("\n".join(f"minillm bench {n}" for n in names))
+        return
+    if name not in names:
+        raise ValueError(f"there is no benchmark {name!r}. Benchmarks: {', '.join(names)}.")
+    importlib.import_module(f"minillm.bench.{name}").run(quick=quick)
+
+
+def _tasks(wanted: list[str]) -> list[str]:
+    """Task ids, where a chapter's number stands for all its tasks."""
+    from minillm.lab.grade import find
+    from minillm.lab.project import chapter
+
+    found = []
+    for item in wanted:
+        if "." in item:
+            find(item)
+            found.append(item)
+        else:
+            found += chapter(item).tasks
+    return found

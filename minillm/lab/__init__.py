@@ -1,0 +1,1 @@
+"""What the notebooks stand on: set-up, predictions, checked numbers, tasks, figures."""

@@ -1,0 +1,132 @@
+"""The claims ledger: what was said, what we measured, and what our scale cannot show.
+
+The entries stand in ``course/claims.toml``. A notebook settles a claim with
+``expect(..., claim="id")``; what it measured is read back from its stored output.
+
+Chapter: 00
+"""
+
+import ast
+import json
+import re
+import tomllib
+from dataclasses import dataclass, fields
+from functools import cache
+from pathlib import Path
+
+from minillm.lab.project import root
+
+VERDICTS = (
+    "follows by arithmetic",
+    "seen at our scale",
+    "seen only if …",
+    "not seen at our scale",
+    "sources disagree",
+    "not testable here",
+)
+EVIDENCE = ("live", "recorded", "arithmetic", "reading")
+MEASURED = re.compile(r"^✔ (?P<sentence>.*): (?P<value>\S+) \((?P<band>[^()]*)\)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One entry of the ledger. ``said`` are the original words, ``translation`` their English."""
+
+    id: str
+    claim: str
+    said: str
+    translation: str
+    where: str
+    paper: str
+    chapter: str
+    test: str
+    scale: str
+    evidence: str
+    result: str
+    verdict: str
+    cannot_show: str
+    since: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """A line that ``expect`` printed into a stored notebook."""
+
+    claim: str
+    sentence: str
+    value: str
+    band: str
+    notebook: str
+
+
+@cache
+def load(path: Path | None = None) -> tuple[Claim, ...]:
+    """All claims, in the ledger's order.
+
+    Raises:
+        ValueError: an entry lacks a field, has an unknown one, or an unknown verdict or evidence.
+    """
+    path = path or root() / "course" / "claims.toml"
+    with path.open("rb") as file:
+        entries = tomllib.load(file).get("claim", [])
+    return tuple(_claim(entry) for entry in entries)
+
+
+def _claim(entry: dict) -> Claim:
+    name = entry.get("id", "without id")
+    known = {field.name for field in fields(Claim)}
+    if entry.keys() != known:
+        missing, unknown = sorted(known - entry.keys()), sorted(entry.keys() - known)
+        raise ValueError(f"claim {name}: missing fields {missing}, unknown fields {unknown}.")
+    verdict = entry["verdict"]
+    if not any(verdict.startswith(word.rstrip(" …")) for word in VERDICTS):
+        raise ValueError(f"claim {name}: verdict {verdict!r} is none of {VERDICTS}.")
+    if entry["evidence"] not in EVIDENCE:
+        raise ValueError(f"claim {name}: evidence {entry['evidence']!r} is none of {EVIDENCE}.")
+    return Claim(**entry)
+
+
+def claimed_sentences(source: str) -> dict[str, str]:
+    """The claims that a cell settles: sentence → claim id, read from its source.
+
+    Example:
+        >>> claimed_sentences('expect("one cache, GiB", 18.0, equals=18, claim="kv")')
+        {'one cache, GiB': 'kv'}
+    """
+    found = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "expect":
+            claim = next((k.value for k in node.keywords if k.arg == "claim"), None)
+            if isinstance(claim, ast.Constant) and isinstance(node.args[0], ast.Constant):
+                found[node.args[0].value] = claim.value
+    return found
+
+
+def measurements(notebook: Path) -> tuple[Measurement, ...]:
+    """What a stored notebook measured for the ledger, in the order of its cells."""
+    found = []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] != "code" or "claim=" not in source:
+            continue
+        sentences = claimed_sentences(source)
+        printed = "".join("".join(output.get("text", "")) for output in cell["outputs"])
+        for match in MEASURED.finditer(printed):
+            if match["sentence"] in sentences:
+                found.append(
+                    Measurement(
+                        claim=sentences[match["sentence"]],
+                        sentence=match["sentence"],
+                        value=match["value"],
+                        band=match["band"],
+                        notebook=notebook.stem,
+                    )
+                )
+    return tuple(found)
+
+
+def all_measurements() -> tuple[Measurement, ...]:
+    """What all stored notebooks measured, chapters before labs."""
+    course = root() / "course"
+    paths = [*sorted(course.glob("*.ipynb")), *sorted((course / "labs").glob("*.ipynb"))]
+    return tuple(line for path in paths for line in measurements(path))

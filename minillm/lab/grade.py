@@ -1,0 +1,243 @@
+"""Grade an answer: find its grader, run it, and turn what happens into a sentence.
+
+Graders stand in ``exercises/graders/chNN_slug.py``, one dictionary ``GRADERS`` a chapter, keyed by
+task id. A grader raises ``Diagnosis`` with a sentence that names the mistake; everything else that
+an answer can do (raise, print without end, loop, ask for input) gets a plain message here.
+
+Chapter: 00
+"""
+
+import ast
+import builtins
+import contextlib
+import importlib.util
+import inspect
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+from minillm.lab.project import Chapter, display_path, my, root, syllabus
+
+SECONDS = 20
+PRINTED_CHARACTERS = 10_000
+
+
+class Diagnosis(Exception):
+    """What is wrong with an answer, in one sentence that helps to mend it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grader:
+    """How one task is graded.
+
+    ``function`` is the name that the answer defines, ``target`` the dotted name of the library's
+    own version (None where the library has none), ``level`` "everyone" or "stretch", ``grade`` a
+    function of the answer that raises ``Diagnosis``, ``hints`` three sentences that help more and
+    more, ``model_answer`` the explanation for a predict–measure–explain task.
+    """
+
+    function: str
+    level: str
+    grade: Callable[[Callable], None]
+    hints: tuple[str, str, str]
+    target: str | None = None
+    model_answer: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """``status`` is "to do", "wrong" or "done"; ``message`` is empty unless something is wrong."""
+
+    status: str
+    message: str = ""
+
+    def line(self, task_id: str) -> str:
+        """The line that a learner sees."""
+        mark = {"to do": "☐ to do", "wrong": "✘ ", "done": "✔"}[self.status]
+        return f"{task_id} {mark}{self.message}"
+
+
+def load_file(path: Path, name: str) -> ModuleType:
+    """Import one file by its path, anew each time."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@cache
+def graders() -> dict[str, tuple[Chapter, Grader]]:
+    """Every task of every chapter that has a grader, by task id."""
+    found = {}
+    for chapter in syllabus():
+        path = root() / "exercises" / "graders" / f"ch{chapter.name}.py"
+        if path.exists():
+            module = load_file(path, f"graders_ch{chapter.name}")
+            found.update({task: (chapter, grader) for task, grader in module.GRADERS.items()})
+    return found
+
+
+def find(task_id: str) -> tuple[Chapter, Grader]:
+    """The chapter and the grader of a task.
+
+    Raises:
+        ValueError: there is no such task; the message lists those that exist.
+    """
+    if task_id not in graders():
+        known = ", ".join(graders()) or "none yet"
+        raise ValueError(f"there is no task {task_id!r}. Tasks: {known}.")
+    return graders()[task_id]
+
+
+def answer_file(chapter: Chapter) -> Path:
+    """Where a learner's answers to a chapter are kept."""
+    return my() / "exercises" / f"ch{chapter.name}.py"
+
+
+def grade(task_id: str, answer: Callable, source: str | None = None) -> Result:
+    """Grade a function that is already in memory.
+
+    Args:
+        task_id: for instance "1.2".
+        answer: the learner's function.
+        source: its source text, if it is known; it is searched for the library's own version.
+    """
+    _, grader = find(task_id)
+    try:
+        refuse_borrowed(grader, answer, source)
+        grader.grade(answer)
+    except NotImplementedError:
+        return Result("to do")
+    except Diagnosis as diagnosis:
+        return Result("wrong", str(diagnosis))
+    except EOFError:
+        return Result("wrong", "your answer waits for input(); take the arguments instead.")
+    except RecursionError:
+        return Result("wrong", "your function calls itself without end; which case stops it?")
+    except Exception as error:
+        return Result("wrong", _crash(error, grader.function))
+    return Result("done")
+
+
+def refuse_borrowed(grader: Grader, answer: Callable, source: str | None) -> None:
+    """An answer that calls the library's version, or the solution, has not answered.
+
+    Raises:
+        Diagnosis: the answer imports its target, or reaches it through a global name.
+    """
+    if grader.target is None:
+        return
+    module, _, name = grader.target.rpartition(".")
+    refusal = f"this answer uses {grader.target} itself; write what it does."
+    names_used = set()
+    for node in ast.walk(ast.parse(source or "")):
+        imported = []
+        if isinstance(node, ast.Import):
+            imported = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imported = [node.module or ""]
+        elif isinstance(node, ast.Name):
+            names_used.add(node.id)
+        if any(
+            i in (module, "solutions", "importlib") or i.startswith("solutions.") for i in imported
+        ):
+            raise Diagnosis(refusal)
+    target_module = sys.modules.get(module)
+    target = getattr(target_module, name, None) if target_module else None
+    code = inspect.unwrap(answer).__globals__ if inspect.isfunction(answer) else {}
+    for used in names_used - {grader.function}:
+        value = code.get(used)
+        if value is not None and (value is target or value is target_module):
+            raise Diagnosis(refusal)
+
+
+def grade_file(task_id: str, path: Path) -> Result:
+    """Grade the answer in a file, in a child process with a time limit and capped output."""
+    _, grader = find(task_id)
+    if not path.exists():
+        return Result("to do")
+    source = path.read_text(encoding="utf-8")
+    try:
+        ast.parse(source)
+    except SyntaxError as error:
+        where = f"{display_path(path)}, line {error.lineno}"
+        return Result("wrong", f"Python cannot read {where}: {error.msg}.")
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "result.json"
+        command = [sys.executable, "-m", "minillm.lab.grade", task_id, str(path), str(report)]
+        try:
+            child = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS
+            )
+        except subprocess.TimeoutExpired:
+            return Result(
+                "wrong", f"no answer after {SECONDS} seconds: is there a loop that never ends?"
+            )
+        if not report.exists():
+            last = (child.stderr.strip().splitlines() or ["no message"])[-1]
+            return Result("wrong", f"Python stopped while it ran {grader.function}: {last}")
+        return Result(**json.loads(report.read_text(encoding="utf-8")))
+
+
+class _Capped(io.StringIO):
+    """Standard output for an answer: a learner's prints, up to a limit."""
+
+    def write(self, text: str) -> int:
+        if self.tell() + len(text) > PRINTED_CHARACTERS:
+            raise Diagnosis(
+                f"your answer prints more than {PRINTED_CHARACTERS} characters; "
+                "is a print inside a loop?"
+            )
+        return super().write(text)
+
+
+def _grade_in_child(task_id: str, path: Path) -> Result:
+    _, grader = find(task_id)
+
+    def no_input(prompt: str = "") -> str:
+        raise EOFError
+
+    builtins.input = no_input
+    with contextlib.redirect_stdout(_Capped()):
+        try:
+            module = load_file(path, "answers")
+            answer = getattr(module, grader.function, None)
+        except Diagnosis as diagnosis:
+            return Result("wrong", str(diagnosis))
+        except EOFError:
+            return Result("wrong", "your file waits for input(); remove it.")
+        except Exception as error:
+            return Result("wrong", f"your file cannot be imported: {_crash(error, path.name)}")
+        if answer is None:
+            return Result(
+                "wrong", f"{display_path(path)} defines no `{grader.function}`; what is its name?"
+            )
+        return grade(task_id, answer, inspect.getsource(answer))
+
+
+def _crash(error: Exception, name: str) -> str:
+    """An exception from an answer, in one line that says where it happened."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        f for f in frames if f.name == name or "answers" in f.filename or "ipykernel" in f.filename
+    ]
+    where = f" (line `{own[-1].line}`)" if own and own[-1].line else ""
+    return f"it raised {type(error).__name__}: {error}{where}"
+
+
+if __name__ == "__main__":
+    # Under -m this file is imported twice; graders raise the Diagnosis of the imported one.
+    from minillm.lab import grade as imported
+
+    outcome = imported._grade_in_child(sys.argv[1], Path(sys.argv[2]))
+    Path(sys.argv[3]).write_text(
+        json.dumps({"status": outcome.status, "message": outcome.message}), encoding="utf-8"
+    )

@@ -1,0 +1,4 @@
+"""The model itself: counted first, then built piece by piece.
+
+Chapter: 00
+"""

@@ -1,0 +1,125 @@
+"""Learn a tokenizer from files, and show the pieces of a sentence.
+
+Chapter: roof
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from minillm.text.tokenizer import Tokenizer
+
+OUR_FILE, THEIR_FILE = "minillm-tokenizer.json", "tokenizer.json"
+#: Background colours of neighbouring pieces, from the 256-colour palette, with black text on them.
+GROUNDS = (153, 223, 157, 218)
+
+
+def run(
+    files: Sequence[Path], *, n_vocab: int, out: Path, special_tokens: tuple[str, ...]
+) -> Tokenizer:
+    """Learn a byte-pair vocabulary and write it twice: as our file and as tokenizer.json.
+
+    Args:
+        files: text files or folders, UTF-8.
+        n_vocab: 256 bytes, the merges, and the special tokens.
+        out: folder for the two files; made if it is missing.
+        special_tokens: such as "<|endoftext|>".
+
+    Raises:
+        ValueError: a file is missing, empty or not UTF-8; the vocabulary is too small or too large.
+    """
+    from tqdm import tqdm
+
+    from minillm.text.bpe import train
+    from minillm.text.corpus import read
+    from minillm.text.fast import save_tokenizers_json
+    from minillm.text.tokenizer_file import save
+
+    texts = [read(path) for path in files]
+    n_bytes = sum(len(text.encode()) for text in texts)
+    print(f"{n_bytes / 1e6:.2f} MB of text; {n_vocab} tokens wanted")
+    n_merges = max(0, n_vocab - 256 - len(special_tokens))
+    with tqdm(total=n_merges, desc="merges", disable=not sys.stdout.isatty(), ncols=80) as bar:
+        tokenizer = train(
+            texts, n_vocab, special_tokens=special_tokens, progress=lambda _: bar.update()
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    save(tokenizer, out / OUR_FILE)
+    save_tokenizers_json(tokenizer, out / THEIR_FILE)
+    n_tokens = sum(len(tokenizer.encode(text)) for text in texts)
+    print(f"{n_bytes / n_tokens:.2f} bytes a token on this text")
+    print(f"{out / OUR_FILE}   for minillm: minillm tokenize --tokenizer {out} 'some text'")
+    print(f"{out / THEIR_FILE}   for tokenizers and transformers")
+    return tokenizer
+
+
+def show_pieces(text: str, where: Path | None, *, trace: bool = False) -> None:
+    """Print a text's pieces side by side in colours, their ids, and what they cost.
+
+    Args:
+        text: what to cut; special tokens in it are text like any other.
+        where: a tokenizer's file or its folder; None learns one from the course's reader.
+        trace: also print each word's merges, in the order in which they are replayed.
+
+    Raises:
+        ValueError: there is no such tokenizer, or the text holds lone surrogates.
+    """
+    from minillm.text.escape import escape
+    from minillm.text.pretokenize import pretokenize
+
+    tokenizer = _from_reader() if where is None else _load(where)
+    ids = tokenizer.encode(text)
+    pieces = [tokenizer.token_bytes(token) for token in ids]
+    print(coloured(pieces) if _colours() else "|".join(escape(piece) for piece in pieces))
+    print(" ".join(map(str, ids)))
+    n_bytes = len(text.encode())
+    rate = f", {n_bytes / len(ids):.2f} bytes a token" if ids else ""
+    print(f"{len(text)} characters, {n_bytes} bytes, {len(ids)} tokens{rate}")
+    if trace:
+        for word in pretokenize(text):
+            print(f"\n{word!r}")
+            for step in tokenizer.trace(word):
+                print(step)
+
+
+def coloured(pieces: Sequence[bytes]) -> str:
+    """Pieces as text for a terminal, each on a ground of its own; half characters as `\\xNN`.
+
+    Example:
+        >>> coloured([b"a", b"b"])
+        '\\x1b[30;48;5;153ma\\x1b[0m\\x1b[30;48;5;223mb\\x1b[0m'
+    """
+    from minillm.text.escape import escape
+
+    return "".join(
+        f"\x1b[30;48;5;{GROUNDS[place % len(GROUNDS)]}m{escape(piece)}\x1b[0m"
+        for place, piece in enumerate(pieces)
+    )
+
+
+def _colours() -> bool:
+    """Colours for a terminal that has them; https://no-color.org is respected."""
+    if "NO_COLOR" in os.environ:
+        return False
+    return sys.stdout.isatty() or os.environ.get("FORCE_COLOR", "") not in ("", "0")
+
+
+def _load(where: Path) -> Tokenizer:
+    from minillm.text.tokenizer_file import load
+
+    path = where / OUR_FILE if where.is_dir() else where
+    if not path.exists():
+        raise ValueError(
+            f"there is no tokenizer at {path}. Make one: minillm train tokenizer FILES --out {where}"
+        )
+    return load(path)
+
+
+def _from_reader() -> Tokenizer:
+    """A small tokenizer of the course's own texts, English and Chinese, learned on the spot."""
+    from minillm.text.bpe import train
+    from minillm.text.corpus import reader
+
+    print("a vocabulary of 1,024, learned just now from the course's reader:")
+    return train([reader("en"), reader("zh")], 1024, special_tokens=("<|endoftext|>",))

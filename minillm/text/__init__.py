@@ -1,0 +1,4 @@
+"""From characters to numbers and back: how text is cut into tokens.
+
+Chapter: 01
+"""

@@ -1,0 +1,92 @@
+"""Every grader knows a right answer in two styles, the stub, typical mistakes, and a mutant."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from minillm.lab.grade import find, grade, graders, load_file
+from minillm.lab.project import root, syllabus
+from minillm.lab.task import function_source, solution_source
+
+HERE = Path(__file__).parent
+BOOKS = {p.stem: load_file(p, f"mistakes_{p.stem}") for p in (HERE / "mistakes").glob("ch*.py")}
+
+
+def book(task_id):
+    return BOOKS[f"ch{find(task_id)[0].name}"]
+
+
+def run(task_id, source):
+    """Grade an answer that is given as source text."""
+    namespace = {"__name__": "answers"}
+    exec(compile("from minillm.lab.task import task\n" + source, "answers.py", "exec"), namespace)
+    return grade(task_id, namespace[find(task_id)[1].function], source)
+
+
+TASKS = list(graders())
+
+
+@pytest.mark.parametrize("task_id", TASKS)
+def test_the_worked_answer_passes(task_id):
+    chapter, _ = find(task_id)
+    whole = (root() / "solutions" / f"ch{chapter.name}.py").read_text(encoding="utf-8")
+    assert run(task_id, whole).status == "done", run(task_id, whole).message
+
+
+@pytest.mark.parametrize("task_id", TASKS)
+def test_a_right_answer_in_another_style_passes(task_id):
+    other = book(task_id).SECOND_STYLE[task_id]
+    assert ast.dump(ast.parse(other)) != ast.dump(ast.parse(solution_source(task_id)))
+    result = run(task_id, other)
+    assert result.status == "done", result.message
+
+
+@pytest.mark.parametrize("task_id", TASKS)
+def test_the_stub_is_to_do(task_id):
+    chapter, grader = find(task_id)
+    stub = (root() / "exercises" / f"ch{chapter.name}.py").read_text(encoding="utf-8")
+    assert "NotImplementedError" in function_source(stub, grader.function)
+    assert run(task_id, stub).line(task_id) == f"{task_id} ☐ to do"
+
+
+@pytest.mark.parametrize(
+    ("task_id", "source", "phrase"),
+    [(t, source, phrase) for t in TASKS for source, phrase in book(t).MISTAKES[t]],
+)
+def test_a_typical_mistake_gets_its_own_diagnosis(task_id, source, phrase):
+    result = run(task_id, source)
+    assert result.status == "wrong"
+    assert phrase in result.message
+
+
+@pytest.mark.parametrize("task_id", TASKS)
+def test_a_task_has_three_mistakes_or_more_and_no_two_share_a_diagnosis(task_id):
+    messages = [run(task_id, source).message for source, _ in book(task_id).MISTAKES[task_id]]
+    assert len(messages) >= 3
+    assert len(set(messages)) == len(messages)
+
+
+@pytest.mark.parametrize("task_id", TASKS)
+def test_a_mutant_without_a_message_of_its_own_is_refused(task_id):
+    result = run(task_id, book(task_id).MUTANT[task_id])
+    assert result.status == "wrong"
+    assert result.message
+
+
+@pytest.mark.parametrize("task_id", TASKS)
+def test_a_task_has_three_hints_that_differ(task_id):
+    hints = find(task_id)[1].hints
+    assert len(set(hints)) == 3
+    assert all(hint.strip() for hint in hints)
+
+
+@pytest.mark.parametrize("chapter", [c for c in syllabus() if c.tasks], ids=lambda c: c.number)
+def test_a_chapter_has_the_tasks_that_the_syllabus_states(chapter):
+    own = {t: g for t, (c, g) in graders().items() if c == chapter}
+    assert tuple(own) == chapter.tasks
+    assert len(own) >= 4
+    assert sum(g.level == "everyone" for g in own.values()) >= 2
+    assert sum(g.level == "stretch" for g in own.values()) >= 2
+    assert sum(g.target is not None for g in own.values()) >= 2
+    assert sum(bool(g.model_answer) for g in own.values()) >= 1

@@ -1,0 +1,95 @@
+import pytest
+
+from minillm.lab import grade as grading
+from minillm.lab.grade import Result, find, grade, grade_file, refuse_borrowed
+
+RIGHT = "def mended_slide():\n    return 'batch of 32 -> 576 GiB'\n"
+
+
+def write(tmp_path, source):
+    path = tmp_path / "answers.py"
+    path.write_text(source, encoding="utf-8")
+    return path
+
+
+def test_an_unknown_task_is_named_together_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"no task '9\.9'.*0\.1, 0\.2"):
+        find("9.9")
+
+
+def test_the_three_status_lines():
+    assert Result("to do").line("0.1") == "0.1 ☐ to do"
+    assert Result("wrong", "no.").line("0.1") == "0.1 ✘ no."
+    assert Result("done").line("0.1") == "0.1 ✔"
+
+
+def test_a_right_answer_in_a_file_is_done(tmp_path):
+    assert grade_file("0.1", write(tmp_path, RIGHT)).status == "done"
+
+
+def test_no_file_is_to_do(tmp_path):
+    assert grade_file("0.1", tmp_path / "none.py").status == "to do"
+
+
+def test_a_syntax_error_is_said_with_its_line(tmp_path):
+    result = grade_file("0.1", write(tmp_path, "def mended_slide():\n    return (\n"))
+    assert result.status == "wrong"
+    assert "line 2" in result.message
+
+
+def test_an_endless_loop_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(grading, "SECONDS", 2)
+    path = write(tmp_path, "def mended_slide():\n    while True: pass\n")
+    assert "loop that never ends" in grade_file("0.1", path).message
+
+
+@pytest.mark.parametrize(
+    ("body", "phrase"),
+    [
+        ("    return input('?')", "input()"),
+        ("    while True: print('x' * 100)", "prints more than"),
+        ("    return mended_slide()", "calls itself without end"),
+        ("    return 1 / 0", "ZeroDivisionError: division by zero (line `return 1 / 0`)"),
+        ("    import sys; sys.exit(3)", "Python stopped"),
+    ],
+)
+def test_whatever_an_answer_does_gets_a_plain_message(tmp_path, body, phrase):
+    result = grade_file("0.1", write(tmp_path, f"def mended_slide():\n{body}\n"))
+    assert result.status == "wrong"
+    assert phrase in result.message
+
+
+def test_a_file_that_cannot_be_imported_says_why(tmp_path):
+    result = grade_file("0.1", write(tmp_path, "import no_such_module\n" + RIGHT))
+    assert "cannot be imported" in result.message
+    assert "no_such_module" in result.message
+
+
+def test_a_missing_function_is_named(tmp_path):
+    assert "defines no `mended_slide`" in grade_file("0.1", write(tmp_path, "x = 1\n")).message
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(**k):\n    from minillm.model.count import kv_cache_bytes as g\n    return g(**k)",
+        "def f(**k):\n    import minillm.model.count as c\n    return c.kv_cache_bytes(**k)",
+        "def f(**k):\n    import importlib\n",
+        "def f(**k):\n    from solutions.ch00_claims import kv_cache_bytes\n",
+    ],
+)
+def test_an_answer_that_imports_its_target_is_refused(source):
+    namespace = {}
+    exec(source, namespace)
+    with pytest.raises(grading.Diagnosis, match="write what it does"):
+        refuse_borrowed(find("0.2")[1], namespace["f"], source)
+
+
+def test_an_answer_that_reaches_its_target_by_a_global_name_is_refused():
+    from minillm.model.count import kv_cache_bytes
+
+    source = "def mine(**k):\n    return borrowed(**k)"
+    namespace = {"borrowed": kv_cache_bytes}
+    exec(source, namespace)
+    result = grade("0.2", namespace["mine"], source)
+    assert "uses minillm.model.count.kv_cache_bytes itself" in result.message

@@ -1,0 +1,45 @@
+import pytest
+
+from minillm.lab.pick import pick, use_mine
+from minillm.lab.project import chapter
+from minillm.lab.task import put_answer, solution_source
+from minillm.model.count import gib, kv_cache_bytes
+
+
+@pytest.fixture(autouse=True)
+def nobodys_answers():
+    yield
+    use_mine([])
+
+
+def test_by_default_it_is_the_librarys_and_nothing_is_said(capsys):
+    use_mine([])
+    assert pick(kv_cache_bytes) is kv_cache_bytes
+    assert capsys.readouterr().out == ""
+
+
+def test_a_solved_task_gives_the_learners_function(my, capsys):
+    put_answer(chapter("00"), "kv_cache_bytes", solution_source("0.2"))
+    use_mine(["0.2"])
+    mine = pick(kv_cache_bytes)
+    assert mine is not kv_cache_bytes
+    assert capsys.readouterr().out == "kv_cache_bytes: yours (task 0.2)\n"
+    shape = {"n_layers": 96, "n_kv_heads": 96, "head_width": 128}
+    assert mine(**shape, n_tokens=4096, n_sequences=1) == 18 * 2**30
+    assert pick(gib) is gib
+
+
+def test_an_unsolved_task_gives_the_librarys_and_says_why(my, capsys):
+    use_mine(["0.2"])
+    assert pick(kv_cache_bytes) is kv_cache_bytes
+    assert "no " in capsys.readouterr().out
+    put_answer(chapter("00"), "kv_cache_bytes", "def kv_cache_bytes(**shape):\n    return 1")
+    assert pick(kv_cache_bytes) is kv_cache_bytes
+    assert "your 0.2 is not solved yet" in capsys.readouterr().out
+
+
+def test_a_task_that_replaces_nothing_is_refused_with_those_that_do():
+    with pytest.raises(ValueError, match=r"0\.1 replaces nothing.*0\.2, 0\.4"):
+        use_mine(["0.1"])
+    with pytest.raises(ValueError, match="no task"):
+        use_mine(["7.7"])

@@ -1,0 +1,24 @@
+import pytest
+
+from minillm.lab.claims import load
+from minillm.lab.reproduce import notebook_of, reproduce
+
+
+def test_a_claim_is_measured_again_in_a_fresh_kernel():
+    where, *lines = reproduce("kv-cache-576")
+    assert "00_claims.ipynb" in where
+    assert lines == [
+        "✔ KV cache of 32 conversations of 4,096 tokens, GiB: 576 (exactly 576)",
+        "✔ KV cache of one such conversation, GiB: 18 (exactly 18)",
+    ]
+
+
+def test_a_claim_that_rests_on_reading_says_that_there_is_nothing_to_run():
+    (claim, *_) = [c for c in load() if notebook_of(c.id) is None]
+    with pytest.raises(ValueError, match="no notebook measures it"):
+        reproduce(claim.id)
+
+
+def test_an_unknown_claim_is_told_which_exist():
+    with pytest.raises(ValueError, match=r"no claim 'kv'.*kv-cache-576"):
+        reproduce("kv")

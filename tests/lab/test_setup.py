@@ -1,0 +1,39 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from minillm.lab.setup import setup, threads
+
+
+def test_the_same_seed_gives_the_same_numbers(capsys):
+    def draw():
+        setup(seed=3)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    assert draw() == draw()
+    assert capsys.readouterr().out == "seed 3\nseed 3\n"
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", True])
+def test_a_seed_that_is_no_count_is_refused(seed):
+    with pytest.raises(ValueError, match="whole number of at least 0"):
+        setup(seed=seed)
+
+
+def test_threads_follow_the_environment_and_else_are_at_most_two(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads() == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
+    assert threads() == 4
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert 1 <= threads() <= 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    with pytest.raises(ValueError, match="it is 'many'"):
+        threads()
+
+
+def test_an_unknown_task_is_refused():
+    with pytest.raises(ValueError, match="no task"):
+        setup(mine=["99.1"])

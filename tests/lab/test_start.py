@@ -1,0 +1,86 @@
+import json
+
+import pytest
+
+from minillm.lab.project import root
+from minillm.lab.start import _hash, fill, first_notebook
+from minillm.lab.task import check, put_answer, remember
+
+NAME = "course/00_claims.ipynb"
+
+
+def test_the_first_fill_copies_every_chapter_without_outputs(my):
+    messages = fill()
+    assert any("00_claims.ipynb is new" in message for message in messages)
+    for path in (root() / "course").glob("*.ipynb"):
+        for cell in json.loads((my / "course" / path.name).read_text(encoding="utf-8"))["cells"]:
+            assert cell.get("outputs", []) == []
+    assert (my / "exercises" / "ch00_claims.py").exists()
+
+
+def test_a_second_fill_has_nothing_to_do(my):
+    fill()
+    assert fill() == []
+
+
+def test_a_learners_work_is_never_overwritten(my):
+    fill()
+    (my / NAME).write_text("my work", encoding="utf-8")
+    assert fill() == []
+    assert (my / NAME).read_text(encoding="utf-8") == "my work"
+
+
+def test_a_new_version_of_a_changed_chapter_comes_beside_it_once(my):
+    fill()
+    (my / NAME).write_text("my work", encoding="utf-8")
+    age(my)
+    messages = fill()
+    assert len(messages) == 1
+    assert "is yours and stays; the new version is 00_claims.new.ipynb" in messages[0]
+    assert (my / NAME).read_text(encoding="utf-8") == "my work"
+    assert json.loads((my / "course" / "00_claims.new.ipynb").read_text(encoding="utf-8"))["cells"]
+    assert fill() == []
+
+
+def test_an_untouched_chapter_is_brought_up_to_date(my):
+    fill()
+    (my / NAME).write_text("an older version", encoding="utf-8")
+    age(my, _hash("an older version"))
+    messages = fill()
+    assert len(messages) == 1
+    assert "brought up to date" in messages[0]
+    assert json.loads((my / NAME).read_text(encoding="utf-8"))["cells"]
+
+
+def test_a_workshop_starts_with_everything_before_it_solved(my):
+    put = "def kv_cache_bytes(**shape):\n    return 1"
+    fill()
+    from minillm.lab.project import chapter
+
+    put_answer(chapter("00"), "kv_cache_bytes", put)
+    messages = fill(at="0.4")
+    assert "0.1: answered with the worked solution" in messages
+    assert "0.2: your own answer is kept" in messages
+    assert check("0.1").status == "done"
+    assert check("0.4").status == "to do"
+    assert put in (my / "exercises" / "ch00_claims.py").read_text(encoding="utf-8")
+    assert "batch of 32 -> 576 GiB" in (my / NAME).read_text(encoding="utf-8")
+
+
+def test_a_start_at_an_unknown_task_is_an_error(my):
+    with pytest.raises(ValueError, match="no task"):
+        fill(at="0.77")
+
+
+def test_the_first_unsolved_chapter_opens_first(my):
+    assert first_notebook().name == "00_claims.ipynb"
+    for task_id in ("0.1", "0.2", "0.3", "0.4", "0.5"):
+        remember(task_id, status="done")
+    assert first_notebook().name == "01_tokenizer.ipynb"
+
+
+def age(my, hashed="an older hash"):
+    """Pretend that an older version of chapter 00 was delivered."""
+    path = my / ".delivered.json"
+    ledger = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**ledger, NAME: hashed}), encoding="utf-8")

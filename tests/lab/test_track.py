@@ -1,0 +1,16 @@
+from minillm.lab.track import track
+
+
+def test_all_steps_come_through_in_order_and_in_silence(capsys, monkeypatch):
+    monkeypatch.setenv("MINILLM_BUILD", "1")
+    assert list(track(range(5), "counting")) == [0, 1, 2, 3, 4]
+    assert list(track(iter("ab"), "letters", total=2)) == ["a", "b"]
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "")
+
+
+def test_a_person_sees_a_bar_with_the_label(capsys, monkeypatch):
+    monkeypatch.delenv("MINILLM_BUILD", raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert list(track(range(3), "counting")) == [0, 1, 2]
+    assert "counting" in capsys.readouterr().out

@@ -1,0 +1,71 @@
+import pytest
+from tokenizers import Tokenizer as TheirTokenizer
+
+from minillm.recipes.tokenizer import OUR_FILE, THEIR_FILE, coloured, run, show_pieces
+from minillm.text.tokenizer_file import load
+
+TEXT = "Mei sells plums in the village. Mei lives in the village. 小梅住在村里。\n" * 20
+
+
+@pytest.fixture
+def trained(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    out = tmp_path / "made" / "here"
+    special = ("<|endoftext|>",)
+    return run([tmp_path / "text.txt"], n_vocab=290, out=out, special_tokens=special), out
+
+
+def test_both_files_hold_the_same_vocabulary(trained):
+    tokenizer, out = trained
+    assert load(out / OUR_FILE) == tokenizer
+    theirs = TheirTokenizer.from_file(str(out / THEIR_FILE))
+    sentence = "Mei lives in the village, 小梅!"
+    assert theirs.encode(sentence).ids == tokenizer.encode(sentence)
+
+
+def test_the_run_says_what_it_made(trained, capsys):
+    out = capsys.readouterr().out
+    assert "bytes a token on this text" in out
+    assert OUR_FILE in out
+    assert THEIR_FILE in out
+
+
+def test_pieces_ids_and_costs_are_shown(trained, capsys):
+    _, out = trained
+    capsys.readouterr()
+    show_pieces("Mei!", out, trace=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].replace("|", "") == "Mei!"
+    assert lines[2].startswith("4 characters, 4 bytes, ")
+    assert any("M" in line and "→" in line for line in lines[3:])
+
+
+def test_colours_come_only_where_they_are_wanted(trained, capsys, monkeypatch):
+    _, out = trained
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    show_pieces("Mei!", out)
+    assert "\x1b[" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    show_pieces("Mei!", out)
+    assert "\x1b[" not in capsys.readouterr().out
+
+
+def test_half_a_character_is_shown_as_bytes():
+    assert "\\xe6\\x9d" in coloured(["村".encode()[:2]])
+
+
+def test_an_empty_text_has_no_pieces_and_no_rate(trained, capsys):
+    _, out = trained
+    capsys.readouterr()
+    show_pieces("", out)
+    assert capsys.readouterr().out.splitlines()[-1] == "0 characters, 0 bytes, 0 tokens"
+
+
+def test_a_missing_tokenizer_says_how_to_make_one(tmp_path):
+    with pytest.raises(ValueError, match="minillm train tokenizer FILES"):
+        show_pieces("a", tmp_path)
+
+
+def test_without_a_tokenizer_the_reader_teaches_one(capsys):
+    show_pieces("I live in the village", None)
+    assert "learned just now from the course's reader" in capsys.readouterr().out

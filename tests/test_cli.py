@@ -1,0 +1,145 @@
+"""The command line as a person meets it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+COMMANDS = [
+    "map", "doctor", "check", "hint", "solution", "progress", "start", "claims", "reproduce",
+    "train", "tokenize", "bench",
+]  # fmt: skip
+
+
+@pytest.fixture
+def minillm(tmp_path, monkeypatch):
+    """Run the command line in a process of its own, with a learner's folder of its own."""
+    monkeypatch.setenv("MINILLM_MY", str(tmp_path / "my"))
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+
+    def run(*words, stdin=""):
+        return subprocess.run(
+            [sys.executable, "-m", "minillm", *words],
+            capture_output=True, text=True, input=stdin, encoding="utf-8",
+        )  # fmt: skip
+
+    return run
+
+
+def test_help_names_every_command_with_a_sentence(minillm):
+    text = minillm("--help").stdout
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ") and line.split()}
+    for command in COMMANDS:
+        assert command in lines, command
+        assert len(lines[command].split()) > 3, command
+
+
+def test_every_option_of_every_command_is_explained():
+    import click
+    from typer.main import get_command
+
+    from minillm.cli import app
+
+    def walk(command, name):
+        assert command.help, name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name}: {parameter.name}"
+        for child_name, child in getattr(command, "commands", {}).items():
+            walk(child, f"{name} {child_name}")
+
+    command = get_command(app)
+    assert isinstance(command, click.Command) or hasattr(command, "commands")
+    walk(command, "minillm")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["check", "9.9"], "0.1, 0.2"),
+        (["check", "77"], "00, 01"),
+        (["hint", "one"], "0.1, 0.2"),
+        (["hint", "0.1", "--level", "7"], "levels 1, 2 and 3"),
+        (["solution", "1.99"], "1.1, 1.2"),
+        (["start", "--at", "1.77"], "1.1, 1.2"),
+        (["claims", "nonsense"], "kv-cache-576"),
+        (["claims", "nonsense", "--json"], "kv-cache-576"),
+        (["reproduce", "nonsense"], "kv-cache-576"),
+        (["bench", "nonsense"], "bpe"),
+        (["train", "tokenizer", "no/such/file.txt"], "no/such/file.txt"),
+        (["tokenize", "a", "--tokenizer", "no/such/folder"], "minillm train tokenizer"),
+        (["tokenizze", "a"], "tokenizze"),
+        (["train"], "tokenizer"),
+    ],
+)
+def test_a_slip_is_answered_with_what_is_right_and_status_2(minillm, words, named):
+    done = minillm(*words)
+    assert done.returncode == 2, done.stderr
+    assert named in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_the_map_lists_every_part(minillm):
+    done = minillm("map")
+    assert done.returncode == 0
+    for words in ("minillm/lab/", "minillm/text/", "bpe", "lines of code"):
+        assert words in done.stdout
+
+
+def test_the_doctor_looks_around(minillm):
+    done = minillm("doctor")
+    assert done.returncode == 0
+    assert "GFLOP/s" in done.stdout
+
+
+def test_an_unsolved_task_has_status_1_and_a_solved_one_0(minillm, tmp_path):
+    assert minillm("start").returncode == 0
+    assert minillm("check", "0.1").returncode == 1
+    path = tmp_path / "my" / "exercises" / "ch00_claims.py"
+    stub = path.read_text(encoding="utf-8")
+    path.write_text(
+        stub.replace("raise NotImplementedError", "return 'batch of 32 -> 576 GiB'", 1),
+        encoding="utf-8",
+    )
+    done = minillm("check", "0.1")
+    assert (done.returncode, done.stdout) == (0, "0.1 ✔\n")
+    assert "1 of " in minillm("progress").stdout
+
+
+def test_a_workshop_begins_where_it_is_told(minillm):
+    done = minillm("start", "--at", "0.3")
+    assert done.returncode == 0
+    assert "0.2: answered with the worked solution" in done.stdout
+    assert minillm("check", "0.1", "0.2").returncode == 0
+    assert minillm("check", "0.3").returncode == 1
+
+
+def test_hints_and_the_solution_are_printed(minillm):
+    assert minillm("hint", "1.1").stdout.startswith("Hint 1 of 3 for 1.1")
+    assert "def merge_pair" in minillm("solution", "1.1").stdout
+
+
+def test_the_ledger_is_printed_for_people_and_for_programs(minillm):
+    assert "kv-cache-576" in minillm("claims").stdout
+    assert "cannot show" in minillm("claims", "kv-cache-576").stdout
+    entries = json.loads(minillm("claims", "--json").stdout)
+    assert len(entries) >= 15
+    assert {"id", "verdict", "measured"} <= entries[0].keys()
+
+
+def test_text_can_come_from_standard_input(minillm):
+    done = minillm("tokenize", "-", stdin="I live in the village")
+    assert "21 characters, 21 bytes" in done.stdout
+
+
+def test_a_tokenizer_is_trained_and_used(minillm, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("plums and pears and plums and pears\n" * 50, encoding="utf-8")
+    out = tmp_path / "made"
+    done = minillm("train", "tokenizer", str(text), "--vocab", "270", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "plums" in minillm("tokenize", "plums", "--tokenizer", str(out)).stdout.replace("|", "")
+
+
+def test_the_benchmarks_are_listed(minillm):
+    assert "minillm bench bpe" in minillm("bench").stdout

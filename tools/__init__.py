@@ -1,0 +1,1 @@
+"""The builders' machinery. Nothing in `minillm/` imports it, and no learner needs it."""
