@@ -30,15 +30,14 @@ def main() -> None:
     """Run the command line; what a person can get wrong is one sentence and exit status 2."""
     try:
         app()
-    except ValueError as error:
+    except BrokenPipeError:  # the reader of a pipe, such as `| head`, has seen enough
+        sys.stderr.close()
+    except (ValueError, OSError) as error:
         print(f"minillm: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\nminillm: stopped.", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
 
 
 @app.command("map")
@@ -170,7 +169,7 @@ def tokenize(
     tokenizer: Annotated[
         Path | None,
         typer.Option(
-            help="A folder or file of `minillm train tokenizer`; by default one learned now from the course's reader."
+            help="What `minillm train tokenizer` made; by default one learned now from the reader."
         ),
     ] = None,
     trace: Annotated[

@@ -55,9 +55,11 @@ def merge_word(word, new_ids):
         list of ids, for instance merge_word(b"abab", {(97, 98): 256, (256, 256): 257}) == [257].
     """
     # BEGIN SOLUTION
+    from itertools import pairwise
+
     ids = list(word)
     while True:
-        known = [new_ids[pair] for pair in zip(ids, ids[1:], strict=False) if pair in new_ids]
+        known = [new_ids[pair] for pair in pairwise(ids) if pair in new_ids]
         if not known:
             return ids
         new_id = min(known)

@@ -25,7 +25,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from minillm.lab.map import code_lines
-from tools import filemap
+from tools import readme as parts
 
 MOST_CODE_LINES = 250
 ROOF = ("cli", "__main__", "bench", "recipes", "zoo")
@@ -37,7 +37,12 @@ CI_PYTHON = (3, 11)
 CHAPTER = re.compile(r"Chapter: (\d\d|A|roof)")
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 # Where the name that is imported is not the name that is installed.
-DISTRIBUTIONS = {"IPython": "ipython", "jupyter_client": "jupyter-client", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "IPython": "ipython",
+    "PIL": "pillow",
+    "jupyter_client": "jupyter-client",
+    "yaml": "pyyaml",
+}
 
 Rule = Callable[[Path], list[str]]
 RULES: dict[str, Rule] = {}
@@ -280,13 +285,7 @@ def names_say_something(root: Path) -> list[str]:
 @rule
 def the_readme_has_the_map(root: Path) -> list[str]:
     """The README's map is what the modules say of themselves."""
-    readme = root / "README.md"
-    block = filemap.current(readme.read_text(encoding="utf-8")) if readme.exists() else None
-    if block is None:
-        return [f"README.md has no map: it needs {filemap.OPENS} and {filemap.CLOSES}"]
-    if block != filemap.render(root):
-        return ["README.md: the map is out of date; run `python -m tools.filemap --write`"]
-    return []
+    return parts.out_of_date(root, ["map"])
 
 
 @rule

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.layout_rules import CI_PYTHON, RULES, code_lines, imports
-from tools import filemap
+from tools import readme as parts
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -176,13 +176,13 @@ PLANTED = [
     ("parts_are_one_level_deep", "minillm/text/__init__.py", None, "minillm/text has no __init__"),
     ("names_say_something", "minillm/text/utils.py", '"""Words."""\n', "'utils' says nothing"),
     ("names_say_something", "minillm/common/words.py", '"""Words."""\n', "'common' says nothing"),
-    ("the_readme_has_the_map", "README.md", "# minillm\n", "README.md has no map"),
-    ("the_readme_has_the_map", "README.md", None, "README.md has no map"),
+    ("the_readme_has_the_map", "README.md", "# minillm\n", "README.md has no part <!-- map -->"),
+    ("the_readme_has_the_map", "README.md", None, "README.md has no part <!-- map -->"),
     (
         "the_readme_has_the_map",
         "minillm/text/bpe.py",
         BPE.replace("Learn merges", "Learn many merges"),
-        "the map is out of date",
+        "part `map` is out of date",
     ),
     ("every_module_has_its_tests", "tests/text/test_bpe.py", None, "tests/text/test_bpe.py"),
     ("every_module_has_its_tests", "tests/test_cli.py", None, "minillm/cli.py has no tests"),
@@ -318,8 +318,8 @@ def house(tmp_path):
     """A small project that keeps every rule."""
     for name, text in HOUSE.items():
         write(tmp_path / name, text)
-    readme = f"# minillm\n\n{filemap.OPENS}\n{filemap.CLOSES}\n"
-    write(tmp_path / "README.md", filemap.with_map(readme, filemap.render(tmp_path)))
+    readme = "# minillm\n\n<!-- map -->\n<!-- /map -->\n"
+    write(tmp_path / "README.md", parts.with_block(readme, "map", parts.the_map(tmp_path)))
     return tmp_path
 
 
@@ -388,11 +388,11 @@ def test_code_lines_are_counted_without_docstrings_comments_and_blanks():
 
 
 def test_the_map_is_put_between_its_marks_and_nowhere_else(house):
-    readme = f"before\n{filemap.OPENS}\nold\n{filemap.CLOSES}\nafter\n"
-    new = filemap.with_map(readme, "new\n")
-    assert new == f"before\n{filemap.OPENS}\nnew\n{filemap.CLOSES}\nafter\n"
-    assert filemap.current(new) == "new\n"
-    assert filemap.render(house) == (
+    readme = "before\n<!-- map -->\nold\n<!-- /map -->\nafter\n"
+    new = parts.with_block(readme, "map", "new\n")
+    assert new == "before\n<!-- map -->\nnew\n<!-- /map -->\nafter\n"
+    assert parts.current(new, "map") == "new\n"
+    assert parts.the_map(house) == (
         "```text\n"
         "minillm/text/\n"
         "  bpe.py               01  Learn merges\n"
@@ -403,6 +403,17 @@ def test_the_map_is_put_between_its_marks_and_nowhere_else(house):
     )
 
 
+def test_the_readme_tells_of_every_chapter_and_claim_as_they_are():
+    assert parts.out_of_date(ROOT) == []
+
+
+def test_an_old_table_of_chapters_is_found(tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    write(tmp_path / "README.md", parts.with_block(readme, "chapters", "none yet\n"))
+    (found,) = parts.out_of_date(tmp_path, ["chapters", "claims"])
+    assert "its part `chapters` is out of date" in found
+
+
 def test_a_readme_without_marks_is_told_what_it_needs():
     with pytest.raises(ValueError, match="<!-- map -->"):
-        filemap.with_map("# minillm\n", "new\n")
+        parts.with_block("# minillm\n", "map", "new\n")

@@ -133,7 +133,6 @@ def is_current(venv, stamp):
         stamp.get("for") == wanted()
         and stamp.get("root") == str(ROOT)
         and interpreter(venv).exists()
-        and not (venv / MARK).exists()
         and not (chosen_python() and stamp.get("python") != this_python())
         and not (torch_choice() == "default" and stamp.get("torch") == "cpu")
     )
@@ -277,7 +276,7 @@ def explain(text, log):
     if NO_NETWORK.search(text):
         return (
             f"{where}\n\nThe package index cannot be reached. Once there is a network, repeat the "
-            "call. Without one, point pip at a folder of wheels:\n"
+            "call. Without one, point pip at a folder of wheels, setuptools among them:\n"
             "  PIP_NO_INDEX=1 PIP_FIND_LINKS=/path/to/wheels TORCH=default make learn"
         )
     if "No space left" in text:
@@ -287,7 +286,7 @@ def explain(text, log):
 
 def tail(text, lines=12):
     """The last lines of a text, indented."""
-    return "\n".join("    " + line for line in text.strip().splitlines()[-lines:])
+    return "\n".join("    " + line[:160] for line in text.strip().splitlines()[-lines:])
 
 
 class step:

@@ -32,7 +32,7 @@ _FLOAT = re.compile(
     r"(?>\d+\.\d+(?:[eE][+-]?\d{1,3})?|\d+[eE][+-]?\d{1,3})"
     r"(?![0-9_])(?!\.[A-Za-z0-9_])"
 )
-_NUMBER = r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d{1,3})?"
+_NUMBER = r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3})?"
 _EXPECT = re.compile(
     rf"✔ (?P<sentence>.+): (?P<value>{_NUMBER}) "
     rf"\((?P<bound>at most {_NUMBER}|at least {_NUMBER}|between {_NUMBER} and {_NUMBER})\)"
@@ -172,18 +172,23 @@ def _last_place(number: str) -> int:
 
 def _keeps(value: str, bound: str) -> bool:
     """Say whether a printed number keeps its printed bound, as far as their rounding can tell."""
-    limits = re.findall(_NUMBER, bound)
+    measured = Decimal(value.replace(",", ""))
+    limits = [Decimal(each.replace(",", "")) for each in re.findall(_NUMBER, bound)]
     low = limits[0] if not bound.startswith("at most") else None
     high = limits[-1] if not bound.startswith("at least") else None
-    if low is not None and Decimal(value) < Decimal(low) - _rounding(value, low):
+    if low is not None and measured < low - _rounding(measured, low):
         return False
-    return high is None or Decimal(value) <= Decimal(high) + _rounding(value, high)
+    return high is None or measured <= high + _rounding(measured, high)
 
 
-def _rounding(*printed: str) -> Decimal:
-    """Return one unit in the coarsest last place; a whole number is printed in full."""
-    places = [_last_place(each) for each in printed if re.search(r"[.eE]", each)]
-    return Decimal(1).scaleb(max(places)) if places else Decimal(0)
+def _rounding(one: Decimal, other: Decimal) -> Decimal:
+    """Return how far rounding for print can move a number across a limit.
+
+    `expect` prints whole numbers in full and others to 4 digits, which keeps their order unless
+    one of the two was rounded and the other is printed with more digits than 4.
+    """
+    short = [each for each in (one, other) if len(each.normalize().as_tuple().digits) <= 4]
+    return Decimal(1).scaleb(short[0].adjusted() - 3) if len(short) == 1 else Decimal(0)
 
 
 def _line_differences(ours: list[str], theirs: list[str], exactly: bool = False) -> Iterator[str]:

@@ -243,7 +243,7 @@ def test(_: list[str]) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         report = {"MINILLM_REPORT": str(Path(scratch) / "report.json")}
         nbval = ("pytest", "-p", "tools.nbval_plugin", "--nbval", "-q", "course")
-        steps = [*check_steps(report), Step("notebooks", python(*nbval), report)]
+        steps = [*check_steps(), Step("notebooks", python(*nbval), report)]
         failed = run_steps(steps, deadline)
         # the table is made in any case, and has its own minute
         last = Step("report", python("tools.report"), report)
@@ -251,18 +251,17 @@ def test(_: list[str]) -> int:
     return closing(failed)
 
 
-def check_steps(environment: dict[str, str] | None = None) -> list[Step]:
+def check_steps() -> list[Step]:
     """The steps of ``check``; cheap ones first."""
-    added = environment or {}
     rules = ("tests/test_layout.py", "tests/test_notebooks.py")
     apart_from_rules = [f"--ignore={path}" for path in rules]
     present = [path for path in rules if (ROOT / path).exists()]
     return [
         Step("format", python("ruff", "format", "--check", "--quiet", ".")),
         Step("lint", python("ruff", "check", "--quiet", ".")),
-        Step("layout", python("pytest", "-q", *present), added),
-        Step("unit tests", python("pytest", "-q", "tests", *apart_from_rules), added),
-        Step("docstrings' examples", python("pytest", "-q", "--doctest-modules", "minillm"), added),
+        Step("layout", python("pytest", "-q", *present)),
+        Step("unit tests", python("pytest", "-q", "tests", *apart_from_rules)),
+        Step("docstrings' examples", python("pytest", "-q", "--doctest-modules", "minillm")),
     ]
 
 

@@ -113,7 +113,7 @@ def grade_crossing(answer):
         raise Diagnosis("smaller weights are outweighed sooner, not later.")
     if number != 5:
         raise Diagnosis("weights: 175e9 * 4 / 8 bytes; one cache: 18 GiB. Divide, then round up.")
-    if not isinstance(sentence, str) or len(sentence.split()) < 4 and len(sentence) < 8:
+    if not isinstance(sentence, str) or (len(sentence.split()) < 4 and len(sentence) < 8):
         raise Diagnosis("the number is right; now say in a sentence what it means.")
 
 

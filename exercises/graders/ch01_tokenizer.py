@@ -125,7 +125,7 @@ def grade_tokens_of_a_stranger(answer):
         raise Diagnosis("a larger vocabulary never costs more tokens here; train one and count.")
     if number != 15:
         raise Diagnosis("train one: len(train(english, 8192, ...).encode('我住在村里')).")
-    if not isinstance(sentence, str) or len(sentence.split()) < 4 and len(sentence) < 8:
+    if not isinstance(sentence, str) or (len(sentence.split()) < 4 and len(sentence) < 8):
         raise Diagnosis("the number is right; now say in a sentence why.")
 
 
@@ -155,7 +155,7 @@ def grade_best_segmentation(answer):
     if answer(b"abc", {**PIECES, b"abc": -0.1}, 2) == [b"abc"]:
         raise Diagnosis("`longest` is the length of the longest piece to try; you ignore it.")
     began = time.perf_counter()
-    answer(b"abc" * 8, PIECES, 3)
+    answer(b"abc" * 7, PIECES, 3)
     if time.perf_counter() - began > 0.2:
         raise Diagnosis("you try all segmentations; keep the best way to each position instead.")
     began = time.perf_counter()

@@ -168,6 +168,7 @@ def rust_threads(parallel: bool):
 
 
 def print_times(figures: dict[str, float], *names: str) -> None:
+    """Print one line each: seconds, and MB/s where there is a figure for it."""
     for name in names:
         speed = f"{figures[f'{name}_mb_s']:8.2f} MB/s" if f"{name}_mb_s" in figures else ""
         print(f"  {name:<28} {figures[f'{name}_s']:8.2f} s {speed}".rstrip())

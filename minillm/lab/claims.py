@@ -119,7 +119,7 @@ def measurements(notebook: Path) -> tuple[Measurement, ...]:
                         sentence=match["sentence"],
                         value=match["value"],
                         band=match["band"],
-                        notebook=notebook.stem,
+                        notebook="labs/" * (notebook.parent.name == "labs") + notebook.stem,
                     )
                 )
     return tuple(found)

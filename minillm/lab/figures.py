@@ -24,8 +24,6 @@ def style(*, projector: bool = False) -> None:
     Args:
         projector: type and lines large enough for the last row of a hall.
     """
-    from cycler import cycler
-
     scale = 1.4 if projector else 1.0
     matplotlib.rcParams.update(
         {
@@ -49,7 +47,7 @@ def style(*, projector: bool = False) -> None:
             "ytick.color": INK,
             "lines.linewidth": 2.0 * scale,
             "lines.markersize": 6 * scale,
-            "axes.prop_cycle": cycler(color=COLOURS),
+            "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
             "legend.frameon": False,
         }
     )

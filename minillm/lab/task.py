@@ -189,7 +189,7 @@ def _answer_in_notebook(task_id: str, function: Callable) -> Result:
 
 
 def _grade_alone(task_id: str, chapter: Chapter, name: str) -> Result:
-    """A right answer must also work without the notebook's other cells, as later chapters use it."""
+    """A right answer must also work without the notebook's other cells: later chapters use it."""
     path = answer_file(chapter)
     try:
         result = grade(task_id, getattr(load_file(path, "answers"), name))

@@ -77,7 +77,7 @@ def show_pieces(text: str, where: Path | None, *, trace: bool = False) -> None:
     rate = f", {n_bytes / len(ids):.2f} bytes a token" if ids else ""
     print(f"{len(text)} characters, {n_bytes} bytes, {len(ids)} tokens{rate}")
     if trace:
-        for word in pretokenize(text):
+        for word in pretokenize(text, tokenizer.pattern):
             print(f"\n{word!r}")
             for step in tokenizer.trace(word):
                 print(step)
@@ -111,7 +111,7 @@ def _load(where: Path) -> Tokenizer:
     path = where / OUR_FILE if where.is_dir() else where
     if not path.exists():
         raise ValueError(
-            f"there is no tokenizer at {path}. Make one: minillm train tokenizer FILES --out {where}"
+            f"no tokenizer at {path}; make one: minillm train tokenizer FILES --out {where}"
         )
     return load(path)
 

@@ -1,4 +1,4 @@
-"""Byte-level byte-pair encoding (字节对编码, BPE): learn a vocabulary from text, then use it.
+"""Byte-level byte-pair encoding (字节对编码, BPE): learn a vocabulary (词表) from text.
 
 Text is a row of bytes, ids 0 to 255. Find the pair of neighbours that occurs most often, give it
 the next free id, replace it everywhere, and repeat:
@@ -8,16 +8,16 @@ the next free id, replace it everywhere, and repeat:
     XYdXYac         (X, Y) occurs 2 times    XY → Z
     ZdZac
 
-The list of merges is the whole tokenizer: encoding replays it on new text in the same order, and
-decoding looks up what each id spells. Ids: 0 to 255 are the bytes themselves, then come the merges
-in the order they were learned, then the special tokens.
+The list of merges is the whole tokenizer (分词器): `minillm.text.tokenizer` replays it on new text
+in the same order. Ids: 0 to 255 are the bytes themselves, then come the merges in the order they
+were learned, then the special tokens.
 
 **Which pair, in a tie?** The highest count wins; among equal counts the smallest pair of ids, the
 left id first, then the right. Overlapping pairs count each: `aaa` holds (a, a) twice.
 
 Training is here twice: `train_naive` says what is meant, by counting everything again after each
 merge; `train` looks only at the places that a merge touches, and learns the same merges in the same
-order, hundreds of times faster.
+order. On 200,000 characters it is already about ninety times faster (`minillm bench bpe`).
 
 Paper: Gage 1994, "A New Algorithm for Data Compression"; Sennrich, Haddow and Birch 2016, "Neural
 Machine Translation of Rare Words with Subword Units" (arXiv:1508.07909), section 3.2, algorithm 1.

@@ -1,6 +1,7 @@
 """Every grader knows a right answer in two styles, the stub, typical mistakes, and a mutant."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def book(task_id):
     return BOOKS[f"ch{find(task_id)[0].name}"]
 
 
+@cache
 def run(task_id, source):
     """Grade an answer that is given as source text."""
     namespace = {"__name__": "answers"}

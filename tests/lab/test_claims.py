@@ -77,7 +77,11 @@ def test_a_planted_ledger_is_read(tmp_path):
     ("old", "new", "phrase"),
     [
         ('claim = "c"\n', "", r"missing fields \['claim'\]"),
-        ('claim = "c"\n', 'claim = "c"\nclaims = "c"\n', r"missing fields \[\], unknown fields \['claims'\]"),
+        (
+            'claim = "c"\n',
+            'claim = "c"\nclaims = "c"\n',
+            r"missing fields \[\], unknown fields \['claims'\]",
+        ),
         ("follows by arithmetic", "obvious", "verdict 'obvious' is none of"),
         ('evidence = "arithmetic"', 'evidence = "hearsay"', "evidence 'hearsay' is none of"),
     ],

@@ -27,7 +27,10 @@ def test_a_planted_library_is_read_without_importing_it(tmp_path):
 
 
 def test_only_lines_of_code_are_counted():
-    source = '"""Doc."""\n\n# why\nx = [\n    1,\n]\n\n\ndef f():\n    """Doc\n    more."""\n    return """\n    text"""\n'
+    source = (
+        '"""Doc."""\n\n# why\nx = [\n    1,\n]\n\n\n'
+        'def f():\n    """Doc\n    more."""\n    return """\n    text"""\n'
+    )
     assert code_lines(source) == 6
 
 

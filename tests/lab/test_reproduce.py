@@ -5,11 +5,11 @@ from minillm.lab.reproduce import notebook_of, reproduce
 
 
 def test_a_claim_is_measured_again_in_a_fresh_kernel():
-    where, *lines = reproduce("kv-cache-576")
-    assert "00_claims.ipynb" in where
+    where, *lines = reproduce("cpm-live-grid")
+    assert "labs/00_claims.ipynb" in where
     assert lines == [
-        "✔ KV cache of 32 conversations of 4,096 tokens, GiB: 576 (exactly 576)",
-        "✔ KV cache of one such conversation, GiB: 18 (exactly 18)",
+        "✔ sizes of the grid within 10 % of 12LD²: 8 (exactly 8)",
+        "✔ largest miss on the grid, per cent: 20.8 (between 20 and 21)",
     ]
 
 

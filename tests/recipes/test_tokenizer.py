@@ -23,7 +23,9 @@ def test_both_files_hold_the_same_vocabulary(trained):
     assert theirs.encode(sentence).ids == tokenizer.encode(sentence)
 
 
-def test_the_run_says_what_it_made(trained, capsys):
+def test_the_run_says_what_it_made(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
+    run([tmp_path / "text.txt"], n_vocab=270, out=tmp_path / "out", special_tokens=())
     out = capsys.readouterr().out
     assert "bytes a token on this text" in out
     assert OUR_FILE in out

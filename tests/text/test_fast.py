@@ -32,10 +32,11 @@ CHINESE = (
     "我住在村里。人工智能能写诗吗？大模型把文字切成词元，再一个一个地预测下一个词元。"
     "今天（2023年10月）村里有三百二十一个人，梅姐卖红李子，每斤五元！"
 )
+SCRIPTS = "नमस्ते दुनिया। สวัสดีชาวโลก Привет, мир! שָׁלוֹם مرحبا naïve café Ελλάδα 안녕하세요 こんにちは "
 EMOJI = ["🙂", "👩‍🚀", "👨‍👩‍👧", "🇨🇳", "👍🏽", "❤️", "🏴󠁧󠁢󠁳󠁣󠁴󠁿", "1️⃣", "😀😀", " 🎉", "☃", "✔"]
 END = "<|endoftext|>"
 TOKENIZER = train(
-    [DOCUMENTATION[:200_000], SOURCE[:60_000], CHINESE * 5, "".join(EMOJI) * 5],
+    [DOCUMENTATION[:200_000], SOURCE[:60_000], CHINESE * 100, SCRIPTS * 100, "".join(EMOJI) * 100],
     1500,
     special_tokens=(END, "<|end|>", "<|end|>!"),
 )
@@ -45,7 +46,7 @@ RUST.encode_special_tokens = True  # "special tokens are text", as our default
 
 
 def some_strings(n: int) -> list[str]:
-    """Strings from seven sources in turn, each from a fresh random place."""
+    """Strings from eight sources in turn, each from a fresh random place."""
     rng = random.Random(0)
     planes = [*range(0xD800), *range(0xE000, 0x110000)]
 
@@ -58,6 +59,7 @@ def some_strings(n: int) -> list[str]:
         lambda: slice_of(SOURCE),
         lambda: "".join(rng.choices([*EMOJI, " ", "a", "!"], k=rng.randint(1, 12))),
         lambda: slice_of(CHINESE, 40) + "".join(map(chr, rng.choices(range(0x4E00, 0x9FA6), k=5))),
+        lambda: slice_of(SCRIPTS, 40),
         lambda: rng.randbytes(rng.randint(1, 60)).decode("utf-8", "replace"),
         lambda: "".join(map(chr, rng.choices(planes, k=rng.randint(1, 20)))),
         lambda: "".join(
@@ -91,7 +93,7 @@ def test_a_byte_is_written_as_a_printable_character():
 
 def test_ids_are_the_same_in_three_engines_on_ten_thousand_strings():
     strings = some_strings(10_000)
-    assert len(set(strings)) > 9_000
+    assert len(set(strings)) > 8_000
     ours = list(map(TOKENIZER.encode, strings))
     assert list(map(FAST.encode, strings)) == ours
     assert [encoding.ids for encoding in RUST.encode_batch_fast(strings)] == ours
@@ -153,8 +155,8 @@ def test_the_engines_disagree_only_on_what_the_older_table_does_not_know():
 
 
 def test_tokenizers_has_the_same_classes_as_tiktoken():
-    # It is slow, so: two planes of seventeen, and wherever the others disagree.
-    text = EVERYTHING[:0x1F800] + "".join(map(chr, sorted(disagreeing_code_points())))
+    # It is slow, so: the first plane, and wherever the others disagree.
+    text = EVERYTHING[:0xF800] + "".join(map(chr, sorted(disagreeing_code_points())))
     for pattern in CLASSES:
         split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(f"(?:{pattern})+"), "removed")
         rest = "".join(piece for piece, _ in split.pre_tokenize_str(text))
@@ -162,7 +164,7 @@ def test_tokenizers_has_the_same_classes_as_tiktoken():
 
 
 def test_outside_those_code_points_each_character_has_one_class():
-    agreed = EVERYTHING.translate(dict.fromkeys(disagreeing_code_points()))
+    agreed = EVERYTHING[:0x1F800].translate(dict.fromkeys(disagreeing_code_points()))
     for pattern in CLASSES:
         assert set(regex.findall(pattern, agreed)) == in_tiktoken(pattern, agreed)
 

@@ -89,9 +89,12 @@ def test_more_pieces_mean_fewer_tokens():
 
 
 def test_a_word_longer_than_64_bytes_is_learned_in_parts_and_comes_back():
-    long_word = "a" * 63 + "QR" + "b" * 63  # the cut goes through QR
-    tokenizer = train({long_word: 9, "abab": 5}, n_vocab=262)
+    # 64 bytes, 20 times, so that the cuts go through each QR; and a tail.
+    long_word = ("R" + "ab" * 31 + "Q") * 20 + "plums"
+    tokenizer = train({long_word: 9}, n_vocab=290)
     assert tokenizer.longest > 4
+    assert any(piece.endswith(b"Q") for piece in tokenizer.vocabulary[256:])
+    assert any(b"plu" in piece for piece in tokenizer.vocabulary)
     assert not any(b"QR" in piece for piece in tokenizer.vocabulary)
     assert tokenizer.decode(tokenizer.encode(long_word)) == long_word
 

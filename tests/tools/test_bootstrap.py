@@ -171,10 +171,12 @@ def test_ctrl_c_while_installing_leaves_what_the_next_call_mends(words, project,
 
 def test_an_interrupted_update_is_made_anew(project, pip, ran, capsys):
     bootstrap.main(["check"])
+    before = (project / "constraints.txt").read_text()
     (project / "constraints.txt").write_text("torch==2.13.0\n")
     pip.failing = {"-e": KeyboardInterrupt()}
     assert bootstrap.main(["check"]) == 130
     pip.failing = {}
+    (project / "constraints.txt").write_text(before)  # even then: something else is installed
     capsys.readouterr()
     bootstrap.main(["check"])
     assert "was unfinished: made anew" in capsys.readouterr().out
@@ -308,6 +310,20 @@ def test_an_address_that_answers_does_and_one_that_keeps_silent_does_not():
         assert not bootstrap.answers(f"http://127.0.0.1:{silent.getsockname()[1]}/", seconds=0.2)
         assert time.monotonic() - began < 2
     assert not bootstrap.answers("http://127.0.0.1:1/", seconds=3)
+
+
+def test_a_name_that_is_looked_up_for_ever_is_not_waited_for(monkeypatch):
+    hang = threading.Event()
+
+    def urlopen(*_, **__):
+        hang.wait(3)
+        raise OSError("no such name")
+
+    monkeypatch.setattr(bootstrap.urllib.request, "urlopen", urlopen)
+    began = time.monotonic()
+    assert not bootstrap.answers("http://127.0.0.1/", seconds=0.2)
+    assert time.monotonic() - began < 2
+    hang.set()
 
 
 # --- what goes wrong ---

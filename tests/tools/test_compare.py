@@ -1,5 +1,7 @@
 """What counts as the same output: by hand, against nbval, and by law."""
 
+import contextlib
+import io
 import re
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from nbformat.v4 import new_output
 from nbval.plugin import coalesce_streams
 
+from minillm.lab.expect import expect
 from tools.compare import differences, explain, same_outputs, same_text
 
 # By hand
@@ -57,6 +60,9 @@ def test_floats_within_the_tolerance_are_equal(stored, fresh):
         ("model-0.5.bin", "model-0.6.bin"),
         ("127.0.0.1", "127.0.0.2"),
         ("1.5e3.2", "1.5e3.3"),
+        ("1.50e3.2", "1.51e3.2"),
+        ("0.5", "0.55"),
+        ("1.5e9999999", "1.6e9999999"),
         ("1_000.5", "1_000.6"),
         (".51", ".52"),
         ("It is 18.", "It is 19."),
@@ -82,9 +88,15 @@ def test_everything_else_must_be_the_same(stored, fresh):
         ("✔ a: 1.5 (between 1.4 and 1.7)", "✔ a: 1.69 (between 1.4 and 1.7)"),
         ("✔ a: -0.5 (between -1 and 0)", "✔ a: -0.9 (between -1 and 0)"),
         ("✔ a: 12 s (1 run): 2e-09 (at most 1e-06)", "✔ a: 12 s (1 run): 0 (at most 1e-06)"),
-        # Rounded for print: 1.2346 is at most 1.23456, although 1.235 is not.
+        # Rounded for print: 123457 is at least 123456.7, although not 123500.
         ("✔ a: 1.2 (at most 1.235)", "✔ a: 1.235 (at most 1.235)"),
         ("✔ a: 200000 (at least 1.235e+05)", "✔ a: 123457 (at least 1.235e+05)"),
+        ("✔ a: 5 (at most 99997)", "✔ a: 1e+05 (at most 99997)"),
+        ("✔ a: 200,000 (at least 123,500)", "✔ a: 123,457 (at least 123,500)"),
+        (
+            "✔ a: 1,200,000 (between 1,000,000 and 2e+09)",
+            "✔ a: 1e+09 (between 1,000,000 and 2e+09)",
+        ),
     ],
 )
 def test_a_measured_number_may_move_within_its_bound(stored, fresh):
@@ -100,6 +112,14 @@ def test_a_measured_number_may_move_within_its_bound(stored, fresh):
         ("✔ 0.50 a: 1 (at most 2)", "✔ 0.501 a: 1 (at most 2)", "the sentence differs"),
         ("✔ a: 9.58 (at most 1.65)", "✔ a: 1.58 (at most 1.65)", "the stored number is not at"),
         ("✔ a: 1 (between 2 and 3)", "✔ a: 2 (between 2 and 3)", "the stored number is not betw"),
+        ("✔ a: 1.25 (at most 1.2)", "✔ a: 1.1 (at most 1.2)", "the stored number is not at"),
+        ("✔ a: 1.201 (at most 1.2)", "✔ a: 1.1 (at most 1.2)", "the stored number is not at"),
+        ("✔ a: 1.1 (at most 1.2)", "✔ a: 1.25 (at most 1.2)", "the new number is not at"),
+        ("✔ a: 12,345 (at most 12,346)", "✔ a: 12,347 (at most 12,346)", "the new number is not"),
+        ("✔ a: 9,000 (at most 10,000)", "✔ a: 9,000 (at most 10,001)", "the bound differs"),
+        ("✔ a: 1,0 (at most 9)", "✔ a: 1,1 (at most 9)", "compared exactly"),
+        ("✔ a: 46,702 (exactly 46,702)", "✔ a: 46,703 (exactly 46,703)", "compared exactly"),
+        ("✔ a: 1.002 (at most 1)", "✔ a: 1 (at most 1)", "the stored number is not at"),
         ("✔ a: 5 (at most 4)", "✔ a: 4 (at most 4)", "the stored number"),
         ("✔ a: 18.01 (exactly 18.01)", "✔ a: 18.02 (exactly 18.01)", "compared exactly"),
         ("✔ a: nan (at most 1)", "✔ a: 0.5 (at most 1)", "compared exactly"),
@@ -138,6 +158,7 @@ def test_an_explanation_finds_the_missing_and_the_new_line():
 def test_a_long_explanation_is_cut_and_says_so():
     text = explain("\n".join("abcdefghijklmnopq"), "\n".join("ABCDEFGHIJKLMNOPQ"))
     assert text.endswith("… and 5 more places")
+    assert text.count("stored: ") == 12
 
 
 def stream(text, name="stdout"):
@@ -258,6 +279,21 @@ def test_a_small_relative_change_passes(value, change):
 @given(FLOATS, st.floats(min_value=2.2e-3, max_value=10))
 def test_a_larger_change_fails(value, change):
     assert not same_text(f"x {value:.6e} y", f"x {value * (1 + change):.6e} y")
+
+
+NUMBERS = st.one_of(st.integers(-(10**7), 10**7), st.floats(min_value=-1e8, max_value=1e8))
+
+
+@given(NUMBERS, NUMBERS, NUMBERS)
+def test_what_expect_prints_may_stand_for_what_it_printed_before(one, other, bound):
+    lines = []
+    for value in (one, other):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.suppress(AssertionError):
+            expect("it learns", value, at_least=bound)
+        lines.append(printed.getvalue())
+    if all(lines):
+        assert same_text(*lines)
 
 
 @given(FLOATS, FLOATS, FLOATS)

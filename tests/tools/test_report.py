@@ -71,6 +71,7 @@ def test_time_over_budget_is_flagged_and_fails_beyond_three_times():
         ["on average a notebook took 46 s, more than 45 s"],
         [],
     )
+    assert judge([replace(GOOD, seconds=135)])[1] == []
     assert judge([replace(GOOD, seconds=136)])[1] == [
         "on average a notebook took 136 s, more than 45 s ×3"
     ]

@@ -277,7 +277,8 @@ def best_segmentation(word, log_prob, longest):
         found = []
         for size in range(1, longest + 1):
             if rest[:size] in log_prob and size <= len(rest):
-                found += [(log_prob[rest[:size]] + s, [rest[:size], *p]) for s, p in cuts(rest[size:])]
+                first = rest[:size]
+                found += [(log_prob[first] + s, [first, *p]) for s, p in cuts(rest[size:])]
         return found
     return max(cuts(word))[1]
 """,
@@ -307,5 +308,8 @@ MUTANT = {
     "1.2": "def merge_word(word, new_ids):\n    return [256] * len(word)",
     "1.3": "def stream_text(pieces):\n    yield from ['Mei', ' sells']",
     "1.4": 'def tokens_of_a_stranger():\n    return 21, "that is what the English one has"',
-    "1.5": "def best_segmentation(word, log_prob, longest):\n    return [word[i:i+1] for i in range(len(word))]",
+    "1.5": (
+        "def best_segmentation(word, log_prob, longest):\n"
+        "    return [word[i : i + 1] for i in range(len(word))]"
+    ),
 }
