@@ -8,9 +8,10 @@ Chapter: 00
 
 import base64
 import io
-import sys
 
 import matplotlib
+
+from minillm.lab.project import in_notebook
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#AA4499"
 GREY, INK, GROUND = "#777777", "#222222", "#FFFFFF"
@@ -105,8 +106,7 @@ def publish(fig, *, alt: str) -> None:
     if not alt.strip():
         raise ValueError("publish needs alt=..., one sentence that says what the figure shows.")
     image = png(fig)
-    ipython = sys.modules.get("IPython")
-    if not (ipython and ipython.get_ipython()):
+    if not in_notebook():
         print(f"Figure: {alt}")
         return
     from IPython.display import display

@@ -5,6 +5,7 @@ Chapter: 00
 
 import json
 import os
+import sys
 import tomllib
 from dataclasses import dataclass
 from functools import cache
@@ -73,6 +74,13 @@ def my() -> Path:
 def building() -> bool:
     """True while notebooks are executed by the build or by CI: no bars, nothing saved."""
     return os.environ.get("MINILLM_BUILD") == "1"
+
+
+def in_notebook() -> bool:
+    """True inside a Jupyter kernel."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return shell is not None and hasattr(shell, "kernel")
 
 
 def display_path(path: Path) -> str:

@@ -5,9 +5,10 @@ Chapter: 00
 
 import ast
 import inspect
-import sys
 import textwrap
 from collections.abc import Callable
+
+from minillm.lab.project import in_notebook
 
 
 def show(thing: Callable, *, docstring: bool = False) -> None:
@@ -50,8 +51,7 @@ def without_docstring(source: str) -> str:
 
 def print_source(source: str) -> None:
     """Python source: coloured in a notebook, plain in a terminal."""
-    ipython = sys.modules.get("IPython")
-    if ipython and hasattr(ipython.get_ipython(), "kernel"):
+    if in_notebook():
         from IPython.display import Markdown, display
 
         display(Markdown(f"```python\n{source.rstrip()}\n```"))

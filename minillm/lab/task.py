@@ -15,7 +15,6 @@ Chapter: 00
 import ast
 import inspect
 import re
-import sys
 from collections.abc import Callable
 from datetime import datetime
 
@@ -24,6 +23,7 @@ from minillm.lab.project import (
     Chapter,
     building,
     display_path,
+    in_notebook,
     my,
     read_json,
     root,
@@ -94,14 +94,6 @@ def check(task_id: str) -> Result:
         path = answer_file(chapter)
         print(f"  write it in {display_path(path)}, or in the notebook's cell")
     return result
-
-
-def in_notebook() -> bool:
-    """True inside a Jupyter kernel."""
-    if "IPython" not in sys.modules:
-        return False
-    shell = sys.modules["IPython"].get_ipython()
-    return shell is not None and hasattr(shell, "kernel")
 
 
 def record(task_id: str) -> dict:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from minillm.lab.project import building
+from minillm.lab.project import building, in_notebook
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ def track(steps: Iterable[T], label: str, *, total: int | None = None) -> Iterat
     """
     from tqdm import tqdm
 
-    silent = building() or not (sys.stdout.isatty() or "ipykernel" in sys.modules)
+    silent = building() or not (sys.stdout.isatty() or in_notebook())
     # Standard output, because a notebook shows standard error on red; `leave=False` wipes the bar.
     yield from tqdm(
         steps, desc=label, total=total, disable=silent, file=sys.stdout, leave=False, ncols=80

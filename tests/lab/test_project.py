@@ -1,7 +1,7 @@
 import pytest
 
 from minillm.lab import project
-from minillm.lab.project import chapter, my, read_json, root, syllabus, write_json
+from minillm.lab.project import chapter, in_notebook, my, read_json, root, syllabus, write_json
 
 
 def test_the_syllabus_has_every_chapter_once_and_in_order():
@@ -48,3 +48,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(monkeypatch, tmp_path):
 
 def test_no_file_reads_as_empty(tmp_path):
     assert read_json(tmp_path / "none.json") == {}
+
+
+def test_a_terminal_is_no_notebook():
+    assert not in_notebook()

@@ -7,7 +7,6 @@ from minillm.lab.task import (
     check,
     function_source,
     hint,
-    in_notebook,
     put_answer,
     remember,
     solution,
@@ -22,7 +21,6 @@ def test_outside_a_notebook_the_decorator_only_labels(capsys):
         raise NotImplementedError
 
     assert (mended_slide.task_id, mended_slide.minutes) == ("0.1", 2)
-    assert not in_notebook()
     assert capsys.readouterr().out == ""
 
 
