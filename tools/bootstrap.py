@@ -235,7 +235,7 @@ def answers(url, seconds):
             request = urllib.request.Request(url, method="HEAD")
             with urllib.request.urlopen(request, timeout=seconds) as reply:
                 said.append(reply.status == 200)
-        except (OSError, ValueError):
+        except Exception:  # whatever it was, there was no answer
             said.append(False)
 
     asking = threading.Thread(target=ask, daemon=True)

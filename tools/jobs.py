@@ -401,7 +401,7 @@ JOBS: dict[str, Job] = {
     "check": Job(check, "format, lint, layout, unit tests"),
     "notebooks": Job(call("tools.notebooks"), "run and write the notebooks, or one", "[NB=01]"),
     "edit": Job(call("tools.notebooks edit"), "write a notebook as text into .edit/", "NB=01"),
-    "exercises": Job(call("tools.stubs"), "make exercises/ and the task cells from solutions/"),
+    "exercises": Job(call("tools.stubs"), "make exercises/ from solutions/"),
     "bench": Job(call("minillm bench"), "run a benchmark, or list them", "[NAME=bpe]"),
     "clean": Job(clean, "remove caches", needs_venv=False),
     "setup": Job(setup, "only install", hidden=True),
