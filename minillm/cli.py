@@ -42,7 +42,10 @@ def main() -> None:
 
 @app.command("map")
 def show_map() -> None:
-    """Print every module of the library in reading order: chapter, lines, one clause."""
+    """Print the modules of the library in reading order.
+
+    Each with its chapter, its lines of code, and one clause.
+    """
     from minillm.lab.map import table
 
     print(table())
@@ -50,7 +53,7 @@ def show_map() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Say what this machine is, and what it will take for the course."""
+    """Say what this machine is and what the course will take."""
     from minillm.lab.doctor import report
 
     report()
@@ -62,7 +65,10 @@ def check(
         list[str], typer.Argument(metavar="TASK...", help="Such as 1.2, or a chapter: 1.")
     ],
 ) -> None:
-    """Grade your answers in my/exercises; exit status 1 if one is not solved."""
+    """Grade your answers in my/exercises.
+
+    The exit status is 0 if all are solved, else 1.
+    """
     from minillm.lab.task import check as check_task
 
     results = [check_task(task) for task in _tasks(tasks)]
@@ -82,7 +88,7 @@ def hint(
 
 @app.command()
 def solution(task: TaskId) -> None:
-    """Print the worked answer of a task, and mark the task as seen."""
+    """Print the worked answer of a task, and mark it as seen."""
     from minillm.lab.task import solution as print_solution
 
     print_solution(task)
@@ -105,7 +111,10 @@ def start(
         ),
     ] = None,
 ) -> None:
-    """Fill my/ with the chapters, outputs cleared; your own work is never overwritten."""
+    """Fill my/ with the chapters, outputs cleared.
+
+    Your own work is never overwritten: what is new comes beside it.
+    """
     from minillm.lab.start import fill, first_notebook
 
     messages = fill(at)
@@ -120,7 +129,10 @@ def claims(
     ] = False,
     only: Annotated[str | None, typer.Argument(metavar="ID", help="One claim, in full.")] = None,
 ) -> None:
-    """Print the claims ledger, with what the stored notebooks measured."""
+    """Print the claims ledger and what was measured.
+
+    The measurements are read from the stored notebooks.
+    """
     from minillm.lab import ledger
 
     if as_json:
@@ -152,7 +164,10 @@ def train_tokenizer(
         list[str] | None, typer.Option(help="A special token; may be given several times.")
     ] = None,
 ) -> None:
-    """Learn a byte-pair vocabulary, and write it as our file and as tokenizer.json."""
+    """Learn a byte-pair vocabulary from text.
+
+    It is written as our own readable file and as tokenizer.json.
+    """
     from minillm.recipes.tokenizer import run
 
     run(files, n_vocab=vocab, out=out, special_tokens=tuple(special or ("<|endoftext|>",)))
@@ -191,7 +206,7 @@ def bench(
         bool, typer.Option("--quick", help="Small inputs: does it run at all?")
     ] = False,
 ) -> None:
-    """Run a benchmark: ours and the field's, side by side, in one run."""
+    """Run a benchmark: ours and the field's, side by side."""
     import importlib
 
     names = [p.stem for p in sorted(Path(__file__).with_name("bench").glob("[!_]*.py"))]

@@ -48,11 +48,12 @@ def test_help_names_every_command_with_a_sentence(minillm):
     lines = {
         line.split()[0]: line
         for line in text.splitlines()
-        if line.startswith("  ") and line.split()
+        if line.startswith("  ")
     }
     for command in COMMANDS:
         assert command in lines, command
         assert len(lines[command].split()) > 3, command
+        assert lines[command].endswith("."), f"{command}: cut off"
 
 
 def test_every_option_of_every_command_is_explained():
