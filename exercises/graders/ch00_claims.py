@@ -57,6 +57,8 @@ def grade_conversations_that_fit(answer):
         return answer(memory_bytes=memory, weight_bytes=weights, cache_bytes_each=each)
 
     got = ask(100, 40, 7)
+    if got is None:
+        raise Diagnosis("your function returns nothing; is there a `return`?")
     if got == 14:
         raise Diagnosis("the weights take their place first: 100 - 40 = 60 bytes are left.")
     if isinstance(got, float) and not got.is_integer():

@@ -10,7 +10,6 @@ Chapter: 00
 import ast
 import builtins
 import contextlib
-import importlib.util
 import inspect
 import io
 import json
@@ -66,11 +65,29 @@ class Result:
 
 
 def load_file(path: Path, name: str) -> ModuleType:
-    """Import one file by its path, anew each time."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Import one file by its path, anew each time.
+
+    Python's own import keeps compiled files by the second: of two answers saved within one, it
+    would give the older.
+    """
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     return module
+
+
+def read_answers(path: Path) -> str:
+    """The text of a learner's file.
+
+    Raises:
+        ValueError: it is not UTF-8, which some editors do not write by themselves.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"{display_path(path)} is not UTF-8 text; save it again in that encoding."
+        ) from None
 
 
 @cache
@@ -123,7 +140,7 @@ def grade(task_id: str, answer: Callable, source: str | None = None) -> Result:
     except RecursionError:
         return Result("wrong", "your function calls itself without end; which case stops it?")
     except Exception as error:
-        return Result("wrong", _crash(error, grader.function))
+        return Result("wrong", _crash(error, _file_of(answer), grader.function))
     return Result("done")
 
 
@@ -143,7 +160,8 @@ def refuse_borrowed(grader: Grader, answer: Callable, source: str | None) -> Non
         if isinstance(node, ast.Import):
             imported = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            imported = [node.module or ""]
+            package = node.module or ""
+            imported = [package, *(f"{package}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Name):
             names_used.add(node.id)
         if any(
@@ -164,18 +182,24 @@ def grade_file(task_id: str, path: Path) -> Result:
     _, grader = find(task_id)
     if not path.exists():
         return Result("to do")
-    source = path.read_text(encoding="utf-8")
     try:
-        ast.parse(source)
+        ast.parse(read_answers(path))
     except SyntaxError as error:
         where = f"{display_path(path)}, line {error.lineno}"
         return Result("wrong", f"Python cannot read {where}: {error.msg}.")
+    except ValueError as error:
+        return Result("wrong", str(error))
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "result.json"
         command = [sys.executable, "-m", "minillm.lab.grade", task_id, str(path), str(report)]
         try:
             child = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=SECONDS,
             )
         except subprocess.TimeoutExpired:
             return Result(
@@ -215,22 +239,31 @@ def _grade_in_child(task_id: str, path: Path) -> Result:
         except EOFError:
             return Result("wrong", "your file waits for input(); remove it.")
         except Exception as error:
-            return Result("wrong", f"your file cannot be imported: {_crash(error, path.name)}")
+            return Result("wrong", f"your file cannot be imported: {_crash(error, str(path))}")
         if answer is None:
             return Result(
                 "wrong", f"{display_path(path)} defines no `{grader.function}`; what is its name?"
             )
+        if not inspect.isroutine(inspect.unwrap(answer)):
+            kind = type(answer).__name__
+            return Result("wrong", f"`{grader.function}` is no function here but a {kind}.")
         return grade(task_id, answer, inspect.getsource(answer))
 
 
-def _crash(error: Exception, name: str) -> str:
-    """An exception from an answer, in one line that says where it happened."""
+def _file_of(answer: Callable) -> str:
+    code = getattr(inspect.unwrap(answer), "__code__", None)
+    return code.co_filename if code else ""
+
+
+def _crash(error: Exception, filename: str, called: str = "") -> str:
+    """An exception in one line: where an answer raised it, or that its result broke the grader."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        f for f in frames if f.name == name or "answers" in f.filename or "ipykernel" in f.filename
-    ]
+    own = [f for f in frames if f.filename == filename or "ipykernel" in f.filename]
+    what = f"{type(error).__name__}: {error}"
+    if called and not own and f"{called}()" not in str(error):
+        return f"what it returns is not of the kind that the task asks for ({what})."
     where = f" (line `{own[-1].line}`)" if own and own[-1].line else ""
-    return f"it raised {type(error).__name__}: {error}{where}"
+    return f"it raised {what}{where}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
+import os
+
 import pytest
 
 from minillm.lab import grade as grading
-from minillm.lab.grade import Result, find, grade, grade_file, refuse_borrowed
+from minillm.lab.grade import Result, find, grade, grade_file, load_file, refuse_borrowed
 
 RIGHT = "def mended_slide():\n    return 'batch of 32 -> 576 GiB'\n"
 
@@ -74,6 +76,7 @@ def test_a_missing_function_is_named(tmp_path):
     [
         "def f(**k):\n    from minillm.model.count import kv_cache_bytes as g\n    return g(**k)",
         "def f(**k):\n    import minillm.model.count as c\n    return c.kv_cache_bytes(**k)",
+        "def f(**k):\n    from minillm.model import count\n    return count.kv_cache_bytes(**k)",
         "def f(**k):\n    import importlib\n",
         "def f(**k):\n    from solutions.ch00_claims import kv_cache_bytes\n",
     ],
@@ -93,3 +96,55 @@ def test_an_answer_that_reaches_its_target_by_a_global_name_is_refused():
     exec(source, namespace)
     result = grade("0.2", namespace["mine"], source)
     assert "uses minillm.model.count.kv_cache_bytes itself" in result.message
+
+
+def test_two_answers_saved_within_a_second_are_two_answers(tmp_path):
+    path = write(tmp_path, "def f():\n    return 1\n")
+    assert load_file(path, "answers").f() == 1
+    saved = path.stat()
+    write(tmp_path, "def f():\n    return 2\n")
+    os.utime(path, ns=(saved.st_atime_ns, saved.st_mtime_ns))
+    assert load_file(path, "answers").f() == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["answers.py"]
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "answers.py"
+    path.write_text(RIGHT, encoding="utf-8-sig")
+    assert grade_file("0.1", path).status == "done"
+
+
+def test_a_file_in_another_encoding_is_told_so(tmp_path):
+    path = tmp_path / "answers.py"
+    path.write_text("# 村\n" + RIGHT, encoding="gbk")
+    assert "is not UTF-8 text; save it again" in grade_file("0.1", path).message
+
+
+def test_a_name_that_is_no_function_is_said(tmp_path):
+    message = grade_file("0.1", write(tmp_path, "mended_slide = 5\n")).message
+    assert message == "`mended_slide` is no function here but a int."
+
+
+def test_a_crash_in_a_helper_is_shown_with_its_line(tmp_path):
+    path = tmp_path / "ch00_claims.py"
+    path.write_text(
+        "def helper():\n    return 1 / 0\ndef mended_slide():\n    return helper()\n",
+        encoding="utf-8",
+    )
+    assert "(line `return 1 / 0`)" in grade_file("0.1", path).message
+    path.write_text("x = 1\nx.y\n", encoding="utf-8")
+    assert "(line `x.y`)" in grade_file("0.1", path).message
+
+
+def test_a_result_that_breaks_the_grader_is_no_crash_of_the_answer():
+    message = grade("1.1", lambda *_: 5).message
+    assert message.startswith("what it returns is not of the kind that the task asks for (TypeE")
+
+
+def test_an_answer_with_other_arguments_is_told_which():
+    def conversations_that_fit(memory):
+        return 8
+
+    message = grade("0.3", conversations_that_fit).message
+    assert message.startswith("it raised TypeError: ")
+    assert "unexpected keyword argument 'memory_bytes'" in message
