@@ -7,6 +7,7 @@ picked, by name.
 Chapter: 00
 """
 
+import inspect
 from collections.abc import Callable, Iterable
 
 from minillm.lab.grade import answer_file, find, grade, graders, load_file
@@ -22,7 +23,7 @@ def use_mine(task_ids: Iterable[str]) -> None:
         ValueError: a task is unknown, or the library has nothing that it could replace.
     """
     _mine.clear()
-    for task_id in task_ids:
+    for task_id in [task_ids] if isinstance(task_ids, str) else task_ids:
         _, grader = find(task_id)
         if grader.target is None:
             swappable = ", ".join(t for t, (_, g) in graders().items() if g.target)
@@ -49,9 +50,14 @@ def pick(function: Callable) -> Callable:
         if not path.exists():
             print(f"{grader.function}: the library's (no {display_path(path)} yet)")
             return function
-        mine = getattr(load_file(path, f"my_ch{chapter.name}"), grader.function, None)
-        result = grade(task_id, mine) if mine else None
-        if result is None or result.status != "done":
+        try:
+            mine = getattr(load_file(path, f"my_ch{chapter.name}"), grader.function)
+            result = grade(task_id, mine, inspect.getsource(mine))
+        except Exception as error:
+            what = f"{type(error).__name__}: {error}"
+            print(f"{grader.function}: the library's ({display_path(path)} gives {what})")
+            return function
+        if result.status != "done":
             print(f"{grader.function}: the library's (your {task_id} is not solved yet)")
             return function
         print(f"{grader.function}: yours (task {task_id})")

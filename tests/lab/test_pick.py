@@ -43,3 +43,34 @@ def test_a_task_that_replaces_nothing_is_refused_with_those_that_do():
         use_mine(["0.1"])
     with pytest.raises(ValueError, match="no task"):
         use_mine(["7.7"])
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase"),
+    [
+        ("def kv_cache_bytes(:\n", "SyntaxError"),
+        ("import no_such_module\n", "No module named 'no_such_module'"),
+        ("x = 1\n", "no attribute 'kv_cache_bytes'"),
+    ],
+)
+def test_a_file_that_cannot_be_used_gives_the_librarys_and_says_why(my, capsys, text, phrase):
+    path = my / "exercises" / "ch00_claims.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8")
+    use_mine(["0.2"])
+    assert pick(kv_cache_bytes) is kv_cache_bytes
+    out = capsys.readouterr().out
+    assert out.startswith("kv_cache_bytes: the library's (")
+    assert phrase in out
+
+
+def test_an_answer_that_borrows_the_librarys_is_not_plugged_in(my, capsys):
+    borrowed = (
+        "def kv_cache_bytes(**shape):\n"
+        "    from minillm.model.count import kv_cache_bytes as k\n"
+        "    return k(**shape)"
+    )
+    put_answer(chapter("00"), "kv_cache_bytes", borrowed)
+    use_mine(["0.2"])
+    assert pick(kv_cache_bytes) is kv_cache_bytes
+    assert "your 0.2 is not solved yet" in capsys.readouterr().out
