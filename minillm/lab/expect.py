@@ -70,7 +70,9 @@ def expect(
         ),
         "equals": lambda: (
             f"exactly {number(band)}",
-            math.isclose(value, band, rel_tol=1e-9, abs_tol=1e-12),
+            value == band
+            if isinstance(value, Integral) and isinstance(band, Integral)
+            else math.isclose(value, band, rel_tol=1e-9, abs_tol=1e-12),
         ),
     }[name]()
     if not met:
@@ -90,7 +92,7 @@ def number(value: Real) -> str:
     value = float(value)
     if value.is_integer() and abs(value) < 1e9:
         return number(int(value))
-    if 10_000 <= abs(value) < 1e9:
+    if 9_999.5 <= abs(value) < 1e9:
         return number(int(float(f"{value:.4g}")))
     return f"{value:.4g}"
 

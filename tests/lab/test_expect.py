@@ -62,6 +62,15 @@ def test_an_unknown_claim_is_named_together_with_the_known_ones():
 
 
 def test_numbers_are_printed_whole_or_to_four_digits():
-    assert [number(x) for x in (7, 18.0, 1 / 3, 1.23456e-7, 12345.678, 10**9, True)] == [
-        "7", "18", "0.3333", "1.235e-07", "12,350", "1,000,000,000", "1",
+    values = (7, 18.0, 1 / 3, 1.23456e-7, 12345.678, 10**9, True, 9999.7, 10**4, 456789012.3)
+    assert [number(x) for x in values] == [
+        "7", "18", "0.3333", "1.235e-07", "12,350", "1,000,000,000", "1", "10,000", "10,000",
+        "456,800,000",
     ]  # fmt: skip
+
+
+def test_a_count_that_is_off_by_one_is_not_exact(capsys):
+    expect("parameters", 6_738_415_616, equals=6_738_415_616)
+    with pytest.raises(ExpectationMissed):
+        expect("parameters", 6_738_415_617, equals=6_738_415_616)
+    expect("share", 0.1 + 0.2, equals=0.3)
