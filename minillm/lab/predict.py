@@ -81,16 +81,11 @@ def distance(guess: Real, truth: Real) -> str:
 
 def calibration() -> None:
     """Draw every guess so far against its truth: how well do you judge orders of magnitude?"""
-    answered = [
-        entry
-        for entry in read_json(my() / "predictions.json").values()
-        if entry["guess"] > 0 and entry["truth"] > 0
-    ]
-    if not answered:
+    ratios = guesses_over_truths()
+    if not ratios:
         print("no guesses yet: write a number in place of None in a predict(...) cell")
         return
     fig, ax = figures.figure()
-    ratios = sorted(entry["guess"] / entry["truth"] for entry in answered)
     ax.axvline(1, color=figures.GREY, linewidth=1)
     ax.plot(ratios, range(1, len(ratios) + 1), "o", color=figures.BLUE)
     ax.set_xscale("log")
@@ -101,10 +96,24 @@ def calibration() -> None:
     figures.publish(fig, alt=f"{close} of {len(ratios)} guesses lie within a factor of two.")
 
 
+def guesses_over_truths() -> list[float]:
+    """The ratio of every kept guess to its truth, smallest first, where both are above 0."""
+    entries = read_json(my() / "predictions.json").values()
+    pairs = [(e.get("guess"), e.get("truth")) for e in entries if isinstance(e, dict)]
+    return sorted(
+        guess / truth
+        for guess, truth in pairs
+        if isinstance(guess, Real) and isinstance(truth, Real) and guess > 0 and truth > 0
+    )
+
+
 def _remember(question: str, **facts: object) -> None:
     if building():
         return
     path = my() / "predictions.json"
     record = read_json(path)
     record[question] = {**facts, "when": datetime.now().isoformat(timespec="seconds")}
-    write_json(path, record)
+    try:
+        write_json(path, record)
+    except OSError as error:
+        print(f"  not remembered: {error}")

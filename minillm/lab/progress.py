@@ -4,6 +4,7 @@ Chapter: 00
 """
 
 from minillm.lab.grade import graders
+from minillm.lab.predict import guesses_over_truths
 from minillm.lab.project import my, read_json, syllabus
 
 MARKS = {"done": "✔", "wrong": "✘", "given": "given", None: "☐"}
@@ -41,8 +42,7 @@ def _remarks(entry: dict) -> str:
 
 
 def _judgement() -> str:
-    answered = read_json(my() / "predictions.json").values()
-    ratios = [e["guess"] / e["truth"] for e in answered if e["guess"] > 0 and e["truth"] > 0]
+    ratios = guesses_over_truths()
     if not ratios:
         return ""
     close = sum(0.5 <= ratio <= 2 for ratio in ratios)

@@ -67,8 +67,11 @@ def root() -> Path:
 
 
 def my() -> Path:
-    """The learner's own folder, git-ignored; ``MINILLM_MY`` moves it."""
-    return Path(os.environ["MINILLM_MY"]) if os.environ.get("MINILLM_MY") else root() / "my"
+    """The learner's own folder, git-ignored; ``MINILLM_MY`` moves it.
+
+    A relative path is meant from the checkout: a notebook runs in another folder than a terminal.
+    """
+    return root() / Path(os.environ.get("MINILLM_MY") or "my").expanduser()
 
 
 def building() -> bool:
@@ -129,11 +132,14 @@ def read_json(path: Path) -> dict:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        if not isinstance(value, dict):
+            raise ValueError("it must begin with a brace")
+    except ValueError as error:
         raise ValueError(
             f"{path} is not valid JSON ({error}). Mend it by hand, or move it away to start anew."
         ) from None
+    return value
 
 
 def write_json(path: Path, value: dict) -> None:

@@ -14,11 +14,20 @@ Chapter: 00
 
 import ast
 import inspect
+import io
 import re
 from collections.abc import Callable
 from datetime import datetime
 
-from minillm.lab.grade import Result, answer_file, find, grade, grade_file, load_file
+from minillm.lab.grade import (
+    Result,
+    answer_file,
+    find,
+    grade,
+    grade_file,
+    load_file,
+    read_answers,
+)
 from minillm.lab.project import (
     Chapter,
     building,
@@ -33,6 +42,8 @@ from minillm.lab.project import (
 from minillm.lab.show import print_source
 
 MARKERS = re.compile(r"^ *# (BEGIN|END) SOLUTION\n", re.MULTILINE)
+
+IMPORT = re.compile(r"^from minillm\.lab\.task import .*\btask\b", re.MULTILINE)
 
 
 def task(task_id: str, *, minutes: int) -> Callable:
@@ -65,19 +76,20 @@ def hint(task_id: str, level: int | None = None) -> None:
     _, grader = find(task_id)
     if level not in (None, 1, 2, 3):
         raise ValueError(f"hints have the levels 1, 2 and 3; got {level!r}.")
-    level = level or min(3, record(task_id).get("hints", 0) + 1)
-    remember(task_id, hints=max(level, record(task_id).get("hints", 0)))
+    shown = record(task_id).get("hints", 0)
+    level = level or min(3, shown + 1)
     more = f'  (more: hint("{task_id}"))' if level < 3 else ""
     print(f"Hint {level} of 3 for {task_id}: {grader.hints[level - 1]}{more}")
+    remember(task_id, hints=max(level, shown))
 
 
 def solution(task_id: str) -> None:
     """Print the worked answer, and remember that it was seen."""
     _, grader = find(task_id)
-    remember(task_id, seen=True)
     print_source(solution_source(task_id))
     if grader.model_answer:
         print(f"\nIn words: {grader.model_answer}")
+    remember(task_id, seen=True)
 
 
 def check(task_id: str) -> Result:
@@ -88,11 +100,11 @@ def check(task_id: str) -> Result:
     """
     chapter, _ = find(task_id)
     result = grade_file(task_id, answer_file(chapter))
-    _count(task_id, result)
     print(result.line(task_id))
     if result.status == "to do":
         path = answer_file(chapter)
         print(f"  write it in {display_path(path)}, or in the notebook's cell")
+    _count(task_id, result)
     return result
 
 
@@ -102,14 +114,20 @@ def record(task_id: str) -> dict:
 
 
 def remember(task_id: str, **facts: object) -> None:
-    """Add to what is remembered of a task. Nothing is written while the course is built."""
+    """Add to what is remembered of a task. Nothing is written while the course is built.
+
+    Where the file cannot be read or written, one line says so, and the lesson goes on.
+    """
     if building():
         return
     path = my() / "progress.json"
-    progress = read_json(path)
-    entry = progress.setdefault(task_id, {})
-    entry.update(facts, when=datetime.now().isoformat(timespec="seconds"))
-    write_json(path, progress)
+    try:
+        progress = read_json(path)
+        entry = progress.setdefault(task_id, {})
+        entry.update(facts, when=datetime.now().isoformat(timespec="seconds"))
+        write_json(path, progress)
+    except (OSError, ValueError) as error:
+        print(f"  not remembered: {error}")
 
 
 def solution_source(task_id: str) -> str:
@@ -131,20 +149,22 @@ def function_source(module_source: str, name: str) -> str | None:
     span = _span(module_source, name)
     if span is None:
         return None
-    return "".join(module_source.splitlines(keepends=True)[slice(*span)])
+    return "".join(_lines(module_source)[slice(*span)])
 
 
 def put_answer(chapter: Chapter, name: str, source: str) -> None:
     """Replace one function in ``my/exercises/``, leaving everything else there as it is."""
     path = answer_file(chapter)
     if path.exists():
-        text = path.read_text(encoding="utf-8")
+        text = read_answers(path)
     else:
         text = (root() / "exercises" / f"ch{chapter.name}.py").read_text(encoding="utf-8")
     span = _span(text, name)
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     source = source.rstrip("\n") + "\n"
     if span is None:
+        needs_import = source.startswith("@task") and not IMPORT.search(text)
+        source = "from minillm.lab.task import task\n\n\n" * needs_import + source
         text = text.rstrip("\n") + "\n\n\n" + source
     else:
         text = "".join([*lines[: span[0]], source, *lines[span[1] :]])
@@ -152,11 +172,23 @@ def put_answer(chapter: Chapter, name: str, source: str) -> None:
 
 
 def _span(module_source: str, name: str) -> tuple[int, int] | None:
-    for node in ast.parse(module_source).body:
+    """The lines of the definition that counts (the last), with the comments that end its body."""
+    for node in reversed(ast.parse(module_source).body):
         if getattr(node, "name", None) == name:
             first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-            return first - 1, node.end_lineno
+            lines, end = _lines(module_source), node.end_lineno
+            for place in range(end, len(lines)):
+                if lines[place].startswith((" ", "\t")) and lines[place].lstrip().startswith("#"):
+                    end = place + 1
+                elif lines[place].strip():
+                    break
+            return first - 1, end
     return None
+
+
+def _lines(text: str) -> list[str]:
+    """Lines as Python counts them; str.splitlines would also break at a form feed or U+2028."""
+    return io.StringIO(text).readlines()
 
 
 def _answer_in_notebook(task_id: str, function: Callable) -> Result:
@@ -171,13 +203,19 @@ def _answer_in_notebook(task_id: str, function: Callable) -> Result:
         return result
     try:
         put_answer(chapter, grader.function, source)
-    except SyntaxError as error:
-        path = display_path(answer_file(chapter))
-        return Result("wrong", f"not saved: {path}, line {error.lineno}, cannot be read; mend it.")
+    except (SyntaxError, OSError, ValueError) as error:
+        trouble = _not_saved(error, display_path(answer_file(chapter)))
+        return Result("wrong", f"{result.message or 'right, but'} {trouble}")
     if result.status == "done":
         result = _grade_alone(task_id, chapter, grader.function)
     _count(task_id, result)
     return result
+
+
+def _not_saved(error: Exception, path: str) -> str:
+    if isinstance(error, SyntaxError):
+        return f"not saved: {path}, line {error.lineno}, cannot be read; mend it."
+    return f"not saved in {path}: {getattr(error, 'strerror', None) or error}."
 
 
 def _grade_alone(task_id: str, chapter: Chapter, name: str) -> Result:
@@ -200,6 +238,9 @@ def _grade_alone(task_id: str, chapter: Chapter, name: str) -> Result:
 def _count(task_id: str, result: Result) -> None:
     if result.status == "to do":
         return
-    before = record(task_id)
+    try:
+        before = record(task_id)
+    except ValueError:
+        before = {}  # and remember says why
     status = "done" if "done" in (result.status, before.get("status")) else "wrong"
     remember(task_id, status=status, tries=before.get("tries", 0) + 1)

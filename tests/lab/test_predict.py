@@ -28,6 +28,11 @@ def test_a_second_guess_at_the_same_question_replaces_the_first(my):
     assert [entry["guess"] for entry in kept.values()] == [20]
 
 
+def test_nought_is_a_guess_too(my, capsys):
+    predict("notes", 0).reveal(18)
+    assert capsys.readouterr().out == ("▸ notes: you say 0\n▸ notes: 18\n  you said 0: off by 18\n")
+
+
 def test_nothing_is_kept_while_the_course_is_built(my, monkeypatch):
     monkeypatch.setenv("MINILLM_BUILD", "1")
     predict("notes", 20).reveal(18)
@@ -61,3 +66,19 @@ def test_a_damaged_record_is_reported_and_left_alone(my):
     with pytest.raises(ValueError, match=r"not valid JSON.*Mend it by hand"):
         predict("a", 20).reveal(18)
     assert (my / "predictions.json").read_text(encoding="utf-8") == "{broken"
+
+
+def test_entries_that_were_mended_by_hand_do_not_stop_the_plot(my, capsys):
+    my.mkdir()
+    text = '{"a": 3, "b": {"guess": "x", "truth": 1}, "c": {"guess": 2, "truth": 1}}'
+    (my / "predictions.json").write_text(text, encoding="utf-8")
+    calibration()
+    assert "1 of 1 guesses" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written_costs_the_record_only(my, capsys):
+    my.write_text("a file stands here", encoding="utf-8")
+    predict("a", 20).reveal(18)
+    out = capsys.readouterr().out
+    assert "you said 20" in out
+    assert "not remembered: " in out

@@ -1,7 +1,18 @@
+from pathlib import Path
+
 import pytest
 
 from minillm.lab import project
-from minillm.lab.project import chapter, in_notebook, my, read_json, root, syllabus, write_json
+from minillm.lab.project import (
+    building,
+    chapter,
+    in_notebook,
+    my,
+    read_json,
+    root,
+    syllabus,
+    write_json,
+)
 
 
 def test_the_syllabus_has_every_chapter_once_and_in_order():
@@ -52,3 +63,38 @@ def test_no_file_reads_as_empty(tmp_path):
 
 def test_a_terminal_is_no_notebook():
     assert not in_notebook()
+
+
+def test_a_learners_folder_that_is_relative_is_the_same_from_a_notebook(monkeypatch, tmp_path):
+    monkeypatch.setenv("MINILLM_MY", "elsewhere")
+    monkeypatch.chdir(tmp_path)
+    assert my() == root() / "elsewhere"
+    monkeypatch.setenv("MINILLM_MY", "~/elsewhere")
+    assert my() == Path.home() / "elsewhere"
+
+
+def test_only_the_value_1_says_that_the_course_is_built(monkeypatch):
+    monkeypatch.setenv("MINILLM_BUILD", "1")
+    assert building()
+    monkeypatch.setenv("MINILLM_BUILD", "0")
+    assert not building()
+
+
+@pytest.mark.parametrize("content", [b"{broken", b"[1]", b"\xff\xfe{}"])
+def test_a_damaged_file_is_named_and_left_alone(tmp_path, content):
+    path = tmp_path / "progress.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"progress\.json is not valid JSON .*Mend it by hand"):
+        read_json(path)
+    assert path.read_bytes() == content
+
+
+def test_a_byte_order_mark_of_an_editor_is_no_damage(tmp_path):
+    path = tmp_path / "progress.json"
+    path.write_text('{"a": 1}', encoding="utf-8-sig")
+    assert read_json(path) == {"a": 1}
+
+
+def test_a_file_is_written_with_line_feeds_and_readable_chinese(tmp_path):
+    write_json(tmp_path / "made" / "a.json", {"村": 1})
+    assert (tmp_path / "made" / "a.json").read_bytes() == '{\n "村": 1\n}\n'.encode()
