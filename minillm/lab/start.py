@@ -9,9 +9,10 @@ Chapter: 00
 
 import hashlib
 import json
+from itertools import count
 from pathlib import Path
 
-from minillm.lab.grade import answer_file, find, grade_file, graders
+from minillm.lab.grade import answer_file, find, grade_file, graders, read_answers
 from minillm.lab.project import (
     building,
     display_path,
@@ -73,20 +74,27 @@ def _deliver(path: Path, text: str) -> list[str]:
     """Lay a file down, or beside the learner's version of it."""
     ledger = my() / ".delivered.json"
     delivered = read_json(ledger)
-    name, hashed = path.relative_to(my()).as_posix(), _hash(text)
+    name, hashed = _name(path), _hash(text)
     if path.exists():
-        if delivered.get(name) == hashed or _hash(path.read_text(encoding="utf-8")) == hashed:
+        if hashed in (delivered.get(name), _hash_of(path)):
             return []
-        untouched = _hash(path.read_text(encoding="utf-8")) == delivered.get(name)
-        if not untouched:
-            beside = path.with_name(f"{path.stem}.new{path.suffix}")
+        if _hash_of(path) != delivered.get(name):
+            beside = _free_place_beside(path, delivered)
             write_text(beside, text)
-            write_json(ledger, {**delivered, name: hashed})
+            write_json(ledger, {**delivered, name: hashed, _name(beside): hashed})
             return [f"{display_path(path)} is yours and stays; the new version is {beside.name}"]
     message = f"{display_path(path)} {'brought up to date' if path.exists() else 'is new'}"
     write_text(path, text)
     write_json(ledger, {**delivered, name: hashed})
     return [message]
+
+
+def _free_place_beside(path: Path, delivered: dict) -> Path:
+    """``name.new.py``, or ``name.new2.py`` where the learner has gone on in the former."""
+    for number in count(1):
+        beside = path.with_name(f"{path.stem}.new{number if number > 1 else ''}{path.suffix}")
+        if not beside.exists() or _hash_of(beside) == delivered.get(_name(beside)):
+            return beside
 
 
 def _solve_before(at: str) -> list[str]:
@@ -95,7 +103,7 @@ def _solve_before(at: str) -> list[str]:
     for task_id in order[: order.index(at)]:
         chapter, grader = find(task_id)
         path = answer_file(chapter)
-        if grade_file(task_id, path).status != "to do":
+        if _answered(task_id, path, grader.function):
             messages.append(f"{task_id}: your own answer is kept")
             continue
         source = solution_source(task_id)
@@ -106,19 +114,49 @@ def _solve_before(at: str) -> list[str]:
     return messages
 
 
+def _answered(task_id: str, path: Path, function: str) -> bool:
+    """False for the stub, and where the file lacks the function: it came with a later version."""
+    try:
+        if path.exists() and function_source(read_answers(path), function) is None:
+            return False
+    except (SyntaxError, ValueError):
+        return True
+    return grade_file(task_id, path).status != "to do"
+
+
 def _answer_cell(path: Path, function: str, source: str) -> None:
     """Write an answer into the notebook's cell that asks for it, if that is still the stub."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return  # the learner's, and no notebook: it stays
     for cell in content["cells"]:
         text = "".join(cell["source"])
         is_task = "task" in cell["metadata"].get("tags", [])
-        if is_task and "NotImplementedError" in text and function_source(text, function):
+        if is_task and "NotImplementedError" in text and _defines(text, function):
             cell["source"] = source.rstrip().splitlines(keepends=True)
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _defines(text: str, function: str) -> bool:
+    try:
+        return function_source(text, function) is not None
+    except SyntaxError:  # half an answer, or a magic of IPython
+        return False
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(my()).as_posix()
+
+
+def _hash(text: str | bytes) -> str:
+    content = text.encode() if isinstance(text, str) else text
+    return hashlib.sha256(content.replace(b"\r\n", b"\n")).hexdigest()[:16]
+
+
+def _hash_of(path: Path) -> str:
+    """Of whatever bytes the learner's file holds; some editors write other line ends."""
+    return _hash(path.read_bytes())
 
 
 def first_notebook() -> Path:

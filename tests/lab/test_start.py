@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from minillm.lab.project import root
+from minillm.lab.project import chapter, root
 from minillm.lab.start import _hash, fill, first_notebook
-from minillm.lab.task import check, put_answer, remember
+from minillm.lab.task import check, put_answer, remember, solution_source
 
 NAME = "course/00_claims.ipynb"
 
@@ -55,8 +55,6 @@ def test_an_untouched_chapter_is_brought_up_to_date(my):
 def test_a_workshop_starts_with_everything_before_it_solved(my):
     put = "def kv_cache_bytes(**shape):\n    return 1"
     fill()
-    from minillm.lab.project import chapter
-
     put_answer(chapter("00"), "kv_cache_bytes", put)
     messages = fill(at="0.4")
     assert "0.1: answered with the worked solution" in messages
@@ -79,8 +77,87 @@ def test_the_first_unsolved_chapter_opens_first(my):
     assert first_notebook().name == "01_tokenizer.ipynb"
 
 
-def age(my, hashed="an older hash"):
-    """Pretend that an older version of chapter 00 was delivered."""
+def age(my, hashed="an older hash", name=NAME):
+    """Pretend that an older version of a file was delivered."""
     path = my / ".delivered.json"
     ledger = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**ledger, NAME: hashed}), encoding="utf-8")
+    path.write_text(json.dumps({**ledger, name: hashed}), encoding="utf-8")
+
+
+def test_work_in_a_version_that_was_laid_beside_is_not_overwritten_either(my):
+    fill()
+    (my / NAME).write_text("my work", encoding="utf-8")
+    age(my)
+    fill()
+    beside = my / "course" / "00_claims.new.ipynb"
+    untouched = beside.read_text(encoding="utf-8")
+    beside.write_text("my work goes on here", encoding="utf-8")
+    age(my)
+    assert "the new version is 00_claims.new2.ipynb" in fill()[0]
+    assert beside.read_text(encoding="utf-8") == "my work goes on here"
+    assert beside.with_name("00_claims.new2.ipynb").read_text(encoding="utf-8") == untouched
+
+
+def test_a_version_beside_that_nobody_touched_is_replaced(my):
+    fill()
+    (my / NAME).write_text("my work", encoding="utf-8")
+    age(my)
+    fill()
+    age(my)
+    assert "the new version is 00_claims.new.ipynb" in fill()[0]
+
+
+def test_other_line_ends_or_another_encoding_stop_nothing(my):
+    fill()
+    path = my / NAME
+    text = path.read_bytes()
+    path.write_bytes(text.replace(b"\n", b"\r\n"))
+    age(my)
+    assert fill() == []
+    path.write_bytes(b"\xff\xfe")
+    age(my)
+    assert "is yours and stays" in fill()[0]
+    assert path.read_bytes() == b"\xff\xfe"
+
+
+def test_answers_stay_when_the_tasks_change(my):
+    fill()
+    path = my / "exercises" / "ch00_claims.py"
+    put_answer(chapter("00"), "mended_slide", solution_source("0.1"))
+    mine = path.read_text(encoding="utf-8")
+    age(my, name="exercises/ch00_claims.py")
+    assert "the new version is ch00_claims.new.py" in fill()[0]
+    assert path.read_text(encoding="utf-8") == mine
+    assert check("0.1").status == "done"
+
+
+def test_a_workshop_answers_a_task_that_an_older_file_lacks(my):
+    fill()
+    path = my / "exercises" / "ch00_claims.py"
+    path.write_text("# an older version\n", encoding="utf-8")
+    assert "0.1: answered with the worked solution" in fill(at="0.2")
+    assert check("0.1").status == "done"
+    path.write_text("def broken(:\n", encoding="utf-8")
+    assert "0.1: your own answer is kept" in fill(at="0.2")
+    assert path.read_text(encoding="utf-8") == "def broken(:\n"
+
+
+def test_a_workshop_leaves_a_cell_that_holds_half_an_answer(my):
+    fill()
+    path = my / NAME
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    (cell,) = [c for c in notebook["cells"] if '@task("0.1"' in "".join(c["source"])]
+    cell["source"] = '@task("0.1", minutes=2)\ndef mended_slide(:\n    raise NotImplementedError'
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    assert "0.1: answered with the worked solution" in fill(at="0.2")
+    assert "def mended_slide(:" in path.read_text(encoding="utf-8")
+    path.write_text("no notebook", encoding="utf-8")
+    (my / "exercises" / "ch00_claims.py").unlink()
+    fill(at="0.2")
+    assert path.read_text(encoding="utf-8") == "no notebook"
+
+
+def test_a_workshop_opens_where_it_begins(my):
+    fill(at="1.1")
+    assert first_notebook().name == "01_tokenizer.ipynb"
+    assert check("1.1").status == "to do"
