@@ -5,6 +5,7 @@ Chapter: 00
 
 import ast
 import inspect
+import io
 import textwrap
 from collections.abc import Callable
 
@@ -31,18 +32,24 @@ def show(thing: Callable, *, docstring: bool = False) -> None:
 
 
 def without_docstring(source: str) -> str:
-    """The source of one function or class without its docstring.
+    """The source of one function, class or module without its docstring.
 
     Example:
         >>> print(without_docstring('def f(x):\\n    "Doubles."\\n    return 2 * x\\n'), end="")
         def f(x):
             return 2 * x
     """
-    definition = ast.parse(source).body[0]
+    definition = ast.parse(source)
+    if len(definition.body) == 1:
+        definition = definition.body[0]
+    if not isinstance(
+        definition, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    ):
+        return source
     if ast.get_docstring(definition) is None or len(definition.body) == 1:
         return source
     text = definition.body[0]
-    lines = source.splitlines(keepends=True)
+    lines = io.StringIO(source).readlines()
     del lines[text.lineno - 1 : text.end_lineno]
     if lines[text.lineno - 1].strip() == "":
         del lines[text.lineno - 1]
