@@ -42,10 +42,12 @@ def reproduce(claim_id: str) -> list[str]:
         The lines that ``expect`` printed for this claim, just now.
 
     Raises:
-        ValueError: the claim is unknown, or rests on reading, so that there is nothing to run.
+        ValueError: the claim is unknown; or it rests on reading, so that there is nothing to run;
+            or the notebook stopped, because a number missed its band here.
     """
     import nbformat
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
 
     claim, path = find(claim_id), notebook_of(claim_id)
     if path is None:
@@ -55,7 +57,13 @@ def reproduce(claim_id: str) -> list[str]:
     settled = [place for place, claims in _cells(path) if claim_id in claims.values()]
     notebook = nbformat.read(path, as_version=4)
     notebook.cells = notebook.cells[: settled[-1] + 1]
-    NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}}).execute()
+    try:
+        NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}}).execute()
+    except CellExecutionError as error:
+        raise ValueError(
+            f"{display_path(path)} stopped on this machine before {claim_id!r} was settled. "
+            f"{error.ename}: {error.evalue}"
+        ) from None
     lines = []
     for place, claims in _cells(path):
         if claim_id not in claims.values():

@@ -1,3 +1,4 @@
+import nbformat
 import pytest
 
 from minillm.lab.claims import load
@@ -22,3 +23,16 @@ def test_a_claim_that_rests_on_reading_says_that_there_is_nothing_to_run():
 def test_an_unknown_claim_is_told_which_exist():
     with pytest.raises(ValueError, match=r"no claim 'kv'.*kv-cache-576"):
         reproduce("kv")
+
+
+def test_a_number_that_misses_its_band_here_is_a_sentence(tmp_path, monkeypatch):
+    source = (
+        "from minillm.lab.expect import expect\n"
+        'expect("notes, GiB", 19, equals=18, claim="kv-cache-576")'
+    )
+    path = tmp_path / "00_planted.ipynb"
+    cell = nbformat.v4.new_code_cell(source)
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    monkeypatch.setattr("minillm.lab.reproduce.notebook_of", lambda claim_id: path)
+    with pytest.raises(ValueError, match=r"stopped on this .*expected exactly 18, measured 19"):
+        reproduce("kv-cache-576")
