@@ -28,6 +28,9 @@ TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Chapter and number,
 
 def main() -> None:
     """Run the command line; what a person can get wrong is one sentence and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe on Windows may know neither ✔ nor Chinese: write \\uNNNN there, do not stop.
+        stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except BrokenPipeError:  # the reader of a pipe, such as `| head`, has seen enough
@@ -136,7 +139,7 @@ def claims(
     from minillm.lab import ledger
 
     if as_json:
-        print(json.dumps(ledger.as_data(only), ensure_ascii=False, indent=1))
+        print(json.dumps(ledger.as_data(only), indent=1))
     else:
         print(ledger.in_full(only) if only else ledger.table())
 
@@ -229,5 +232,8 @@ def _tasks(wanted: list[str]) -> list[str]:
             find(item)
             found.append(item)
         else:
-            found += chapter(item).tasks
+            tasks = chapter(item).tasks
+            if not tasks:
+                raise ValueError(f"chapter {chapter(item).number} has no tasks yet.")
+            found += tasks
     return found

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -45,11 +46,7 @@ def test_it_runs_as_a_program_of_its_own():
 
 def test_help_names_every_command_with_a_sentence(minillm):
     text = minillm("--help").out
-    lines = {
-        line.split()[0]: line
-        for line in text.splitlines()
-        if line.startswith("  ")
-    }
+    lines = {line.split()[0]: line for line in text.splitlines() if line.startswith("  ")}
     for command in COMMANDS:
         assert command in lines, command
         assert len(lines[command].split()) > 3, command
@@ -76,6 +73,7 @@ def test_every_option_of_every_command_is_explained():
     [
         (["check", "9.9"], "0.1, 0.2"),
         (["check", "77"], "00, 01"),
+        (["check", "30"], "chapter 30 has no tasks yet"),
         (["hint", "one"], "0.1, 0.2"),
         (["hint", "0.1", "--level", "7"], "levels 1, 2 and 3"),
         (["solution", "1.99"], "1.1, 1.2"),
@@ -162,3 +160,72 @@ def test_a_tokenizer_is_trained_and_used(minillm, tmp_path):
 
 def test_the_benchmarks_are_listed(minillm):
     assert "minillm bench bpe" in minillm("bench").out
+
+
+def test_output_that_knows_neither_ticks_nor_chinese_does_not_stop_it(tmp_path):
+    environment = {**os.environ, "MINILLM_MY": str(tmp_path / "my"), "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-m", "minillm", "solution", "0.1"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "\\u4e2d" in done.stdout
+
+
+def test_the_reader_of_a_pipe_may_leave(tmp_path):
+    command = [sys.executable, "-m", "minillm", "claims", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        child.stdout.close()
+        assert child.stderr.read() == b""
+
+
+def test_a_stop_by_the_keyboard_says_so(minillm, monkeypatch):
+    def stopped():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minillm.lab.progress.table", stopped)
+    done = minillm("progress")
+    assert done.returncode == 130
+    assert "Traceback" not in done.err
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_the_training(minillm, tmp_path, monkeypatch):
+    (tmp_path / "made").write_text("a file stands here", encoding="utf-8")
+    (tmp_path / "text.txt").write_text("plums and pears\n", encoding="utf-8")
+    monkeypatch.setattr("minillm.text.bpe.train", lambda *_, **__: pytest.fail("trained"))
+    out = str(tmp_path / "made")
+    done = minillm("train", "tokenizer", str(tmp_path / "text.txt"), "--out", out)
+    assert done.returncode == 2
+    assert "made" in done.err
+
+
+def test_options_reach_what_they_are_for(minillm, tmp_path, monkeypatch):
+    (tmp_path / "text.txt").write_text("plums and pears\n" * 50, encoding="utf-8")
+    out = str(tmp_path / "made")
+    words = ["train", "tokenizer", str(tmp_path / "text.txt"), "--vocab", "262", "--out", out]
+    assert "262 tokens wanted" in minillm(*words, "--special", "<|a|>", "--special", "<|b|>").out
+    kept = (tmp_path / "made" / "minillm-tokenizer.json").read_text(encoding="utf-8")
+    assert "<|a|>" in kept
+    assert "<|b|>" in kept
+    plain = minillm("tokenize", "plums", "--tokenizer", out).out
+    assert len(minillm("tokenize", "plums", "--tokenizer", out, "--trace").out) > len(plain)
+    assert minillm("hint", "1.1", "--level", "2").out.startswith("Hint 2 of 3")
+    assert len(json.loads(minillm("claims", "kv-cache-576", "--json").out)) == 1
+    asked = []
+    monkeypatch.setattr("minillm.bench.bpe.run", lambda *, quick: asked.append(quick))
+    minillm("bench", "bpe", "--quick")
+    minillm("bench", "bpe")
+    assert asked == [True, False]
+
+
+def test_a_claim_is_reproduced_line_by_line(minillm, monkeypatch):
+    monkeypatch.setattr("minillm.lab.reproduce.reproduce", lambda claim: [f"{claim}:", "✔ a"])
+    assert minillm("reproduce", "kv").out == "kv:\n✔ a\n"
+
+
+def test_a_chapter_stands_for_all_its_tasks(minillm):
+    minillm("start", "--at", "0.5")
+    done = minillm("check", "0")
+    assert [line[:3] for line in done.out.splitlines() if line[0] != " "] == [
+        "0.1", "0.2", "0.3", "0.4", "0.5",
+    ]  # fmt: skip
+    assert done.returncode == 1
+    assert minillm("start").out.startswith("my/ is up to date\n")

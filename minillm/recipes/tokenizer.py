@@ -37,6 +37,7 @@ def run(
     from minillm.text.tokenizer_file import save
 
     texts = [read(path) for path in files]
+    out.mkdir(parents=True, exist_ok=True)  # now: a folder that cannot be made costs no training
     n_bytes = sum(len(text.encode()) for text in texts)
     print(f"{n_bytes / 1e6:.2f} MB of text; {n_vocab} tokens wanted")
     n_merges = max(0, n_vocab - 256 - len(special_tokens))
@@ -44,7 +45,6 @@ def run(
         tokenizer = train(
             texts, n_vocab, special_tokens=special_tokens, progress=lambda _: bar.update()
         )
-    out.mkdir(parents=True, exist_ok=True)
     save(tokenizer, out / OUR_FILE)
     save_tokenizers_json(tokenizer, out / THEIR_FILE)
     n_tokens = sum(len(tokenizer.encode(text)) for text in texts)
