@@ -22,9 +22,10 @@ def stub(source: str) -> str:
     Raises:
         ValueError: a marker has no partner.
     """
-    if source.count("# BEGIN SOLUTION") != source.count("# END SOLUTION"):
-        raise ValueError("each # BEGIN SOLUTION needs its # END SOLUTION.")
-    return BLOCK.sub(lambda m: f"{m['indent']}raise NotImplementedError\n", source)
+    text = BLOCK.sub(lambda m: f"{m['indent']}raise NotImplementedError\n", source)
+    if "# BEGIN SOLUTION" in text or "# END SOLUTION" in text:
+        raise ValueError("each # BEGIN SOLUTION needs its # END SOLUTION, on lines of their own.")
+    return text
 
 
 def exercise(path: Path) -> str:

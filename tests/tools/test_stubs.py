@@ -104,3 +104,9 @@ def test_task_cells_are_refreshed_and_others_are_not(planted):
 def test_a_task_cell_of_an_unknown_task_is_an_error(planted):
     with pytest.raises(ValueError, match="names no task"):
         refresh_cells(SimpleNamespace(cells=[cell('@task("5.5", minutes=1)', "task")]), planted)
+
+
+def test_markers_in_the_wrong_order_leak_no_answer():
+    swapped = SOLUTION.replace("BEGIN", "X").replace("END", "BEGIN").replace("X", "END")
+    with pytest.raises(ValueError, match="END SOLUTION"):
+        stub(swapped)
