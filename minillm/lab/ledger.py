@@ -17,7 +17,7 @@ def table() -> str:
     for claim in load():
         values = [m.value for m in measured if m.claim == claim.id]
         lines.append(
-            f"{claim.chapter}  {claim.id:<26}{claim.verdict:<28}{', '.join(values) or '-'}"
+            f"{claim.chapter}  {claim.id:<26}{claim.verdict:<28}  {', '.join(values) or '-'}"
         )
         lines.append(textwrap.indent(textwrap.fill(claim.claim, 90), "      "))
     verdicts = sorted({claim.verdict for claim in load()})

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from minillm.lab.claims import Claim, claimed_sentences, load, measurements
+from minillm.lab.claims import Claim, all_measurements, claimed_sentences, load, measurements
 from minillm.lab.project import root, syllabus
 
 FIELDS = """id = "a"
@@ -108,3 +108,8 @@ def test_what_a_notebook_measured_is_read_from_its_stored_output(tmp_path):
     assert (found.claim, found.value, found.band, found.notebook) == (
         "kv", "18", "exactly 18", "00_planted",
     )  # fmt: skip
+
+
+def test_labs_are_measured_too_and_named_as_labs():
+    notebooks = {m.notebook for m in all_measurements()}
+    assert {"00_claims", "labs/00_claims"} <= notebooks

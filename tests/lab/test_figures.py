@@ -1,5 +1,9 @@
+import base64
+import io
+
 import matplotlib
 import pytest
+from PIL import Image
 
 from minillm.lab import figures
 
@@ -58,3 +62,26 @@ def test_a_figure_without_alternative_text_is_refused():
     fig, _ = figures.figure()
     with pytest.raises(ValueError, match="what the figure shows"):
         figures.publish(fig, alt=" ")
+
+
+def test_in_a_notebook_the_picture_carries_its_text(monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "in_notebook", lambda: True)
+    monkeypatch.setattr("IPython.display.display", lambda data, **more: shown.append((data, more)))
+    fig, _ = figures.figure()
+    figures.publish(fig, alt="A line that rises.")
+    ((data, more),) = shown
+    assert data["text/plain"] == "Figure: A line that rises."
+    assert more["metadata"] == {"image/png": {"alt": "A line that rises."}}
+    assert base64.b64decode(data["image/png"]) == figures.png(fig)
+
+
+def test_columns_share_their_vertical_axis():
+    _, (left, right) = figures.figure(columns=2)
+    left.set_ylim(0, 7)
+    assert right.get_ylim() == (0, 7)
+
+
+def test_the_picture_has_a_palette_of_few_colours():
+    fig, _ = figures.figure()
+    assert Image.open(io.BytesIO(figures.png(fig))).mode == "P"

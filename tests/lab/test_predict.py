@@ -48,6 +48,8 @@ def test_a_guess_that_is_no_number_is_refused(guess):
 def test_distance_is_said_in_words():
     assert distance(18.5, 18) == "within 3 %"
     assert distance(0.6, 18) == "30 times too low"
+    assert distance(27, 18) == "1.5 times too high"
+    assert distance(18.0, 18) == "exactly right"
     assert distance(-1, 2) == "off by 3"
 
 
