@@ -13,7 +13,7 @@ def merge_pair(ids, pair, new_id):
     Go from left to right. Where the pair stands, write new_id and go on behind it; elsewhere keep
     the id. In [7, 7, 7] the pair (7, 7) occurs once, at the start: the result is [new_id, 7].
 
-    中文：从左到右扫描。遇到这一对相邻的 id，就写入 new_id，并从它们之后继续；否则保留原来的
+    中文：从左到右扫描。遇到这一对相邻的 id，就写入 new_id，并从这一对之后继续；否则保留原来的
     id。在 [7, 7, 7] 中，(7, 7) 只替换一次（开头），结果是 [new_id, 7]。
 
     Args:
@@ -47,7 +47,24 @@ def merge_word(word, new_ids):
     raise NotImplementedError
 
 
-@task("1.3", minutes=15)
+@task("1.3", minutes=6)
+def tokens_of_a_stranger():
+    """Predict, measure, explain: 我住在村里 under a larger vocabulary that knows only English.
+
+    Under 1,024 tokens learned from English alone, the five characters cost 15 tokens. How many do
+    they cost when that English vocabulary is eight times as large? Guess, then train one, then
+    return the number and one sentence that says why.
+
+    中文：先猜，再测，再解释。在只从英文学到的 1024 个词元下，“我住在村里”要用 15 个词元。
+    如果这个英文词表扩大到八倍，需要多少个词元？返回这个数，并用一句话说明原因。
+
+    Returns:
+        (int, str): the number of tokens, and your sentence.
+    """
+    raise NotImplementedError
+
+
+@task("1.4", minutes=15)
 def stream_text(pieces):
     """Turn a stream of tokens into text as it comes, without ever showing half a character.
 
@@ -63,23 +80,6 @@ def stream_text(pieces):
 
     Yields:
         str, never empty, never with "�". Joined, they are the whole text.
-    """
-    raise NotImplementedError
-
-
-@task("1.4", minutes=6)
-def tokens_of_a_stranger():
-    """Predict, measure, explain: 我住在村里 under a larger vocabulary that knows only English.
-
-    Under 1,024 tokens learned from English alone, the five characters cost 15 tokens. How many do
-    they cost when that English vocabulary is eight times as large? Guess, then train one, then
-    return the number and one sentence that says why.
-
-    中文：先猜，再测，再解释。在只从英文学到的 1024 个词元下，“我住在村里”要用 15 个词元。
-    如果这个英文词表扩大到八倍，需要多少个词元？返回这个数，并用一句话说明原因。
-
-    Returns:
-        (int, str): the number of tokens, and your sentence.
     """
     raise NotImplementedError
 

@@ -65,8 +65,9 @@ def doctor() -> None:
 @app.command()
 def check(
     tasks: Annotated[
-        list[str], typer.Argument(metavar="TASK...", help="Such as 1.2, or a chapter: 1.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="[TASK...]", help="Such as 1.2, or a chapter: 1. By default all."),
+    ] = None,
 ) -> None:
     """Grade your answers in my/exercises.
 
@@ -74,7 +75,7 @@ def check(
     """
     from minillm.lab.task import check as check_task
 
-    results = [check_task(task) for task in _tasks(tasks)]
+    results = [check_task(task) for task in _tasks(tasks or _finished())]
     sys.exit(0 if all(result.status == "done" for result in results) else 1)
 
 
@@ -219,6 +220,13 @@ def bench(
     if name not in names:
         raise ValueError(f"there is no benchmark {name!r}. Benchmarks: {', '.join(names)}.")
     importlib.import_module(f"minillm.bench.{name}").run(quick=quick)
+
+
+def _finished() -> list[str]:
+    """The numbers of the chapters that can be opened."""
+    from minillm.lab.project import syllabus
+
+    return [chapter.number for chapter in syllabus() if chapter.finished]
 
 
 def _tasks(wanted: list[str]) -> list[str]:

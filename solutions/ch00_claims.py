@@ -47,14 +47,37 @@ def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences, b
     # END SOLUTION
 
 
-@task("0.3", minutes=12)
+@task("0.3", minutes=8)
+def crossing_with_4_bit_weights():
+    """Predict, measure, explain: the weights of the 175B model are squeezed to 4 bits each.
+
+    The notes stay in 16 bits. From which conversation on do the notes outweigh the model now?
+    (With 16-bit weights it was the 19th.) First guess, then compute, then say in one sentence
+    what this means for whoever squeezes only the weights.
+
+    中文：先猜，再算，再解释。1750亿模型的权重压缩到每个 4 比特，缓存仍为 16 比特。从第几个
+    对话开始，缓存占用的内存超过模型权重？（16 比特权重时是第 19 个。）并用一句话说明：
+    只压缩权重意味着什么。
+
+    Returns:
+        (int, str): the number of the conversation, and your sentence.
+    """
+    # BEGIN SOLUTION
+    weights = 175_000_000_000 * 4 / 8
+    one_conversation = 2 * 96 * 12288 * 4096 * 2
+    first = int(weights // one_conversation) + 1
+    return first, "The cache is untouched, so the smaller the weights, the sooner it dominates."
+    # END SOLUTION
+
+
+@task("0.4", minutes=12)
 def conversations_that_fit(*, memory_bytes, weight_bytes, cache_bytes_each):
     """How many conversations can a machine hold at once?
 
     The weights are in memory once, whatever happens; what is left is for the notes. Return the
     largest whole number of conversations that fits, and 0 where not even the weights do.
 
-    中文：权重始终占用一份内存，其余内存留给各个对话的缓存。返回最多能同时容纳的对话数
+    中文：权重在内存中始终只存一份，其余内存留给各个对话的缓存。返回最多能同时容纳的对话数
     （整数）；如果连权重都放不下，返回 0。
 
     Args:
@@ -70,7 +93,7 @@ def conversations_that_fit(*, memory_bytes, weight_bytes, cache_bytes_each):
     # END SOLUTION
 
 
-@task("0.4", minutes=15)
+@task("0.5", minutes=15)
 def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width, vocabulary_size):
     """Count a Llama-shaped model to the last parameter.
 
@@ -93,26 +116,4 @@ def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width, vocabul
     attention = 2 * width * width + 2 * width * kv_width
     layer = attention + 3 * width * ffn_width + 2 * width
     return n_layers * layer + 2 * vocabulary_size * width + width
-    # END SOLUTION
-
-
-@task("0.5", minutes=8)
-def crossing_with_4_bit_weights():
-    """Predict, measure, explain: the weights of the 175B model are squeezed to 4 bits each.
-
-    The notes stay in 16 bits. From which conversation on do the notes outweigh the model now?
-    (With 16-bit weights it was the 19th.) First guess, then compute, then say in one sentence
-    what this means for whoever squeezes only the weights.
-
-    中文：先猜，再算，再解释。1750亿模型的权重压缩到每个 4 比特，缓存仍为 16 比特。从第几个
-    对话开始，缓存比模型更大？（16 比特权重时是第 19 个。）并用一句话说明：只压缩权重意味着什么。
-
-    Returns:
-        (int, str): the number of the conversation, and your sentence.
-    """
-    # BEGIN SOLUTION
-    weights = 175_000_000_000 * 4 / 8
-    one_conversation = 2 * 96 * 12288 * 4096 * 2
-    first = int(weights // one_conversation) + 1
-    return first, "The cache is untouched, so the smaller the weights, the sooner it dominates."
     # END SOLUTION

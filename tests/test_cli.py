@@ -123,6 +123,13 @@ def test_an_unsolved_task_has_status_1_and_a_solved_one_0(minillm, tmp_path):
     assert "1 of " in minillm("progress").out
 
 
+def test_without_a_task_all_are_checked(minillm):
+    done = minillm("check")
+    assert done.returncode == 1
+    assert "0.1 ☐ to do" in done.out
+    assert "1.5 ☐ to do" in done.out
+
+
 def test_a_workshop_begins_where_it_is_told(minillm):
     done = minillm("start", "--at", "0.3")
     assert done.returncode == 0

@@ -32,17 +32,20 @@ def the_chapters(_: Path = ROOT) -> str:
 
 
 def the_claims(_: Path = ROOT) -> str:
-    """How many claims have which verdict, and a table of them all."""
+    """How many claims have which verdict, and a table of those that took more than arithmetic."""
     ledger = claims.load()
     measured = {measurement.claim for measurement in claims.all_measurements()}
+    settled = [claim for claim in ledger if claim.verdict == "follows by arithmetic"]
     lines = [
         f"{len(ledger)} claims so far, {sum(claim.id in measured for claim in ledger)} of them "
-        "measured in a notebook whose output is checked.",
+        f"measured in a notebook whose output is checked. {len(settled)} follow by arithmetic; "
+        "`minillm claims` lists them all. The others:",
         "",
         "| claim | verdict | chapter |",
         "|---|---|---|",
     ]
-    lines += [f"| {claim.claim} | {claim.verdict} | {claim.chapter} |" for claim in ledger]
+    others = [claim for claim in ledger if claim not in settled]
+    lines += [f"| {claim.claim} | {claim.verdict} | {claim.chapter} |" for claim in others]
     return "\n".join(lines) + "\n"
 
 

@@ -34,6 +34,8 @@ def grade_kv_cache_bytes(answer):
     got = answer(**SMALL)
     if got is None:
         raise Diagnosis("your function returns nothing; is there a `return`?")
+    if isinstance(got, float) and got < 1:
+        raise Diagnosis("return bytes, as they are; whoever prints them can divide by 2**30.")
     if got * 2 == right:
         raise Diagnosis("you count half: each layer keeps a key AND a value.")
     for name, number in SMALL.items():
@@ -107,6 +109,8 @@ def grade_crossing(answer):
     if not (isinstance(got, tuple) and len(got) == 2):
         raise Diagnosis('return two things: the number and your sentence, as in 7, "because ...".')
     number, sentence = got
+    if isinstance(number, str):
+        raise Diagnosis(f"return the number as a number, not as the text {number!r}.")
     if number == 4:
         raise Diagnosis("four caches weigh 77.3 GB, still less than 87.5; the next one tips it.")
     if number == 19:
@@ -142,27 +146,6 @@ GRADERS = {
         ),
     ),
     "0.3": Grader(
-        function="conversations_that_fit",
-        level="stretch",
-        grade=grade_conversations_that_fit,
-        hints=(
-            "How much memory is left when the weights are in?",
-            "Divide what is left by one conversation's bytes, and round down.",
-            "max(0, (memory_bytes - weight_bytes) // cache_bytes_each), as an int.",
-        ),
-    ),
-    "0.4": Grader(
-        function="llama_parameters",
-        level="stretch",
-        grade=grade_llama_parameters,
-        target="minillm.model.count.llama_parameters",
-        hints=(
-            "Count one layer first, then multiply; add what stands outside the layers.",
-            "Keys and values are width x (width // n_heads * n_kv_heads) each.",
-            "Layer: 2*width*width + 2*width*kv_width + 3*width*ffn_width + 2*width.",
-        ),
-    ),
-    "0.5": Grader(
         function="crossing_with_4_bit_weights",
         level="everyone",
         grade=grade_crossing,
@@ -175,6 +158,27 @@ GRADERS = {
             "Weights are paid once, notes for every conversation. Squeezing only the weights "
             "moves the crossing from the 19th conversation to the 5th: for a busy server most of "
             "the memory is now cache, and the next byte is saved there (chapter 18)."
+        ),
+    ),
+    "0.4": Grader(
+        function="conversations_that_fit",
+        level="stretch",
+        grade=grade_conversations_that_fit,
+        hints=(
+            "How much memory is left when the weights are in?",
+            "Divide what is left by one conversation's bytes, and round down.",
+            "max(0, (memory_bytes - weight_bytes) // cache_bytes_each), as an int.",
+        ),
+    ),
+    "0.5": Grader(
+        function="llama_parameters",
+        level="stretch",
+        grade=grade_llama_parameters,
+        target="minillm.model.count.llama_parameters",
+        hints=(
+            "Count one layer first, then multiply; add what stands outside the layers.",
+            "Keys and values are width x (width // n_heads * n_kv_heads) each.",
+            "Layer: 2*width*width + 2*width*kv_width + 3*width*ffn_width + 2*width.",
         ),
     ),
 }

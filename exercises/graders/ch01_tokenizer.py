@@ -33,6 +33,8 @@ def grade_merge_pair(answer):
         raise Diagnosis("you go from right to left: [7, 7, 7] must become [9, 7].")
     if list(answer([2, 1], (1, 2), 9)) == [9]:
         raise Diagnosis("(2, 1) is not (1, 2): order matters.")
+    if isinstance(pair_as_list := answer([1, 2], (1, 2), 9), list) and pair_as_list == [1, 2]:
+        raise Diagnosis("[1, 2] is left as it is: a list never equals a tuple; is that it?")
     for row in ([], [1], [1, 2], [1, 1, 2, 2], [2, 1, 2, 1], [1, 2, 1, 2, 1], [7, 7, 7, 7, 7]):
         for pair in ((1, 2), (7, 7)):
             right, got = bpe.merge_pair(row, pair, 9), list(answer(list(row), pair, 9))
@@ -99,16 +101,21 @@ def grade_stream_text(answer):
 
     def watched():
         yield b"I live in "
-        seen.append(list(shown))
-        yield "村".encode()[:2]
-        seen.append(list(shown))
+        seen.append("".join(shown))
+        yield b"the " + "村".encode()[:2]
+        seen.append("".join(shown))
         yield "村".encode()[2:] + b"!"
 
     shown = []
     for text in answer(watched()):
         shown.append(text)
-    if not seen[0] or seen[0] != ["I live in "]:
+    if seen[0] != "I live in ":
         raise Diagnosis("you wait until the stream ends; a reader wants each text as it comes.")
+    if seen[1] != "I live in the ":
+        raise Diagnosis(
+            "a piece may be whole text and then half a character: "
+            "b'the \\xe6\\x9d' completes 'the '."
+        )
 
 
 def grade_tokens_of_a_stranger(answer):
@@ -188,16 +195,6 @@ GRADERS = {
         ),
     ),
     "1.3": Grader(
-        function="stream_text",
-        level="stretch",
-        grade=grade_stream_text,
-        hints=(
-            "Keep a variable of bytes that wait. Add each piece to it, then ask what is whole.",
-            "At most three bytes can be waiting: try to decode all, then all but 1, 2, 3.",
-            "codecs.getincrementaldecoder('utf-8')() does it; can you do without?",
-        ),
-    ),
-    "1.4": Grader(
         function="tokens_of_a_stranger",
         level="everyone",
         grade=grade_tokens_of_a_stranger,
@@ -210,6 +207,16 @@ GRADERS = {
             "A merge is learned only where its two bytes stand side by side in the text. No "
             "English text puts the bytes of 村 side by side, so none of its merges ever applies, "
             "whether there are seven hundred or seven million of them: 15 bytes, 15 tokens."
+        ),
+    ),
+    "1.4": Grader(
+        function="stream_text",
+        level="stretch",
+        grade=grade_stream_text,
+        hints=(
+            "Keep a variable of bytes that wait. Add each piece to it, then ask what is whole.",
+            "At most three bytes can be waiting: try to decode all, then all but 1, 2, 3.",
+            "codecs.getincrementaldecoder('utf-8')() does it; can you do without?",
         ),
     ),
     "1.5": Grader(

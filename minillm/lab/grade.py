@@ -13,11 +13,13 @@ import contextlib
 import inspect
 import io
 import json
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +28,7 @@ from types import ModuleType
 from minillm.lab.project import Chapter, display_path, my, root, syllabus
 
 SECONDS = 20
+NEVER_ENDS = "no answer after {} seconds: is there a loop that never ends?"
 PRINTED_CHARACTERS = 10_000
 
 
@@ -130,7 +133,8 @@ def grade(task_id: str, answer: Callable, source: str | None = None) -> Result:
     _, grader = find(task_id)
     try:
         refuse_borrowed(grader, answer, source)
-        grader.grade(answer)
+        with time_limit(SECONDS):
+            grader.grade(answer)
     except NotImplementedError:
         return Result("to do")
     except Diagnosis as diagnosis:
@@ -142,6 +146,33 @@ def grade(task_id: str, answer: Callable, source: str | None = None) -> Result:
     except Exception as error:
         return Result("wrong", _crash(error, _file_of(answer), grader.function))
     return Result("done")
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Stop an answer that never ends, also in a notebook.
+
+    It rings an alarm, which Windows and threads do not have; there only a person, or the parent
+    process of ``grade_file``, can stop it.
+
+    Raises:
+        Diagnosis: the time is over.
+    """
+    alone = threading.current_thread() is threading.main_thread()
+    if not (hasattr(signal, "SIGALRM") and alone):
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise Diagnosis(NEVER_ENDS.format(seconds))
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def refuse_borrowed(grader: Grader, answer: Callable, source: str | None) -> None:
@@ -202,9 +233,7 @@ def grade_file(task_id: str, path: Path) -> Result:
                 timeout=SECONDS,
             )
         except subprocess.TimeoutExpired:
-            return Result(
-                "wrong", f"no answer after {SECONDS} seconds: is there a loop that never ends?"
-            )
+            return Result("wrong", NEVER_ENDS.format(SECONDS))
         if not report.exists():
             last = (child.stderr.strip().splitlines() or ["no message"])[-1]
             return Result("wrong", f"Python stopped while it ran {grader.function}: {last}")

@@ -4,6 +4,7 @@ Chapter: 00
 """
 
 import json
+import sys
 from pathlib import Path
 
 from minillm.lab.claims import MEASURED, Claim, claimed_sentences, load
@@ -57,8 +58,14 @@ def reproduce(claim_id: str) -> list[str]:
     settled = [place for place, claims in _cells(path) if claim_id in claims.values()]
     notebook = nbformat.read(path, as_version=4)
     notebook.cells = notebook.cells[: settled[-1] + 1]
+    print(f"running {display_path(path)} as far as the measurement …", file=sys.stderr)
+    client = NotebookClient(
+        notebook,
+        resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=["--log-level=ERROR"],
+    )
     try:
-        NotebookClient(notebook, resources={"metadata": {"path": str(path.parent)}}).execute()
+        client.execute()
     except CellExecutionError as error:
         raise ValueError(
             f"{display_path(path)} stopped on this machine before {claim_id!r} was settled. "
@@ -73,7 +80,7 @@ def reproduce(claim_id: str) -> list[str]:
         for match in MEASURED.finditer(printed):
             if claims.get(match["sentence"]) == claim_id:
                 lines.append(match[0])
-    return [f"{display_path(path)}, run just now:", *lines]
+    return [f"{display_path(path)}, just now:", *lines]
 
 
 def _cells(path: Path) -> list[tuple[int, dict[str, str]]]:

@@ -78,7 +78,9 @@ def hint(task_id: str, level: int | None = None) -> None:
         raise ValueError(f"hints have the levels 1, 2 and 3; got {level!r}.")
     shown = record(task_id).get("hints", 0)
     level = level or min(3, shown + 1)
-    more = f'  (more: hint("{task_id}"))' if level < 3 else ""
+    call = f'{{}}("{task_id}")' if in_notebook() else f"minillm {{}} {task_id}"
+    more = f"  ({'more' if level < 3 else 'the last; then'}: "
+    more += call.format("hint" if level < 3 else "solution") + ")"
     print(f"Hint {level} of 3 for {task_id}: {grader.hints[level - 1]}{more}")
     remember(task_id, hints=max(level, shown))
 
@@ -206,7 +208,7 @@ def _answer_in_notebook(task_id: str, function: Callable) -> Result:
     except (SyntaxError, OSError, ValueError) as error:
         trouble = _not_saved(error, display_path(answer_file(chapter)))
         return Result("wrong", f"{result.message or 'right, but'} {trouble}")
-    if result.status == "done":
+    if result.status == "done" and grader.target:
         result = _grade_alone(task_id, chapter, grader.function)
     _count(task_id, result)
     return result
@@ -219,7 +221,7 @@ def _not_saved(error: Exception, path: str) -> str:
 
 
 def _grade_alone(task_id: str, chapter: Chapter, name: str) -> Result:
-    """A right answer must also work without the notebook's other cells: later chapters use it."""
+    """Does a right answer also work without the notebook's other cells, as later chapters need?"""
     path = answer_file(chapter)
     try:
         result = grade(task_id, getattr(load_file(path, "answers"), name))
@@ -228,9 +230,9 @@ def _grade_alone(task_id: str, chapter: Chapter, name: str) -> Result:
     if "NameError" in result.message:
         missing = result.message.split("'")[1]
         return Result(
-            "wrong",
-            f"right here, but `{missing}` comes from another cell; "
-            "import or define it inside the function, so that later chapters can use your answer.",
+            "done",
+            f" here; but `{missing}` comes from another cell: import or define it inside the "
+            "function, or later chapters cannot use your answer.",
         )
     return result
 

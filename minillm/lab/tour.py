@@ -12,7 +12,7 @@ STRETCHES = (
     ("words", "00", "02"),
     ("the model", "03", "04"),
     ("training", "05", "08"),
-    ("other parts, and inside", "09", "11"),
+    ("other designs", "09", "11"),
     ("laws", "12", "14"),
     ("many machines", "15", "16"),
     ("serving", "17", "19"),
@@ -25,7 +25,7 @@ STRETCHES = (
 
 def draw_course() -> None:
     """Draw every chapter of the syllabus, in reading order, row by row."""
-    fig, ax = figures.figure(8.0, 5.6)
+    fig, ax = figures.figure(9.0, 5.6)
     for row, (name, first, last) in enumerate(STRETCHES):
         colour = figures.COLOURS[row % len(figures.COLOURS)]
         ax.text(-0.08, -row, name, ha="right", va="center", color=colour, fontweight="bold")
@@ -42,6 +42,6 @@ def draw_course() -> None:
     figures.publish(fig, alt=f"The chapters of the course: {titles}.")
 
 
-def _short(title: str, width: int = 19) -> str:
+def _short(title: str, width: int = 18) -> str:
     """A title that fits beside its tile, broken into two lines where it is long."""
     return "\n".join(textwrap.wrap(title, width))

@@ -1,4 +1,5 @@
 import os
+import signal
 
 import pytest
 
@@ -43,6 +44,20 @@ def test_an_endless_loop_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(grading, "SECONDS", 2)
     path = write(tmp_path, "def mended_slide():\n    while True: pass\n")
     assert "loop that never ends" in grade_file("0.1", path).message
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarm")
+def test_an_endless_loop_ends_in_a_notebook_too(monkeypatch):
+    monkeypatch.setattr(grading, "SECONDS", 0.2)
+
+    def mended_slide():
+        while True:
+            pass
+
+    result = grade("0.1", mended_slide)
+    assert result.status == "wrong"
+    assert "loop that never ends" in result.message
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +160,6 @@ def test_an_answer_with_other_arguments_is_told_which():
     def conversations_that_fit(memory):
         return 8
 
-    message = grade("0.3", conversations_that_fit).message
+    message = grade("0.4", conversations_that_fit).message
     assert message.startswith("it raised TypeError: ")
     assert "unexpected keyword argument 'memory_bytes'" in message

@@ -31,6 +31,8 @@ def test_hints_come_one_after_the_other_and_the_last_stays(my, capsys):
     assert [line.split(" for")[0] for line in lines] == [
         "Hint 1 of 3", "Hint 2 of 3", "Hint 3 of 3", "Hint 3 of 3",
     ]  # fmt: skip
+    assert lines[0].endswith("(more: minillm hint 0.1)")
+    assert lines[3].endswith("(the last; then: minillm solution 0.1)")
 
 
 def test_a_hint_of_a_level_that_does_not_exist_is_an_error(my):
@@ -39,12 +41,12 @@ def test_a_hint_of_a_level_that_does_not_exist_is_an_error(my):
 
 
 def test_a_solution_is_shown_without_its_markers_and_marked_as_seen(my, capsys):
-    solution("0.5")
+    solution("0.3")
     out = capsys.readouterr().out
     assert "175_000_000_000 * 4 / 8" in out
     assert "SOLUTION" not in out
     assert "In words: Weights are paid once" in out
-    assert json.loads((my / "progress.json").read_text(encoding="utf-8"))["0.5"]["seen"] is True
+    assert json.loads((my / "progress.json").read_text(encoding="utf-8"))["0.3"]["seen"] is True
 
 
 def test_check_grades_the_learners_file_and_remembers_it(my, capsys):
@@ -104,7 +106,7 @@ def test_a_hint_asked_for_by_its_level_is_not_counted_back(my, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Hint 3 of 3")
     assert "more:" not in lines[0]
-    assert '(more: hint("0.1"))' in lines[1]
+    assert "(more: minillm hint 0.1)" in lines[1]
     assert lines[2].startswith("Hint 3 of 3")
 
 

@@ -12,14 +12,14 @@ def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences, b
     keys = prod([n_layers, n_kv_heads, head_width, n_tokens, n_sequences, bytes_per_element])
     return keys + keys
 """,
-    "0.3": """
+    "0.4": """
 def conversations_that_fit(*, memory_bytes, weight_bytes, cache_bytes_each):
     n, used = 0, weight_bytes
     while used + cache_bytes_each <= memory_bytes:
         n, used = n + 1, used + cache_bytes_each
     return n
 """,
-    "0.4": """
+    "0.5": """
 def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width, vocabulary_size):
     total = width
     for _ in range(2):
@@ -30,7 +30,7 @@ def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width, vocabul
         total += ffn_width * width * 3
     return total
 """,
-    "0.5": """
+    "0.3": """
 def crossing_with_4_bit_weights():
     n = 1
     while n * 2 * 96 * 96 * 128 * 4096 * 2 <= 87.5e9:
@@ -49,6 +49,13 @@ MISTAKES = {
         ('def mended_slide():\n    return "batch of 32 -> 618 GB"', "keep it"),
     ],
     "0.2": [
+        (
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            " bytes_per_element=2):\n"
+            "    return 2 * n_layers * n_kv_heads * head_width * n_tokens * n_sequences"
+            " * bytes_per_element / 2**30",
+            "return bytes, as they are",
+        ),
         (
             "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
             " bytes_per_element=2):\n"
@@ -81,7 +88,7 @@ MISTAKES = {
             "uses minillm.model.count.kv_cache_bytes itself",
         ),
     ],
-    "0.3": [
+    "0.4": [
         (
             "def conversations_that_fit(*, memory_bytes, weight_bytes, cache_bytes_each):\n"
             "    return memory_bytes // cache_bytes_each",
@@ -103,7 +110,7 @@ MISTAKES = {
             "return 0",
         ),
     ],
-    "0.4": [
+    "0.5": [
         (
             "def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width,"
             " vocabulary_size):\n"
@@ -136,7 +143,8 @@ MISTAKES = {
             "the norms are missing",
         ),
     ],
-    "0.5": [
+    "0.3": [
+        ('def crossing_with_4_bit_weights():\n    return "5", "so"', "as a number"),
         ('def crossing_with_4_bit_weights():\n    return 4, "it fits four times or so"', "tips it"),
         (
             'def crossing_with_4_bit_weights():\n    return 19, "the cache is the same"',
@@ -160,14 +168,14 @@ MUTANT = {
         "    return 2 * n_layers * n_kv_heads * head_width * n_tokens * n_sequences"
         " * bytes_per_element + 1"
     ),
-    "0.3": (
+    "0.4": (
         "def conversations_that_fit(*, memory_bytes, weight_bytes, cache_bytes_each):\n"
         "    return max(0, (memory_bytes - weight_bytes) // cache_bytes_each - 1)"
     ),
-    "0.4": (
+    "0.5": (
         "def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width,"
         " vocabulary_size):\n"
         "    return 12 * n_layers * width * width"
     ),
-    "0.5": 'def crossing_with_4_bit_weights():\n    return 11, "eleven is a nice number"',
+    "0.3": 'def crossing_with_4_bit_weights():\n    return 11, "eleven is a nice number"',
 }

@@ -22,13 +22,13 @@ def merge_word(word, new_ids):
             i += 1
     return ids
 """,
-    "1.3": """
+    "1.4": """
 import codecs
 def stream_text(pieces):
     decoder = codecs.getincrementaldecoder("utf-8")()
     yield from filter(None, map(decoder.decode, pieces))
 """,
-    "1.4": """
+    "1.3": """
 def tokens_of_a_stranger():
     return len("我住在村里".encode()), "英文文本里没有这些字节的相邻组合，所以一次合并也用不上。"
 """,
@@ -54,6 +54,19 @@ def best_segmentation(word, log_prob, longest):
 # Task -> (what the learner did, a phrase of the diagnosis that must come).
 MISTAKES = {
     "1.1": [
+        (
+            """
+def merge_pair(ids, pair, new_id):
+    out, i = [], 0
+    while i < len(ids):
+        if ids[i : i + 2] == pair:
+            out.append(new_id); i += 2
+        else:
+            out.append(ids[i]); i += 1
+    return out
+""",
+            "a list never equals a tuple",
+        ),
         (
             """
 def merge_pair(ids, pair, new_id):
@@ -180,7 +193,23 @@ def merge_word(word, new_ids):
             "return a list of ids",
         ),
     ],
-    "1.3": [
+    "1.4": [
+        (
+            """
+def stream_text(pieces):
+    waiting = b""
+    for piece in pieces:
+        waiting += piece
+        try:
+            text = waiting.decode()
+        except UnicodeDecodeError:
+            continue
+        if text:
+            yield text
+        waiting = b""
+""",
+            "whole text and then half a character",
+        ),
         (
             "def stream_text(pieces):\n"
             "    for piece in pieces:\n"
@@ -212,7 +241,7 @@ def merge_word(word, new_ids):
             "joined, your texts are",
         ),
     ],
-    "1.4": [
+    "1.3": [
         (
             'def tokens_of_a_stranger():\n    return 5, "one token for each of the five"',
             "who taught",
@@ -306,8 +335,8 @@ def best_segmentation(word, log_prob, longest):
 MUTANT = {
     "1.1": "def merge_pair(ids, pair, new_id):\n    return [new_id if i == 1 else i for i in ids]",
     "1.2": "def merge_word(word, new_ids):\n    return [256] * len(word)",
-    "1.3": "def stream_text(pieces):\n    yield from ['Mei', ' sells']",
-    "1.4": 'def tokens_of_a_stranger():\n    return 21, "that is what the English one has"',
+    "1.4": "def stream_text(pieces):\n    yield from ['Mei', ' sells']",
+    "1.3": 'def tokens_of_a_stranger():\n    return 21, "that is what the English one has"',
     "1.5": (
         "def best_segmentation(word, log_prob, longest):\n"
         "    return [word[i : i + 1] for i in range(len(word))]"
