@@ -1,0 +1,133 @@
+"""The plain training loop: draw a batch, measure the loss, take a step, again.
+
+    θ ← θ - learning rate · AdamW(∇ loss(θ, batch))         for step 0, 1, …, n_steps - 1
+
+The loop knows nothing of what it trains. `loss(model, batch)` says what is to become small and
+`batch_at(step)` what to look at, so n-gram networks, transformers and straight lines all fit in.
+`batch_at` is a pure function: the same step always gives the same batch, whoever asks. So a run is
+repeated by its arguments, and nothing has to be remembered about where the data stood.
+
+Nothing is logged, plotted or saved here: the losses come back, and the rest is the caller's.
+
+Paper: Loshchilov and Hutter 2019, "Decoupled Weight Decay Regularization", arXiv:1711.05101,
+algorithm 2 (AdamW), as `torch.optim.AdamW` has it.
+Differs: the learning rate falls in a straight line to zero, in place of the paper's cosine.
+
+Chapter: 02
+"""
+
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from minillm.lab.track import track
+
+Batch = TypeVar("Batch")
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def fit(
+    model: Model,
+    loss: Callable[[Model, Batch], Tensor],
+    batch_at: Callable[[int], Batch],
+    n_steps: int,
+    learning_rate: float,
+    *,
+    weight_decay: float = 0.0,
+    seed: int = 0,
+    label: str = "training",
+) -> list[float]:
+    """Train a model in place.
+
+    Args:
+        model: any module with parameters; whether it is in train or eval mode is the caller's say.
+        loss: of the model on one batch, a single number.
+        batch_at: the batch of a step, a pure function of the step.
+        n_steps: how many steps.
+        learning_rate: of the first step; it falls in a straight line and would be zero at n_steps.
+        weight_decay: AdamW's, times the learning rate.
+        seed: of what the model draws while it trains (dropout); torch's own state is put back.
+        label: what the bar says.
+
+    Returns:
+        The loss of each step, before that step.
+
+    Raises:
+        ValueError: n_steps or the learning rate too small; a loss that is no single number, or
+            that became infinite or NaN.
+
+    Example:
+        >>> line = nn.Linear(1, 1, bias=False)
+        >>> x = torch.tensor([[0.0], [1.0], [2.0]])
+        >>> losses = fit(
+        ...     line, lambda model, x: ((model(x) - 3 * x) ** 2).mean(), lambda step: x, 300, 0.1
+        ... )
+        >>> round(line.weight.item(), 2)
+        3.0
+    """
+    if n_steps < 1 or not 0 < learning_rate < math.inf:
+        raise ValueError(
+            "fit needs n_steps of at least 1 and a finite learning_rate above 0; got "
+            f"n_steps={n_steps}, learning_rate={learning_rate}"
+        )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    losses = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for step in track(range(n_steps), label):
+            optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / n_steps)
+            value = loss(model, batch_at(step))
+            losses.append(_finite(value, step, learning_rate))
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+    return losses
+
+
+def _finite(value: Tensor, step: int, learning_rate: float) -> float:
+    if value.ndim:
+        raise ValueError(
+            f"loss must give a single number, as .mean() does; at step {step} it gave a tensor of "
+            f"the shape {list(value.shape)}"
+        )
+    number = value.item()
+    if not math.isfinite(number):
+        raise ValueError(
+            f"the loss is {number} at step {step}: look for a logarithm of 0 or a division by 0, "
+            f"or try a learning_rate below {learning_rate}"
+        )
+    return number
+
+
+def draw_rows(rows: np.ndarray, n_rows: int, seed: int = 0) -> Callable[[int], Tensor]:
+    """`batch_at` for a fixed set of rows: each step draws `n_rows` of them, with replacement.
+
+    Args:
+        rows: [rows, T] token ids.
+        n_rows: B, how many a batch has.
+        seed: of the draws; step and seed alone decide.
+
+    Raises:
+        ValueError: rows are not [rows, T] or there is none; n_rows below 1.
+
+    Example:
+        >>> batch_at = draw_rows(np.arange(6).reshape(3, 2), n_rows=2)
+        >>> batch_at(7).shape, torch.equal(batch_at(7), batch_at(7))
+        (torch.Size([2, 2]), True)
+    """
+    rows = np.asarray(rows)
+    if rows.ndim != 2 or not rows.size or n_rows < 1:
+        raise ValueError(
+            "draw_rows needs an array [rows, T] with at least one token and n_rows of at least 1; "
+            f"got the shape {list(rows.shape)} and n_rows={n_rows}"
+        )
+
+    def batch_at(step: int) -> Tensor:
+        chosen = np.random.default_rng([seed, step]).integers(len(rows), size=n_rows)
+        return torch.from_numpy(rows[chosen])
+
+    return batch_at
