@@ -198,19 +198,21 @@ class World:
 
     def person(self, name: str) -> Person:
         """Find somebody by name."""
-        return self._find(Person, name, [person.name for person in self.people])
+        return self._find(Person, name, self.people)
 
     def place(self, name: str) -> Place:
         """Find a place by name."""
-        return self._find(Place, name, [place.name for place in self.places])
+        return self._find(Place, name, self.places)
 
     def good(self, name: str) -> Good:
         """Find a good by the name of one of it."""
-        return self._find(Good, name, [good.name for good in self.goods])
+        return self._find(Good, name, self.goods)
 
     def _find(self, kind, name, known):
         if (kind, name) not in self._by_name:
-            some = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+            some = ", ".join(thing.name for thing in known[:20]) + (
+                ", …" if len(known) > 20 else ""
+            )
             raise ValueError(f"{kind.__name__} {name!r} is not in this town; there is {some}")
         return self._by_name[kind, name]
 
