@@ -163,3 +163,19 @@ def test_an_answer_with_other_arguments_is_told_which():
     message = grade("0.4", conversations_that_fit).message
     assert message.startswith("it raised TypeError: ")
     assert "unexpected keyword argument 'memory_bytes'" in message
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarm")
+def test_no_alarm_is_left_behind_by_an_answer_that_ended():
+    assert grade("0.1", lambda: "batch of 32 -> 576 GiB").status == "done"
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_an_answer_that_reaches_its_target_by_a_global_module_is_refused():
+    import minillm.model.count as library
+
+    source = "def kv_cache_bytes(**k):\n    return library.kv_cache_bytes(**k)"
+    namespace = {"library": library}
+    exec(source, namespace)
+    result = grade("0.2", namespace["kv_cache_bytes"], source)
+    assert "uses minillm.model.count.kv_cache_bytes itself" in result.message

@@ -74,3 +74,16 @@ def test_an_answer_that_borrows_the_librarys_is_not_plugged_in(my, capsys):
     use_mine(["0.2"])
     assert pick(kv_cache_bytes) is kv_cache_bytes
     assert "your 0.2 is not solved yet" in capsys.readouterr().out
+
+
+def test_a_new_choice_replaces_the_old_one(my, capsys):
+    put_answer(chapter("00"), "kv_cache_bytes", solution_source("0.2"))
+    use_mine(["0.2"])
+    use_mine([])
+    assert pick(kv_cache_bytes) is kv_cache_bytes
+
+
+def test_one_task_may_be_named_without_a_list(my):
+    put_answer(chapter("00"), "kv_cache_bytes", solution_source("0.2"))
+    use_mine("0.2")
+    assert pick(kv_cache_bytes) is not kv_cache_bytes

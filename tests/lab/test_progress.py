@@ -22,3 +22,14 @@ def test_what_was_done_is_counted(my):
     assert "0.3  given" in text
     assert "\n1 of " in text
     assert "1 of 1 guesses within a factor of two" in text
+
+
+def test_guesses_that_are_far_too_high_or_too_low_are_not_close(my):
+    predict("high", 1000).reveal(18)
+    predict("low", 0.1).reveal(18)
+    predict("close", 30).reveal(18)
+    assert "1 of 3 guesses within a factor of two" in table()
+
+
+def test_chapters_that_cannot_be_opened_yet_are_not_listed(my):
+    assert "A town of agents" not in table()

@@ -36,3 +36,11 @@ def test_a_number_that_misses_its_band_here_is_a_sentence(tmp_path, monkeypatch)
     monkeypatch.setattr("minillm.lab.reproduce.notebook_of", lambda claim_id: path)
     with pytest.raises(ValueError, match=r"stopped on this .*expected exactly 18, measured 19"):
         reproduce("kv-cache-576")
+
+
+def test_only_the_claims_own_lines_come_of_a_cell_that_settles_several():
+    _, *lines = reproduce("gpt4-rumour")
+    assert [line.split(":")[0] for line in lines] == [
+        "✔ rumoured GPT-4, total, billions",
+        "✔ rumoured GPT-4, active if top 2",
+    ]

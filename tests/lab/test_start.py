@@ -161,3 +161,18 @@ def test_a_workshop_opens_where_it_begins(my):
     fill(at="1.1")
     assert first_notebook().name == "01_tokenizer.ipynb"
     assert check("1.1").status == "to do"
+
+
+def test_the_lab_notebooks_come_along(my):
+    fill()
+    assert (my / "course" / "labs" / "00_claims.ipynb").exists()
+
+
+def test_with_everything_solved_the_last_chapter_opens(my):
+    from minillm.lab.grade import graders
+    from minillm.lab.project import syllabus
+
+    for task_id in graders():
+        remember(task_id, status="done")
+    last = [chapter for chapter in syllabus() if chapter.finished][-1]
+    assert first_notebook().stem == last.name

@@ -71,3 +71,25 @@ def test_a_missing_tokenizer_says_how_to_make_one(tmp_path):
 def test_without_a_tokenizer_the_reader_teaches_one(capsys):
     show_pieces("I live in the village", None)
     assert "learned just now from the course's reader" in capsys.readouterr().out
+
+
+def test_bytes_are_counted_not_characters_and_shared_among_the_tokens(trained, capsys):
+    tokenizer, out = trained
+    capsys.readouterr()
+    show_pieces("村里", out)
+    n_tokens = len(tokenizer.encode("村里"))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"2 characters, 6 bytes, {n_tokens} tokens, {6 / n_tokens:.2f} bytes a token"
+
+
+def test_neighbouring_pieces_have_different_colours():
+    first, second = coloured([b"a", b"b"]).split("\x1b[0m")[:2]
+    assert first.replace("a", "") != second.replace("b", "")
+
+
+def test_a_forced_colour_of_0_is_none(trained, capsys, monkeypatch):
+    _, out = trained
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "0")
+    show_pieces("Mei!", out)
+    assert "\x1b[" not in capsys.readouterr().out
