@@ -38,9 +38,10 @@ def main() -> None:
     except (ValueError, OSError) as error:
         print(f"minillm: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nminillm: stopped.", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of a stop by the keyboard, without a word
+            print("\nminillm: stopped.", file=sys.stderr)
+        raise
 
 
 @app.command("map")

@@ -191,6 +191,7 @@ def test_a_stop_by_the_keyboard_says_so(minillm, monkeypatch):
     monkeypatch.setattr("minillm.lab.progress.table", stopped)
     done = minillm("progress")
     assert done.returncode == 130
+    assert "minillm: stopped." in done.err
     assert "Traceback" not in done.err
 
 
@@ -235,4 +236,6 @@ def test_a_chapter_stands_for_all_its_tasks(minillm):
         "0.1", "0.2", "0.3", "0.4", "0.5",
     ]  # fmt: skip
     assert done.returncode == 1
-    assert minillm("start").out.startswith("my/ is up to date\n")
+    again = minillm("start").out
+    assert again.startswith("my/ is up to date\n")
+    assert again.rstrip().endswith("00_claims.ipynb")
