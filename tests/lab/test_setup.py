@@ -42,8 +42,13 @@ def test_an_unknown_task_is_refused():
         setup(mine=["99.1"])
 
 
-def test_a_large_seed_is_a_seed():
-    setup(seed=2**40)
+def test_a_seed_too_large_for_numpy_is_a_seed(capsys):
+    def draw():
+        setup(seed=2**40 + 1)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    assert draw() == draw()
+    assert capsys.readouterr().out == f"seed {2**40 + 1}\n" * 2
 
 
 def test_threads_and_type_are_set(monkeypatch):
