@@ -54,13 +54,14 @@ def style(*, projector: bool = False) -> None:
     )
 
 
-def figure(width: float = 6.4, height: float = 3.6, *, columns: int = 1):
+def figure(width: float = 6.4, height: float = 3.6, *, columns: int = 1, share_y: bool = True):
     """A new figure with one row of axes.
 
     Args:
         width: of the whole figure, in inches.
         height: in inches.
-        columns: how many axes stand side by side, sharing the vertical axis.
+        columns: how many axes stand side by side.
+        share_y: whether they have the vertical axis in common.
 
     Returns:
         ``(figure, axes)``, where axes is a single one if ``columns`` is 1.
@@ -69,7 +70,7 @@ def figure(width: float = 6.4, height: float = 3.6, *, columns: int = 1):
     from matplotlib.figure import Figure
 
     fig = Figure(figsize=(width, height), layout="constrained")
-    return fig, fig.subplots(1, columns, sharey=columns > 1)
+    return fig, fig.subplots(1, columns, sharey=share_y)
 
 
 def label(ax, x: float, y: float, text: str, color: str, **options: object) -> None:

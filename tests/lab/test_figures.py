@@ -85,3 +85,9 @@ def test_columns_share_their_vertical_axis():
 def test_the_picture_has_a_palette_of_few_colours():
     fig, _ = figures.figure()
     assert Image.open(io.BytesIO(figures.png(fig))).mode == "P"
+
+
+def test_columns_may_have_a_vertical_axis_each():
+    _, (left, right) = figures.figure(columns=2, share_y=False)
+    left.set_ylim(0, 7)
+    assert right.get_ylim() != (0, 7)
