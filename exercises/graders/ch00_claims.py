@@ -9,7 +9,11 @@ from minillm.lab.grade import Diagnosis, Grader
 from minillm.model import count
 
 GPT3 = {"n_layers": 96, "n_kv_heads": 96, "head_width": 128, "n_tokens": 4096, "n_sequences": 1}
-SMALL = {"n_layers": 2, "n_kv_heads": 3, "head_width": 5, "n_tokens": 7, "n_sequences": 11}
+# Different primes, none of them 2: what is missing or double shows in the result.
+SMALL = {
+    "n_layers": 13, "n_kv_heads": 3, "head_width": 5, "n_tokens": 7, "n_sequences": 11,
+    "bytes_per_element": 17,
+}  # fmt: skip
 
 
 def grade_mended_slide(answer):
@@ -17,7 +21,7 @@ def grade_mended_slide(answer):
     sentence = answer()
     if not isinstance(sentence, str):
         raise Diagnosis(f"return the sentence as a string; yours is a {type(sentence).__name__}.")
-    numbers = re.findall(r"\d+", sentence.replace("4,096", "4096"))
+    numbers = re.findall(r"\d+", sentence)
     if "576" not in numbers:
         raise Diagnosis("the slide's 576 is right once it is mended; keep it in the sentence.")
     if "18" in numbers and "32" not in numbers:
@@ -30,11 +34,10 @@ def grade_mended_slide(answer):
 
 def grade_kv_cache_bytes(answer):
     """Equal to the library's count, with each factor tried alone."""
-    right = count.kv_cache_bytes(**SMALL)
-    got = answer(**SMALL)
+    right, got = count.kv_cache_bytes(**SMALL), answer(**SMALL)
     if got is None:
         raise Diagnosis("your function returns nothing; is there a `return`?")
-    if isinstance(got, float) and got < 1:
+    if got < 1:
         raise Diagnosis("return bytes, as they are; whoever prints them can divide by 2**30.")
     if got * 2 == right:
         raise Diagnosis("you count half: each layer keeps a key AND a value.")
@@ -43,13 +46,18 @@ def grade_kv_cache_bytes(answer):
             raise Diagnosis(f"your count does not grow with {name}.")
         if got == right * number:
             raise Diagnosis(f"your count holds {name} twice.")
-    if got * 8 == right * 2 or got == right * 8:
-        raise Diagnosis("bytes_per_element is already in bytes; do not turn it into bits.")
-    doubled = answer(**SMALL, bytes_per_element=1)
-    if got == right and doubled * 2 != right:
-        raise Diagnosis("your count does not follow bytes_per_element: an 8-bit cache is half.")
-    if got != right or answer(**GPT3) != count.kv_cache_bytes(**GPT3):
+    if got * 8 == right:
+        raise Diagnosis("you divide by 8, but bytes_per_element is in bytes already, not in bits.")
+    if got * SMALL["bytes_per_element"] == right * 2:
+        raise Diagnosis("your count does not follow bytes_per_element; you always take 2.")
+    if got != right:
         raise Diagnosis(f"for {SMALL} the cache has {right} bytes; yours has {got}.")
+    gpt3 = answer(**GPT3)
+    if gpt3 != count.kv_cache_bytes(**GPT3):
+        raise Diagnosis(
+            f"GPT-3's 4,096 tokens need 18 GiB if nothing is said of bytes_per_element; by your "
+            f"count {gpt3 / 2**30:g} GiB. Is 2 still its default?"
+        )
 
 
 def grade_conversations_that_fit(answer):
@@ -63,42 +71,48 @@ def grade_conversations_that_fit(answer):
         raise Diagnosis("your function returns nothing; is there a `return`?")
     if got == 14:
         raise Diagnosis("the weights take their place first: 100 - 40 = 60 bytes are left.")
-    if isinstance(got, float) and not got.is_integer():
+    if got != int(got):
         raise Diagnosis(f"there is no part of a conversation: {got:.3g} is not a whole number.")
     if got == 9:
         raise Diagnosis("nine would need 63 bytes, and 60 are left: round down.")
-    if ask(100, 40, 60) != 1 or ask(100, 40, 20) != 3:
-        raise Diagnosis("a conversation that fits exactly, fits.")
-    too_big = ask(100, 140, 7)
-    if too_big < 0:
-        raise Diagnosis("not even the weights fit, and you return a negative number; return 0.")
-    if got != 8 or too_big != 0 or ask(640e9, 350e9, 19_327_352_832) != 15:
+    if got != 8:
         raise Diagnosis(f"100 bytes, weights of 40, notes of 7 each: 8 fit; you say {got}.")
+    exact = ask(100, 40, 20)
+    if exact != 3:
+        raise Diagnosis(f"what fits exactly, fits: 60 bytes hold 3 times 20; you say {exact}.")
+    too_big = ask(100, 140, 7)
+    if too_big != 0:
+        raise Diagnosis(f"where not even the weights fit, return 0; you return {too_big}.")
+    server = ask(640e9, 350e9, count.kv_cache_bytes(**GPT3))
+    if server != 15:
+        raise Diagnosis(
+            f"640 GB, weights of 350 GB, notes of 18 GiB each: 15 fit; you say {server}."
+        )
 
 
 def grade_llama_parameters(answer):
     """Equal to the library's count, which is held to transformers by a test."""
+    width = 96
     shape = {
-        "n_layers": 3, "width": 64, "n_heads": 8, "n_kv_heads": 2,
+        "n_layers": 3, "width": width, "n_heads": 8, "n_kv_heads": 2,
         "ffn_width": 172, "vocabulary_size": 97,
     }  # fmt: skip
     right, got = count.llama_parameters(**shape), answer(**shape)
     if got is None:
         raise Diagnosis("your function returns nothing; is there a `return`?")
-    per_layer, table = 3, 97 * 64
     slips = {
-        table: "one vocabulary matrix is missing: embedding and output are two, not shared.",
-        64: "the last norm, after all layers, is missing.",
-        per_layer * 64 * 172: "SwiGLU has three feed-forward matrices; you count two.",
-        per_layer * 2 * 64: "each layer has two norms of `width` numbers; yours have none.",
-        per_layer * 2 * 64 + 64: "the norms are missing: two a layer, and one at the end.",
-        -per_layer * 2 * 64 * 48: "keys and values are narrower: n_kv_heads heads, not n_heads.",
+        97 * width: "one vocabulary matrix is missing: embedding and output are two, not shared.",
+        width: "the last norm, after all layers, is missing.",
+        3 * width * 172: "SwiGLU has three feed-forward matrices; you count two.",
+        3 * 2 * width: "each layer has two norms of `width` numbers; yours have none.",
+        3 * 2 * width + width: "the norms are missing: two a layer, and one at the end.",
+        -3 * 2 * width * 72: "keys and values are narrower: n_kv_heads heads, not n_heads.",
     }
     if right - got in slips:
         raise Diagnosis(slips[right - got])
     if got != right:
         raise Diagnosis(f"{shape} has {right} parameters; you count {got} ({got - right:+}).")
-    wide = {**shape, "n_heads": 4, "n_kv_heads": 4}
+    wide = {**shape, "n_kv_heads": 8}
     if answer(**wide) != count.llama_parameters(**wide):
         raise Diagnosis("right for 2 key/value heads of 8, wrong when all heads have their own.")
 
@@ -106,8 +120,11 @@ def grade_llama_parameters(answer):
 def grade_crossing(answer):
     """The number is graded; the sentence must be there."""
     got = answer()
-    if not (isinstance(got, tuple) and len(got) == 2):
-        raise Diagnosis('return two things: the number and your sentence, as in 7, "because ...".')
+    if not isinstance(got, tuple) or len(got) != 2:
+        raise Diagnosis(
+            f'return two things, the number and your sentence, as in `return 7, "because ..."`; '
+            f"you return {got!r:.40}."
+        )
     number, sentence = got
     if isinstance(number, str):
         raise Diagnosis(f"return the number as a number, not as the text {number!r}.")
@@ -116,10 +133,16 @@ def grade_crossing(answer):
     if number == 19:
         raise Diagnosis("that was with 16-bit weights; 4-bit weights are a quarter of that.")
     if number in (73, 76):
-        raise Diagnosis("smaller weights are outweighed sooner, not later.")
+        raise Diagnosis(
+            f"smaller weights are outweighed sooner than the 19th, not later: {number} is later."
+        )
     if number != 5:
         raise Diagnosis("weights: 175e9 * 4 / 8 bytes; one cache: 18 GiB. Divide, then round up.")
-    if not isinstance(sentence, str) or (len(sentence.split()) < 4 and len(sentence) < 8):
+    if not isinstance(sentence, str):
+        raise Diagnosis(
+            f"the number is right; your sentence must be text, and is {sentence!r:.40}."
+        )
+    if len(sentence) < 8:
         raise Diagnosis("the number is right; now say in a sentence what it means.")
 
 

@@ -165,15 +165,21 @@ class Grammar:
                     state[path.pop()] = "done"
 
     def _check_termination(self) -> None:
-        values, vectors = np.linalg.eig(self._means)
-        worst = int(np.argmax(np.abs(values)))
-        if (growth := float(np.abs(values[worst]))) > 1 - 1e-9:
-            heart = self._symbols[int(np.argmax(np.abs(vectors[:, worst])))]
-            raise ValueError(
-                f"the expected length is infinite: around {heart} each round of rewriting leaves "
-                f"{growth:.4g} symbols where there was one, and it must be below 1; lower the "
-                f"probability of the alternatives that lead from {heart} back to {heart}"
-            )
+        leads = self._means > 0
+        np.fill_diagonal(leads, True)
+        for _ in range(len(leads).bit_length()):
+            leads = leads.astype(float) @ leads > 0
+        # What returns to itself does so among the symbols that lead to it and that it leads to.
+        for ring in dict.fromkeys(tuple(np.flatnonzero(row)) for row in leads & leads.T):
+            growth = float(np.abs(np.linalg.eigvals(self._means[np.ix_(ring, ring)])).max())
+            if growth > 1 - 1e-9:
+                heart = self._symbols[ring[0]]
+                raise ValueError(
+                    f"the expected length is infinite: around {heart} each round of rewriting "
+                    f"leaves {growth:.4g} symbols where there was one, and it must be below 1; "
+                    f"lower the probability of the alternatives that lead from {heart} back to "
+                    f"{heart}"
+                )
 
     @cached_property
     def _symbols(self) -> tuple[str, ...]:
@@ -355,7 +361,7 @@ def _check_alternatives(symbol: str, alternatives: Sequence[Alternative]) -> Non
             raise ValueError(
                 f"{symbol} has an empty alternative; write out the rules with and without {symbol}"
             )
-        if not (math.isfinite(p) and p > 0):
+        if not p > 0:
             raise ValueError(
                 f"{symbol} → {' '.join(right)} has probability {p}; it must be above 0 (leave out "
                 f"an alternative that never happens)"

@@ -197,6 +197,12 @@ def test_a_prediction_with_a_zero_is_refused_and_says_how_to_mend_it():
     assert decode(encode([1], with_floor(always(1.0, 0.0))), with_floor(always(1.0, 0.0)), end=1)
 
 
+def test_a_decoder_that_predicts_a_zero_is_refused_at_the_same_place():
+    code = encode([0, 0], always(0.5, 0.5))
+    with pytest.raises(ValueError, match=r"place 1: every token .* token 0 has 0\.0: .*with_floor"):
+        decode(code, lambda prefix: [0.0, 1.0] if prefix else [0.5, 0.5], n_tokens=2)
+
+
 @pytest.mark.parametrize(
     ("prediction", "words"),
     [
@@ -228,6 +234,13 @@ def test_decoding_needs_to_know_where_to_stop():
         decode(b"@", always(0.5, 0.5), end=2)
     with pytest.raises(ValueError, match="no end token 1 among the first 2"):
         decode(encode([0, 0], always(0.5, 0.5)), always(0.5, 0.5), end=1, n_tokens=2)
+
+
+def test_a_code_that_ends_before_its_end_token_is_read_no_further():
+    # Behind the last byte stand zeros, which give token 0 for ever. Seven of it are certain to
+    # cost a bit, as 0.9^7 is the first below a half; the code has none.
+    with pytest.raises(ValueError, match=r"cut off: its 0 bytes end before token 7 of"):
+        decode(b"", always(0.9, 0.1), end=1, n_tokens=1000)
 
 
 def test_a_code_read_with_other_predictions_is_refused_or_gives_other_tokens():

@@ -173,6 +173,10 @@ def test_a_chain_without_one_stationary_distribution_is_named(transition, says):
         stationary(np.array(transition, dtype=float))
 
 
+def test_a_chain_of_one_state_stays_there_and_may():
+    assert stationary(np.array([[1.0]])).tolist() == [1.0]
+
+
 def test_a_chain_that_does_not_settle_is_told(monkeypatch):
     monkeypatch.setattr(chance, "SOLVE_STATES", 0)
     monkeypatch.setattr(chance, "MAX_STEPS", 10)
@@ -209,6 +213,7 @@ def test_tables_are_copied_and_cannot_be_written():
 
 
 def test_ragged_tables_and_other_shapes_are_refused():
+    assert as_table("row", [0.5, 0.5], (2,)).shape == (2,)
     with pytest.raises(ValueError, match="row must be a table of numbers with rows alike"):
         as_table("row", [[1], [0.5, 0.5]])
     with pytest.raises(ValueError, match=r"row must have the shape \[3\]; got \[2\]"):
@@ -216,8 +221,9 @@ def test_ragged_tables_and_other_shapes_are_refused():
 
 
 def test_a_seed_is_a_number_or_a_text():
-    with pytest.raises(ValueError, match=r"whole number or a text; got 0\.5"):
-        generator("a", 0.5)
+    for other in (0.5, True):
+        with pytest.raises(ValueError, match=f"whole number or a text; got {other}"):
+            generator("a", other)
 
 
 def test_a_block_before_the_first_and_a_row_without_tokens_are_refused():

@@ -43,6 +43,13 @@ def as_hidden(source):
     return HiddenMarkov(source.initial.reshape(-1), moves, says)
 
 
+def p_value(found, expected):
+    """Of a chi-square test; rare cells, which expect less than 5, are one cell together."""
+    large = expected >= 5
+    found, expected = (np.append(a[large], a[~large].sum()) for a in (found, expected))
+    return chisquare(found[expected > 0], expected[expected > 0]).pvalue
+
+
 SOURCES = {
     "order 1": markov(),
     "order 2": markov(order=2),
@@ -130,12 +137,24 @@ def test_frequencies_are_the_stated_probabilities(source):
     tokens = source.sample(generator("chi square", 1), n_rows, 4).tokens
     found = np.bincount(np.ravel_multi_index(tokens.T, (n,) * 4), minlength=n**4)
     every_row = np.array(list(product(range(n), repeat=4)))
-    expected = n_rows * np.exp(source.log_prob(every_row))
-    large = expected >= 5
-    found = [*found[large], found[~large].sum()]
-    expected = np.array([*expected[large], expected[~large].sum()])
-    keep = expected > 0
-    assert chisquare(np.array(found)[keep], expected[keep]).pvalue > 0.001
+    assert p_value(found, n_rows * np.exp(source.log_prob(every_row))) > 0.001
+
+
+@pytest.mark.parametrize("kind", ["markov", "hidden"])
+def test_a_district_speaks_as_often_as_it_states_from_the_first_token_to_the_last(kind):
+    # Of each of 9,600 rows one pair of symbols counts, so the counted pairs are independent.
+    (source,) = dialects("chi square", n_districts=1, kind=kind)
+    blocks = [source.block(index, n_tokens=12) for index in range(150)]
+    tokens = np.concatenate([block.tokens for block in blocks])
+    expected = len(tokens) * source.ngram_probs(2).ravel()
+    for first in (0, 10):
+        found = np.bincount(tokens[:, first] * 32 + tokens[:, first + 1], minlength=32**2)
+        assert p_value(found, expected) > 0.001
+    if kind == "hidden":
+        states = np.concatenate([block.states for block in blocks])[:, -1]
+        found = np.bincount(states * 32 + tokens[:, -1], minlength=16 * 32)
+        expected = len(tokens) * (source.stationary[:, None] * source.emission).ravel()
+        assert p_value(found, expected) > 0.001
 
 
 def test_a_long_sample_loses_the_entropy_rate_a_token():
@@ -255,6 +274,12 @@ def test_the_truth_of_a_hidden_block_is_the_state_behind_each_token():
         (lambda: Markov([0.5, 0.5], [[0.5, 0.5], [0, 1]]), r"absorbing: once in \{1\}"),
         (lambda: Markov([0.5, 0.5], [[1], [0.5, 0.5]]), "rows alike"),
         (lambda: HiddenMarkov([[1.0]], [[1.0]], [[1.0]]), r"initial must be \[n_states\]"),
+        (lambda: HiddenMarkov([], [], []), r"initial must be \[n_states\]; got the shape \[0\]"),
+        (
+            lambda: HiddenMarkov([0.5, 0.5], FLIP, [0.5, 0.5]),
+            r"emission must be .* the shape \[2\]",
+        ),
+        (lambda: HiddenMarkov([1.0], [[1.0]], [[]]), r"emission must be .* got the shape \[1, 0\]"),
         (lambda: HiddenMarkov([1.0], FLIP, [[1.0]]), r"transition must have the shape \[1, 1\]"),
         (lambda: HiddenMarkov([0.5, 0.5], FLIP, [[1.0]]), r"with n_states = 2, .* \[1, 1\]"),
         (lambda: HiddenMarkov([0.5, 0.5], FLIP, [[0.5], [1]]), r"emission\[0\] must sum to one"),
@@ -267,6 +292,14 @@ def test_the_truth_of_a_hidden_block_is_the_state_behind_each_token():
         (lambda: dialects(0.5), "seed must be a number or a name"),
         (lambda: markov().next_token([0, 4]), r"symbols must be 0 to 3; got 4 at \[1\]"),
         (lambda: hidden().next_token([-1]), r"got -1 at \[0\]"),
+        (
+            lambda: markov().log_probs([[0, 1], [2, 4]]),
+            r"symbols must be 0 to 3; got 4 at \[1, 1\]",
+        ),
+        (
+            lambda: hidden().log_probs([[0, 1], [4, 3]]),
+            r"symbols must be 0 to 3; got 4 at \[1, 0\]",
+        ),
         (lambda: hidden().log_probs([[0.5]]), "whole numbers"),
         (lambda: Markov([1, 0], [[0, 1], [1, 0]]).next_token([0, 0]), r"never says \[0, 0\]"),
         (lambda: hidden().entropy_rate(100), "n_tokens must be at least 4096; got 100"),

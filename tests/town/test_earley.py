@@ -63,8 +63,22 @@ def test_where_a_sentence_leaves_the_grammar_is_said(call):
     with pytest.raises(ValueError) as caught:
         call(["the", "girls", "sings", "."])
     assert "goes on with 'sings' after 'the girls' (word 2)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        GRAMMAR.log_prob,
+        GRAMMAR.log_probs,
+        GRAMMAR.next_token,
+        lambda tokens: list(GRAMMAR.next_tokens(tokens)),
+    ],
+)
+def test_a_word_outside_the_alphabet_is_named(call):
     with pytest.raises(ValueError, match="'railway', word 1 of 2, is outside the alphabet"):
         call(["the", "railway"])
+    with pytest.raises(ValueError, match="not one text: use unspell"):
+        call("Mei sings.")
 
 
 def test_a_sentence_that_stops_too_soon_is_refused():

@@ -195,6 +195,7 @@ def test_what_is_not_so_can_be_said_but_has_no_probability():
     [
         (lambda: TABLE.block(-1), "index must be at least 0; got -1"),
         (lambda: TABLE.block(0, languages=()), "at least one language and one paraphrase"),
+        (lambda: TABLE.block(0, paraphrases=()), "at least one language and one paraphrase"),
         (lambda: TABLE.block(0, languages=("fr",)), "got 'fr'"),
         (lambda: TABLE.block(0, paraphrases=[7]), "paraphrase must be 0 to 3; got 7"),
         (lambda: TABLE.block(0, seed=0.5), "whole number or a text"),

@@ -48,14 +48,29 @@ def test_a_sum_of_one_up_to_rounding_is_one():
 
 
 BAD = {
-    "sum to 1; they sum to 0.9": {"S": [(0.5, ("a",)), (0.4, ("b",))]},
+    "of S's 2 alternatives must sum to 1; they sum to 0.9": {"S": [(0.5, ("a",)), (0.4, ("b",))]},
+    "of NP's 3 alternatives must sum to 1; they sum to 1.1": {
+        "S": [(1.0, ("NP", "sings"))],
+        "NP": [(0.5, ("Mei",)), (0.5, ("Bao",)), (0.1, ("Joe",))],
+    },
     "probability -0.5; it must be above 0": {"S": [(1.5, ("a",)), (-0.5, ("b",))]},
     "probability 0.0": {"S": [(1.0, ("a",)), (0.0, ("b",))]},
     "probability nan": {"S": [(float("nan"), ("a",))]},
+    "they sum to inf": {"S": [(float("inf"), ("a",))]},
     "uses the symbol NP, which has no rule": {"S": [(1.0, ("NP", "a"))]},
     "uses the symbol V, which": {"S": [(1.0, ("a", "V"))]},
     "can contain LOST: unreachable": {"S": [(1.0, ("a",))], "LOST": [(1.0, ("b",))]},
+    "can contain A, B: unreachable from S; use or remove the rules of A": {
+        "S": [(1.0, ("a",))],
+        "A": [(0.5, ("b", "B")), (0.5, ("a",))],
+        "B": [(1.0, ("b", "A"))],
+    },
     "loop S → S": {"S": [(0.5, ("S", "a")), (0.5, ("a",))]},
+    "loop B → B": {
+        "S": [(1.0, ("a", "A"))],
+        "A": [(0.5, ("a",)), (0.5, ("B",))],
+        "B": [(0.5, ("b",)), (0.5, ("B", "c"))],
+    },
     "loop A → B → A": {
         "S": [(1.0, ("a", "A"))],
         "A": [(0.5, ("B", "a")), (0.5, ("a",))],
@@ -66,6 +81,14 @@ BAD = {
     },
     "infinite: around S each round of rewriting leaves 1.2": {
         "S": [(0.4, ("a",)), (0.6, ("a", "S", "S"))]
+    },
+    "infinite: around LIST each round of rewriting leaves 1.2": {
+        "S": [(1.0, ("a", "LIST", "LIST", "LIST", "LIST"))],
+        "LIST": [(0.4, ("b",)), (0.6, ("b", "LIST", "LIST"))],
+    },
+    "the alternatives that lead from LIST back to LIST": {
+        "S": [(0.5, ("a", "LIST", "LIST", "LIST", "LIST")), (0.5, ("a", "S"))],
+        "LIST": [(0.4, ("b",)), (0.6, ("b", "LIST", "LIST"))],
     },
     "S has an empty alternative": {"S": [(1.0, ())]},
     "S → a is there twice": {"S": [(0.5, ("a",)), (0.5, ("a",))]},
@@ -81,9 +104,23 @@ def test_a_grammar_that_is_none_says_why(message):
     assert message in str(caught.value)
 
 
-def test_a_rule_that_never_ends_is_refused():
-    with pytest.raises(ValueError, match="the expected length is infinite: around S"):
-        Grammar({"S": [(1.0, ("a", "S"))]})
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"S": [(1.0, ("a", "S"))]},
+        {"S": [(1.0, ("a", "A"))], "A": [(1.0, ("b", "B"))], "B": [(1.0, ("c", "S"))]},
+    ],
+)
+def test_rules_that_never_end_are_refused(rules):
+    with pytest.raises(ValueError, match=r"length is infinite: around S .* leaves 1 "):
+        Grammar(rules)
+
+
+def test_a_grammar_that_nearly_grows_is_one_and_its_length_is_known():
+    # one S leaves 2 · 0.4 S and a word, so its length is 1 / (1 - 0.8)
+    assert Grammar({"S": [(0.6, ("a",)), (0.4, ("a", "S", "S"))]}).expected_length() == (
+        pytest.approx(5)
+    )
 
 
 def test_a_block_is_counted_from_zero():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from minillm.town.chance import generator
 from minillm.town.dialects import HiddenMarkov, Markov, dialects
@@ -88,9 +89,14 @@ def test_twenty_tokens_give_a_district_away():
     assert (block.tokens == town.block(0, "who").tokens).all()
 
 
-def test_sources_are_drawn_with_their_weights():
-    speakers = COINS.sample(generator("weights"), 4000, 1).states
-    assert abs((speakers == 0).mean() - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5
+def test_speakers_and_what_they_say_come_as_often_as_stated():
+    town = Mixture(ALL.sources, [0.2, 0.3, 0.5])
+    rows = town.sample(generator("chi square"), 20_000, 2)
+    said = rows.states * 4 + rows.tokens[:, 0] * 2 + rows.tokens[:, 1]
+    found = np.bincount(said, minlength=12)
+    every_row = np.array(list(product(range(2), repeat=2)))
+    each = np.exp([source.log_prob(every_row) for source in town.sources])
+    assert chisquare(found, (20_000 * town.weights[:, None] * each).ravel()).pvalue > 0.001
 
 
 def test_a_source_that_cannot_have_said_it_is_out():

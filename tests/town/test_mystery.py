@@ -4,6 +4,7 @@ import random
 import re
 
 import pytest
+from scipy.stats import chisquare
 
 from minillm.town import mystery
 from minillm.town.mystery import invent_mystery, tinytown_mystery
@@ -42,6 +43,14 @@ def test_the_three_clues_of_an_invented_mystery_leave_the_one_who_did_it(seed):
     left = [name for name in suspects if all(name in clue for clue in found.clues)]
     assert [name for name in suspects if found.accuse(name)] == left
     assert len(left) == 1
+
+
+def test_anybody_may_have_done_it_as_likely_as_any_other():
+    suspects = ["Ada", "Bob", "Cid", "Dee", "Eve"]
+    found = [invent_mystery(suspects, random.Random(f"law/{seed}")) for seed in range(1000)]
+    counts = [sum(mystery.accuse(name) for mystery in found) for name in suspects]
+    assert sum(counts) == 1000
+    assert chisquare(counts).pvalue > 0.001
 
 
 def test_the_seal_does_not_depend_on_spaces_or_capitals():

@@ -1,10 +1,15 @@
 """minillm.town.world: a town from a seed."""
 
 import re
-from dataclasses import FrozenInstanceError
+from collections import Counter
+from dataclasses import FrozenInstanceError, replace
+from itertools import pairwise
 
 import pytest
+from scipy.stats import chisquare
 
+from minillm.town.facts import FactTable
+from minillm.town.grammar import town_grammar
 from minillm.town.world import RELATIONS, World, sealed_town
 
 # --- by hand ---
@@ -45,6 +50,7 @@ def test_without_the_knobs_everything_stays_and_is_called_what_it_is():
         ({"seed": "x", "n_people": 11}, "at least 12 .one for each job.; got 11"),
         ({"fame_exponent": -1.0}, "fame_exponent must be 0 or more; got -1.0"),
         ({"fame_exponent": float("nan")}, "got nan"),
+        ({"fame_exponent": float("inf")}, "got inf"),
         ({"ambiguity": 1.5}, "ambiguity is a share .* got 1.5"),
         ({"rumours": -0.1}, "rumours is a share"),
         ({"change_rate": 2}, "change_rate is a share"),
@@ -93,7 +99,7 @@ def test_the_same_seed_makes_the_same_town_and_7_is_seven():
 # --- law ---
 
 
-@pytest.mark.parametrize("seed", ["Ada", 7, "小明", "sealed town 6"])
+@pytest.mark.parametrize("seed", ["Ada", 7, "小明", sealed_town().seed])
 def test_another_town_shares_the_language_but_not_the_facts(seed):
     home, away = World(), World(seed)
     assert [g.name for g in away.goods] == [g.name for g in home.goods]
@@ -112,6 +118,37 @@ def test_nobody_of_the_sealed_town_lives_in_tinytown():
         }
 
 
+def test_the_sealed_town_is_one_town_without_knobs_and_shares_no_fact_and_no_name():
+    sealed, home = sealed_town(), World()
+    assert sealed == sealed_town() and sealed == World(sealed.seed)
+    assert not set(FactTable(sealed).facts) & set(FactTable(home).facts)
+    assert sealed.mystery.clues != home.mystery.clues
+    assert sum(sealed.mystery.accuse(name) for name in sealed.mystery.suspects) == 1
+    assert set(sealed.mystery.suspects) <= {person.name for person in sealed.people}
+    names = {person.name for person in (*sealed.people, *home.people)}
+    assert not names & town_grammar(sealed).words & town_grammar(home).words
+
+
+@pytest.mark.parametrize("seed", ["tinytown", "Ada"])
+def test_a_knob_changes_what_it_says_and_nothing_else(seed):
+    plain = World(seed)
+    for knobs in ({"rumours": 0.5}, {"liar": True}, {"change_rate": 0.5}, {"fame_exponent": 2.0}):
+        turned = World(seed, **knobs)
+        for part in ("people", "places", "roads", "goods", "mystery"):
+            assert getattr(turned, part) == getattr(plain, part)
+        assert (turned.fame == plain.fame) == ("fame_exponent" not in knobs)
+    turned = World(seed, ambiguity=0.5)
+    assert turned.people != plain.people
+    assert tuple(replace(p, called=p.name) for p in turned.people) == plain.people
+
+
+def test_a_knob_at_its_end_holds_for_everybody():
+    world = World(n_people=50, ambiguity=1.0, change_rate=1.0)
+    assert {person.called for person in world.people} == {"Mei"}
+    for before, after in zip(world.people, world.on_day(1), strict=True):
+        assert before != after
+
+
 @pytest.mark.parametrize("n_people", [15, 16, 100, 2500])
 def test_no_two_people_share_a_name_in_either_language(n_people):
     people = World(n_people=n_people).people
@@ -123,16 +160,22 @@ def test_ambiguity_gives_a_share_of_people_the_name_of_someone_more_famous():
     rank = {person.name: i for i, person in enumerate(world.people)}
     others = [(rank[p.name], rank[p.called]) for p in world.people if p.called != p.name]
     assert all(famous < mine for mine, famous in others)
-    assert 0.26 < len(others) / 1000 < 0.34
+    n = len(others)  # of 999: nobody is more famous than the first
+    assert chisquare([n, 999 - n], [0.3 * 999, 0.7 * 999]).pvalue > 0.001
 
 
-def test_on_an_average_day_the_stated_share_changes():
-    world = World(n_people=2000, change_rate=0.1)
-    before, after = world.on_day(3), world.on_day(4)
-    changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
-    assert 0.08 < len(changed) / 2000 < 0.12
-    assert all((a.home != b.home) != (a.likes != b.likes) for a, b in changed)
-    assert world.on_day(0) == world.people
+def test_each_day_the_stated_share_changes_and_half_of_them_move_house():
+    world = World(n_people=1000, change_rate=0.1)
+    days = [world.on_day(day) for day in range(8)]
+    assert days[0] == world.people
+    kinds = Counter()
+    for before, after in pairwise(days):
+        for a, b in zip(before, after, strict=True):
+            kinds[a.home != b.home, a.likes != b.likes] += 1
+            assert replace(b, home=a.home, likes=a.likes) == a
+    assert set(kinds) == {(False, False), (True, False), (False, True)}
+    found = [kinds[False, False], kinds[True, False], kinds[False, True]]
+    assert chisquare(found, [6300, 350, 350]).pvalue > 0.001
 
 
 def test_a_printed_town_names_its_people_prices_and_question():

@@ -4,7 +4,7 @@ SECOND_STYLE = {
     "0.1": """
 def mended_slide():
     batch = 576 // 18
-    return f"A 175B model with 4,096 tokens for each of {batch} conversations: 576.0 GiB."
+    return f"175B model; {batch} conversations of 4,096 tokens, 18 GiB each: 576.0 GiB."
 """,
     "0.2": """
 from math import prod
@@ -35,7 +35,7 @@ def crossing_with_4_bit_weights():
     n = 1
     while n * 2 * 96 * 96 * 128 * 4096 * 2 <= 87.5e9:
         n += 1
-    return n, "缓存没有变小，权重越小，缓存越早成为瓶颈。"
+    return n, "缓存没有跟着变小"
 """,
 }
 
@@ -72,8 +72,42 @@ MISTAKES = {
         (
             "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
             " bytes_per_element=2):\n"
+            "    return 2 * n_kv_heads * head_width * n_tokens * n_sequences * bytes_per_element",
+            "does not grow with n_layers",
+        ),
+        (
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            " bytes_per_element=2):\n"
+            "    width = n_layers * n_kv_heads * head_width\n"
+            "    return 2 * width * n_kv_heads * n_tokens * n_sequences * bytes_per_element",
+            "holds n_kv_heads twice",
+        ),
+        (
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            " bytes_per_element=2):\n"
+            "    numbers = 2 * n_layers * n_kv_heads * head_width * n_tokens * n_sequences\n"
+            "    return numbers * bytes_per_element / 8",
+            "in bytes already, not in bits",
+        ),
+        (
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            " bytes_per_element=2):\n"
             "    return 4 * n_layers * n_kv_heads * head_width * n_tokens * n_sequences",
             "does not follow bytes_per_element",
+        ),
+        (
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            " bytes_per_element=4):\n"
+            "    return 2 * n_layers * n_kv_heads * head_width * n_tokens * n_sequences"
+            " * bytes_per_element",
+            "by your count 36 GiB. Is 2 still its default?",
+        ),
+        (
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            " bytes_per_element=2):\n"
+            "    return 2 * n_layers * (n_kv_heads + head_width) * n_tokens * n_sequences"
+            " * bytes_per_element",
+            "the cache has 510510 bytes; yours has 272272",
         ),
         (
             "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
@@ -107,7 +141,39 @@ MISTAKES = {
         (
             "def conversations_that_fit(*, memory_bytes, weight_bytes, cache_bytes_each):\n"
             "    return (memory_bytes - weight_bytes) // cache_bytes_each",
-            "return 0",
+            "where not even the weights fit, return 0; you return -6",
+        ),
+        (
+            "def conversations_that_fit(*, memory_bytes, weight_bytes, cache_bytes_each):\n"
+            "    return max(1, (memory_bytes - weight_bytes) // cache_bytes_each)",
+            "you return 1",
+        ),
+        (
+            "def conversations_that_fit(*, memory_bytes, weight_bytes, cache_bytes_each):\n"
+            "    left = (memory_bytes - weight_bytes) // cache_bytes_each\n"
+            "    print(left)",
+            "returns nothing",
+        ),
+        (
+            "def conversations_that_fit(*, memory_bytes, weight_bytes, cache_bytes_each):\n"
+            "    n = 0\n"
+            "    while weight_bytes + (n + 1) * cache_bytes_each < memory_bytes:\n"
+            "        n += 1\n"
+            "    return n",
+            "what fits exactly, fits: 60 bytes hold 3 times 20; you say 2",
+        ),
+        (
+            "def conversations_that_fit(*, memory_bytes, weight_bytes, cache_bytes_each):\n"
+            "    return max(0, (memory_bytes - weight_bytes) // cache_bytes_each - 1)",
+            "8 fit; you say 7",
+        ),
+        (
+            "def conversations_that_fit(*, memory_bytes, weight_bytes, cache_bytes_each):\n"
+            "    for n in range(10, 0, -1):\n"
+            "        if weight_bytes + n * cache_bytes_each <= memory_bytes:\n"
+            "            return n\n"
+            "    return 0",
+            "15 fit; you say 10",
         ),
     ],
     "0.5": [
@@ -142,6 +208,45 @@ MISTAKES = {
             "    return n_layers * layer + 2 * vocabulary_size * width",
             "the norms are missing",
         ),
+        (
+            "def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width,"
+            " vocabulary_size):\n"
+            "    kv = width // n_heads * n_kv_heads\n"
+            "    layer = 2*width*width + 2*width*kv + 3*width*ffn_width + 2*width\n"
+            "    return n_layers * layer + 2 * vocabulary_size * width",
+            "the last norm, after all layers, is missing",
+        ),
+        (
+            "def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width,"
+            " vocabulary_size):\n"
+            "    kv = width // n_heads * n_kv_heads\n"
+            "    layer = 2*width*width + 2*width*kv + 3*width*ffn_width\n"
+            "    return n_layers * layer + 2 * vocabulary_size * width + width",
+            "each layer has two norms",
+        ),
+        (
+            "def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width,"
+            " vocabulary_size):\n"
+            "    kv = width // 4\n"
+            "    layer = 2*width*width + 2*width*kv + 3*width*ffn_width + 2*width\n"
+            "    return n_layers * layer + 2 * vocabulary_size * width + width",
+            "wrong when all heads have their own",
+        ),
+        (
+            "def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width,"
+            " vocabulary_size):\n"
+            "    kv = width // n_heads * n_kv_heads\n"
+            "    layer = 4*width*kv + 3*width*ffn_width + 2*width\n"
+            "    return n_layers * layer + 2 * vocabulary_size * width + width",
+            "(-41472)",
+        ),
+        (
+            "def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width,"
+            " vocabulary_size):\n"
+            "    total = 2 * vocabulary_size * width\n"
+            "    total += n_layers * (4*width*width + 3*width*ffn_width)",
+            "returns nothing",
+        ),
     ],
     "0.3": [
         ('def crossing_with_4_bit_weights():\n    return "5", "so"', "as a number"),
@@ -152,10 +257,20 @@ MISTAKES = {
         ),
         (
             'def crossing_with_4_bit_weights():\n    return 73, "four times more room"',
-            "sooner, not later",
+            "not later: 73 is later",
         ),
-        ("def crossing_with_4_bit_weights():\n    return 5", "return two things"),
-        ('def crossing_with_4_bit_weights():\n    return 5, ""', "say in a sentence"),
+        (
+            'def crossing_with_4_bit_weights():\n    return 76, "19 conversations times four"',
+            "not later: 76 is later",
+        ),
+        ('def crossing_with_4_bit_weights():\n    return 9, "87.5 over 9.66"', "then round up"),
+        ("def crossing_with_4_bit_weights():\n    return 5", "you return 5."),
+        (
+            'def crossing_with_4_bit_weights():\n    return 5, 4.5, "so it is the fifth"',
+            "you return (5, 4.5, 'so",
+        ),
+        ("def crossing_with_4_bit_weights():\n    return 5, None", "must be text, and is None"),
+        ('def crossing_with_4_bit_weights():\n    return 5, "because"', "say in a sentence"),
     ],
 }
 

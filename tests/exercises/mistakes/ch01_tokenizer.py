@@ -30,7 +30,7 @@ def stream_text(pieces):
 """,
     "1.3": """
 def tokens_of_a_stranger():
-    return len("我住在村里".encode()), "英文文本里没有这些字节的相邻组合，所以一次合并也用不上。"
+    return len("我住在村里".encode()), "一次合并也用不上"
 """,
     "1.5": """
 from functools import lru_cache
@@ -119,14 +119,84 @@ def merge_pair(ids, pair, new_id):
             """
 def merge_pair(ids, pair, new_id):
     out, i = [], 0
+    while i < len(ids) - 2:
+        if (ids[i], ids[i + 1]) == pair:
+            out.append(new_id); i += 2
+        else:
+            out.append(ids[i]); i += 1
+    return out
+""",
+            "loses the end",
+        ),
+        (
+            """
+def merge_pair(ids, pair, new_id):
+    out, i = [], 0
     while i < len(ids) - 1:
         if (ids[i], ids[i + 1]) == pair:
             out.append(new_id); i += 2
         else:
             out.append(ids[i]); i += 1
-    return out[:-1] if out[-1:] == [new_id] else out
+    return out
 """,
-            "loses the end",
+            "loses the last id when it is in no pair",
+        ),
+        (
+            """
+def merge_pair(ids, pair, new_id):
+    out = list(ids)
+    for i in range(len(out) - 1):
+        if (out[i], out[i + 1]) == pair:
+            out[i : i + 2] = [new_id, None]
+    out = [i for i in out if i is not None]
+""",
+            "returns nothing",
+        ),
+        (
+            """
+def merge_pair(ids, pair, new_id):
+    out = []
+    for i in ids:
+        if out and {out[-1], i} == set(pair):
+            out[-1] = new_id
+        else:
+            out.append(i)
+    return out
+""",
+            "order matters",
+        ),
+        (
+            """
+def merge_pair(ids, pair, new_id):
+    out = []
+    for i in range(0, len(ids), 2):
+        out += [new_id] if tuple(ids[i : i + 2]) == pair else ids[i : i + 2]
+    return out
+""",
+            "[1, 1, 2] with (1, 2) -> 9 must give [1, 9]; yours gives [1, 1, 2]",
+        ),
+        (
+            """
+def merge_pair(ids, pair, new_id):
+    found = [i for i in range(len(ids) - 1) if (ids[i], ids[i + 1]) == pair]
+    found = [i for i in found if i - 1 not in found]
+    gone = [i + 1 for i in found]
+    return [new_id if i in found else ids[i] for i in range(len(ids)) if i not in gone]
+""",
+            "must give [9, 9]; yours gives [9, 1, 1]",
+        ),
+        (
+            """
+def merge_pair(ids, pair, new_id):
+    out, i = [], 0
+    while i < len(ids):
+        if i + 1 < len(ids) and ids[i] == pair[0] and ids[i + 1] in pair:
+            out.append(new_id); i += 2
+        else:
+            out.append(ids[i]); i += 1
+    return out
+""",
+            "[1, 1] with (1, 2) -> 9 must give [1, 1]; yours gives [9]",
         ),
     ],
     "1.2": [
@@ -165,6 +235,19 @@ def merge_word(word, new_ids):
         (
             """
 def merge_word(word, new_ids):
+    ids = list(word)
+    known = [p for p in zip(ids, ids[1:]) if p in new_ids]
+    if known:
+        first = min(known, key=new_ids.get)
+        i = list(zip(ids, ids[1:])).index(first)
+        ids[i : i + 2] = [new_ids[first]]
+    return ids
+""",
+            "merge one place and stop",
+        ),
+        (
+            """
+def merge_word(word, new_ids):
     if not any(p in new_ids for p in zip(word, word[1:])):
         return None
     ids = list(word)
@@ -192,6 +275,50 @@ def merge_word(word, new_ids):
 """,
             "return a list of ids",
         ),
+        (
+            """
+def merge_word(word, new_ids):
+    if len(word) < 2:
+        return word
+    ids = list(word)
+    for new_id, pair in sorted((n, p) for p, n in new_ids.items()):
+        i = 0
+        while i < len(ids) - 1:
+            if (ids[i], ids[i + 1]) == pair:
+                ids[i : i + 2] = [new_id]
+            i += 1
+    return ids
+""",
+            "an empty word is an empty list",
+        ),
+        (
+            """
+def merge_word(word, new_ids):
+    ids, merged = list(word), True
+    while merged:
+        merged = False
+        for pair, new_id in new_ids.items():
+            if pair in zip(ids, ids[1:]):
+                i = list(zip(ids, ids[1:])).index(pair)
+                ids[i : i + 2] = [new_id]
+                merged = True
+                break
+    return ids
+""",
+            "the order of the dictionary",
+        ),
+        (
+            """
+def merge_word(word, new_ids):
+    ids = list(word)
+    for new_id, pair in sorted((n, p) for p, n in new_ids.items()):
+        for i in range(len(ids) - 2, -1, -1):
+            if tuple(ids[i : i + 2]) == pair:
+                ids[i : i + 2] = [new_id]
+    return ids
+""",
+            "b'ababab' must become [258, 257]; yours gives [257, 258]",
+        ),
     ],
     "1.4": [
         (
@@ -211,6 +338,38 @@ def stream_text(pieces):
             "whole text and then half a character",
         ),
         (
+            """
+def stream_text(pieces):
+    waiting = b""
+    for piece in pieces:
+        waiting += piece
+        for held in range(3):
+            try:
+                text = waiting[: len(waiting) - held].decode()
+            except UnicodeDecodeError:
+                continue
+            if text:
+                yield text
+            waiting = waiting[len(waiting) - held :]
+            break
+""",
+            "up to three bytes may have to wait",
+        ),
+        (
+            """
+def stream_text(pieces):
+    waiting = b""
+    for piece in pieces:
+        waiting += piece
+        first = waiting[0] if waiting else 0
+        size = 1 + (first >= 0xC0) + (first >= 0xE0) + (first >= 0xF0)
+        if len(waiting) >= size:
+            yield waiting[:size].decode()
+            waiting = waiting[size:]
+""",
+            "wrong for pieces of 2",
+        ),
+        (
             "def stream_text(pieces):\n"
             "    for piece in pieces:\n"
             "        yield piece.decode('utf-8', 'replace')",
@@ -222,7 +381,11 @@ def stream_text(pieces):
         ),
         (
             "def stream_text(pieces):\n    return b''.join(pieces).decode()",
-            "must yield",
+            "it returns a str",
+        ),
+        (
+            "def stream_text(pieces):\n    print(b''.join(pieces).decode())",
+            "it returns a NoneType",
         ),
         (
             "import codecs\n"
@@ -254,8 +417,18 @@ def stream_text(pieces):
             'def tokens_of_a_stranger():\n    return 120, "eight times fifteen is more"',
             "never costs more",
         ),
-        ("def tokens_of_a_stranger():\n    return 15", "return two things"),
-        ('def tokens_of_a_stranger():\n    return 15, "so"', "say in a sentence why"),
+        (
+            'def tokens_of_a_stranger():\n    return 21, "as many as the English sentence"',
+            "train one",
+        ),
+        ('def tokens_of_a_stranger():\n    return "15", "bytes"', "not as the text '15'"),
+        ("def tokens_of_a_stranger():\n    return 15", "you return 15."),
+        (
+            'def tokens_of_a_stranger():\n    return 15, 15, "before and after"',
+            "you return (15, 15,",
+        ),
+        ("def tokens_of_a_stranger():\n    return 15, 1.0", "must be text, and is 1.0"),
+        ('def tokens_of_a_stranger():\n    return 15, "because"', "say in a sentence why"),
     ],
     "1.5": [
         (
@@ -319,6 +492,42 @@ def best_segmentation(word, log_prob, longest):
     best = [(0.0, 0)] + [(float("-inf"), 0)] * len(word)
     for end in range(1, len(word) + 1):
         for start in range(end):
+            piece = word[start:end]
+            score = best[start][0] + log_prob.get(piece, float("-inf"))
+            if len(piece) <= longest:
+                best[end] = max(best[end], (score, start))
+    out, end = [], len(word)
+    while end > 0:
+        out.append(word[best[end][1] : end]); end = best[end][1]
+    return out[::-1]
+""",
+            "look back so far from each position and no further",
+        ),
+        (
+            """
+from functools import cache
+def best_segmentation(word, log_prob, longest):
+    @cache
+    def best(start):
+        if start == len(word):
+            return 0.0, 0
+        ends = range(start + 1, min(start + longest, len(word)) + 1)
+        known = [end for end in ends if word[start:end] in log_prob]
+        return max((log_prob[word[start:end]] + best(end)[0], end) for end in known)
+    out, start = [], 0
+    while start < len(word):
+        end = best(start)[1]
+        out.append(word[start:end]); start = end
+    return out
+""",
+            "calls itself 2,000 deep",
+        ),
+        (
+            """
+def best_segmentation(word, log_prob, longest):
+    best = [(0.0, 0)] + [(float("-inf"), 0)] * len(word)
+    for end in range(1, len(word) + 1):
+        for start in range(end):
             score = best[start][0] + log_prob.get(word[start:end], float("-inf"))
             best[end] = max(best[end], (score, start))
     out, end = [], len(word)
@@ -326,7 +535,63 @@ def best_segmentation(word, log_prob, longest):
         out.append(word[best[end][1] : end]); end = best[end][1]
     return out[::-1]
 """,
-            "you ignore it",
+            "you ignore `longest`",
+        ),
+        (
+            """
+def best_segmentation(word, log_prob, longest):
+    best = [(0.0, 0)] + [(float("-inf"), 0)] * len(word)
+    for end in range(1, len(word) + 1):
+        for start in range(max(0, end - longest), end):
+            score = best[start][0] + log_prob.get(word[start:end], float("-inf"))
+            best[end] = max(best[end], (score, start))
+    out, end = [], len(word)
+    while best[end][1] > 0:
+        out.append(word[best[end][1] : end]); end = best[end][1]
+    return out[::-1]
+""",
+            "your pieces of b'a' spell b''",
+        ),
+        (
+            """
+def best_segmentation(word, log_prob, longest):
+    best = [(0.0, 0)] * (len(word) + 1)
+    for end in range(1, len(word) + 1):
+        for start in range(max(0, end - longest), end):
+            score = best[start][0] + log_prob.get(word[start:end], float("-inf"))
+            best[end] = max(best[end], (score, start))
+    out, end = [], len(word)
+    while end > 0:
+        out.append(word[best[end][1] : end]); end = best[end][1]
+    return out[::-1]
+""",
+            "is none of the pieces",
+        ),
+        (
+            """
+def best_segmentation(word, log_prob, longest):
+    best = [(0.0, 0)] + [(float("inf"), 0)] * len(word)
+    for end in range(1, len(word) + 1):
+        for start in range(max(0, end - longest), end):
+            score = best[start][0] + log_prob.get(word[start:end], float("inf"))
+            best[end] = min(best[end], (score, start))
+    out, end = [], len(word)
+    while end > 0:
+        out.append(word[best[end][1] : end]); end = best[end][1]
+    return out[::-1]
+""",
+            "b'ab': [b'ab'] scores -3.0, yours [b'a', b'b'] only -4.5",
+        ),
+        (
+            """
+def best_segmentation(word, log_prob, longest):
+    best = [(0.0, [])]
+    for end in range(1, len(word) + 1):
+        ways = [(w, best[end - len(w)]) for w in log_prob if word[:end].endswith(w)]
+        best.append(max((s + log_prob[w], [*p, w]) for w, (s, p) in ways))
+    return best[-1]
+""",
+            "yours is a tuple",
         ),
     ],
 }

@@ -1,0 +1,143 @@
+"""The key/value cache (键值缓存, KV cache): what a model keeps so as not to read a text twice.
+
+Under a causal mask no later token changes an earlier one's key and value. So while a text is
+written token by token, they are computed once and kept, and each new token brings one query that
+looks at them all: n steps cost n queries in place of 1 + 2 + … + n.
+
+Memory is taken once, for `capacity_tokens`. Growing by concatenation would copy everything that is
+kept at every token; here a token is written into its place, and what has been written so far is
+handed out as a view. Its bytes are those of chapter 00's formula, and the cache is the caller's:
+the model is given it as an argument and keeps nothing.
+
+Paper: Shazeer 2019, "Fast Transformer Decoding: One Write-Head is All You Need", arXiv:1911.02150
+(incremental inference); Pope et al. 2022, arXiv:2211.05102, section 2 (the bytes).
+Differs: none.
+
+Chapter: 03
+"""
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@final
+class KVCache:
+    """Keys and values of one layer, for B rows of up to `capacity_tokens` tokens each.
+
+    A cache is for writing text, under `torch.no_grad()`. Outside of it gradients flow through what
+    was appended last only, and torch refuses to go back further.
+
+    Args:
+        n_rows: B, texts at once.
+        n_kv_heads: G.
+        capacity_tokens: how many tokens a row can keep.
+        head_width: K.
+        dtype, device: of the model's keys.
+
+    Raises:
+        ValueError: a count below 1.
+
+    Example:
+        >>> cache = KVCache(n_rows=1, n_kv_heads=2, capacity_tokens=8, head_width=4)
+        >>> k = v = torch.ones(1, 2, 3, 4)
+        >>> keys, values = cache.append(k, v)
+        >>> list(keys.shape), cache.n_tokens, cache.n_bytes  # 2 · 1 · 2 · 8 · 4 numbers of 4 bytes
+        ([1, 2, 3, 4], 3, 512)
+    """
+
+    def __init__(
+        self,
+        n_rows: int,
+        n_kv_heads: int,
+        capacity_tokens: int,
+        head_width: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ):
+        shape = (n_rows, n_kv_heads, capacity_tokens, head_width)
+        if min(shape) < 1:
+            raise ValueError(
+                "n_rows, n_kv_heads, capacity_tokens and head_width must be at least 1; got "
+                f"{n_rows}, {n_kv_heads}, {capacity_tokens} and {head_width}"
+            )
+        self.keys = torch.empty(shape, dtype=dtype, device=device)
+        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.n_tokens = 0
+
+    def append(
+        self, k: Float[Tensor, "B G T K"], v: Float[Tensor, "B G T K"]
+    ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S K"]]:
+        """Write the keys and values of T more tokens; give those of all S tokens kept so far.
+
+        Returns:
+            Views of the memory itself: nothing is copied, and the next `append` leaves them valid.
+
+        Raises:
+            ValueError: no place for T tokens; another number of rows or heads, another width.
+        """
+        n_rows, n_kv_heads, capacity_tokens, head_width = self.keys.shape
+        if k.shape != v.shape or k.shape != (n_rows, n_kv_heads, k.shape[2], head_width):
+            raise ValueError(
+                f"this cache keeps [{n_rows} rows, {n_kv_heads} heads, tokens, {head_width}]; got "
+                f"keys {list(k.shape)} and values {list(v.shape)}. Make one for this batch with "
+                "new_cache, or drop finished rows with keep"
+            )
+        end = self.n_tokens + k.shape[2]
+        if end > capacity_tokens:
+            raise ValueError(
+                f"the cache has places for {capacity_tokens} tokens a row and keeps "
+                f"{self.n_tokens}; {k.shape[2]} more do not fit. Make it with a capacity_tokens of "
+                f"at least {end}, or free places with truncate or reset"
+            )
+        self.keys[:, :, self.n_tokens : end] = k
+        self.values[:, :, self.n_tokens : end] = v
+        self.n_tokens = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes taken, filled or not: `minillm.model.count.kv_cache_bytes` of one layer."""
+        return self.keys.nbytes + self.values.nbytes
+
+    def reset(self) -> None:
+        """Forget all tokens; the memory stays."""
+        self.n_tokens = 0
+
+    def truncate(self, n_tokens: int) -> None:
+        """Forget all but the first `n_tokens` of each row, as when guesses are taken back.
+
+        Raises:
+            ValueError: more tokens than are kept, or fewer than none.
+        """
+        if not 0 <= n_tokens <= self.n_tokens:
+            raise ValueError(
+                f"truncate keeps 0 to {self.n_tokens} tokens, those there are; got {n_tokens}"
+            )
+        self.n_tokens = n_tokens
+
+    def keep(self, rows: Sequence[int] | Int[Tensor, "N"]) -> None:
+        """Keep these rows, in this order; a row may be kept twice (beams) or not (finished).
+
+        Raises:
+            ValueError: no row, or one that is not there.
+
+        Example:
+            >>> cache = KVCache(n_rows=3, n_kv_heads=1, capacity_tokens=2, head_width=1)
+            >>> k = torch.tensor([0.0, 1.0, 2.0]).reshape(3, 1, 1, 1)
+            >>> cache.append(k, k)[0].flatten().tolist()
+            [0.0, 1.0, 2.0]
+            >>> cache.keep([2, 0])
+            >>> cache.keys[:, 0, 0, 0].tolist()
+            [2.0, 0.0]
+        """
+        rows = torch.as_tensor(rows, dtype=torch.int64, device=self.keys.device)
+        n_rows = len(self.keys)
+        if not rows.numel() or not bool(((rows >= 0) & (rows < n_rows)).all()):
+            raise ValueError(
+                f"keep needs at least one row out of 0 to {n_rows - 1}; got {rows.tolist()}"
+            )
+        self.keys, self.values = self.keys[rows], self.values[rows]
