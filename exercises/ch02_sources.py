@@ -13,8 +13,8 @@ def bits_per_byte(log_probs, n_bytes):
     log_probs holds the natural logarithm of each token's probability, so minus their sum is the
     price of the whole text in nats. One bit is log 2 nats.
 
-    中文：log_probs 是每个词元概率的自然对数，它们之和取负号就是整段文字的代价（单位 nat）。
-    1 比特等于 log 2 nat。返回平均每个字节需要多少比特。
+    中文：log_probs 是每个词元概率的自然对数，它们之和取负号就是整段文字的代价，单位是奈特（nat）。
+    1 比特等于 log 2 奈特。返回平均每个字节需要多少比特。
 
     Args:
         log_probs: array or list of numbers, one a token, in nats.
@@ -35,7 +35,7 @@ def entropy_rate(transition):
     entropy of row i. The rate is the mean of the rows' entropies, weighted by π.
 
     中文：transition[i, j] 是 i 之后出现 j 的概率。先求平稳分布 π（π = π · transition，各项之和为
-    1），再用 π 对每一行的熵加权平均，得到熵率（单位 nat）。概率为 0 的项不产生代价；有的信源
+    1），再用 π 对每一行的熵加权平均，得到熵率（单位奈特）。概率为 0 的项不产生代价；有的信源
     会来回交替，简单的反复相乘不会收敛。
 
     Args:
@@ -78,7 +78,8 @@ def price_of_reading_backwards():
     the reversed held-out rows; then return the floor and one sentence that says why.
 
     中文：先猜，再测，再解释。把每一行倒过来读：模型要根据“之后”的词元猜前一个。长文本中，它每个
-    词元至少要付出多少 nat？返回这个下限，并用一句话说明原因。
+    词元至少要付出多少奈特？先猜；再在反转的训练行上训练 3 阶 Kneser-Ney 模型，在反转的留出行上
+    评测；然后返回这个下限，并用一句话说明原因。
 
     Returns:
         (float, str): nats a token, and your sentence.
@@ -93,7 +94,8 @@ def shortest_code(low, high):
     The bits b1 b2 … bn name all numbers whose binary digits begin with 0.b1b2…bn: from m / 2^n up
     to, but not including, (m + 1) / 2^n, where m is the row of bits read as a whole number. Find
     the shortest row whose numbers all lie in the interval from low up to, but not including, high.
-    If several are equally short, take the smallest m.
+    If several are equally short, take the smallest m. The interval may be extremely narrow: compute
+    with whole numbers or fractions, not with floats.
 
     中文：比特串 b1…bn 代表所有以 0.b1…bn 开头的二进制小数，即 [m/2ⁿ, (m+1)/2ⁿ)。找出整个落在
     [low, high) 之内的最短比特串；若有多个，取 m 最小的。区间可能极窄，请用整数或分数计算，不要用

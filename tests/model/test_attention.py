@@ -210,7 +210,7 @@ def test_a_layer_is_its_heads_one_by_one(name):
 
 @pytest.mark.parametrize("name", VARIANTS)
 @given(sizes=st.lists(st.integers(1, 4), min_size=1, max_size=5))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_cached_is_uncached_token_by_token_and_in_chunks(name, sizes):
     layer, n_tokens = built(VARIANTS[name]), sum(sizes)
     x = random(2, n_tokens, WIDTH)
@@ -358,7 +358,7 @@ def test_weights_of_a_row_sum_to_one_and_values_stay_within_what_there_is(n_quer
 
 @pytest.mark.parametrize("name", VARIANTS)
 @given(place=st.integers(0, 8))
-@settings(max_examples=9, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_a_changed_token_is_noticed_by_itself_and_later_ones_alone(name, place):
     layer, x = built(VARIANTS[name]), random(1, 9, WIDTH)
     changed = x.clone()
@@ -367,7 +367,7 @@ def test_a_changed_token_is_noticed_by_itself_and_later_ones_alone(name, place):
     reach = VARIANTS[name].window_tokens or 9
     noticed = (difference > 1e-6).nonzero().flatten().tolist()
     assert noticed == list(range(place, min(place + reach, 9)))
-    assert difference[:place].max().item() <= 1e-12 if place else True
+    assert (difference[:place] <= 1e-12).all()
 
 
 def test_with_every_token_in_view_all_notice():

@@ -109,8 +109,27 @@ def bits_per_byte(log_probs, n_bytes):
 """,
             "return one number",
         ),
+        (
+            """
+import numpy as np
+def bits_per_byte(log_probs, n_bytes):
+    with np.errstate(all="ignore"):
+        return -np.log2(np.prod(np.exp(log_probs))) / n_bytes
+""",
+            "add their logarithms",
+        ),
     ],
     "2.2": [
+        (
+            """
+import numpy as np
+def entropy_rate(transition):
+    transition[transition == 0] = 1
+    transition -= np.eye(len(transition))
+    return 0.0
+""",
+            "work on a copy",
+        ),
         (
             """
 import numpy as np
@@ -305,12 +324,31 @@ def price_of_reading_backwards():
         (
             """
 def price_of_reading_backwards():
+    return float("nan"), "because nobody can know what came before"
+""",
+            "must be finite",
+        ),
+        (
+            """
+def price_of_reading_backwards():
     return 1.533, "same"
 """,
             "say in a sentence",
         ),
     ],
     "2.5": [
+        (
+            """
+def shortest_code(low, high):
+    n = 0
+    while True:
+        for m in range(2**n):
+            if low * 2**n <= m and m + 1 <= high * 2**n:
+                return format(m, f"0{n}b") if n else ""
+        n += 1
+""",
+            "you try row after row",
+        ),
         (
             """
 import math
@@ -408,8 +446,7 @@ MUTANT = {
     "2.2": "def entropy_rate(transition):\n    return 0.3251",
     "2.3": "def continuation_counts(grams):\n    return {(2,): 1, (3,): 2}",
     "2.4": (
-        "def price_of_reading_backwards():\n"
-        '    return float("inf"), "nobody can read backwards at all"'
+        'def price_of_reading_backwards():\n    return 100.0, "nobody can read backwards at all"'
     ),
     "2.5": 'def shortest_code(low, high):\n    return "0110"',
 }
