@@ -23,6 +23,8 @@ train_app = typer.Typer(
     help="Train a model or a tokenizer.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(train_app, name="train")
+#: What would command the terminal; a model may write anything.
+_CONTROL = {n: "�" for n in (*range(32), *range(127, 160)) if chr(n) not in "\t\n\r"}
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Chapter and number, such as 1.2.")]
 
 
@@ -200,6 +202,73 @@ def tokenize(
     from minillm.recipes.tokenizer import show_pieces
 
     show_pieces(sys.stdin.read() if text == "-" else text, tokenizer, trace=trace)
+
+
+@app.command()
+def sample(
+    prompt: Annotated[
+        str, typer.Argument(metavar="PROMPT", help="How the text begins, in quotes.")
+    ],
+    model: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Folder of a model, ours or one that transformers wrote."),
+    ],
+    tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens to write at most; by default 200, or what the context allows."),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Below 1 safer, above 1 wilder, 0 as --greedy. By default 0.8."),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Draw from the k likeliest tokens; by default from all.")
+    ] = None,
+    top_p: Annotated[
+        float, typer.Option(help="Draw from the likeliest that have this probability together.")
+    ] = 0.95,
+    min_p: Annotated[
+        float, typer.Option(help="Draw from those at least this share as likely as the likeliest.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Another number, another text.")] = 0,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="End before this text; may be given several times."),
+    ] = None,
+    greedy: Annotated[
+        bool, typer.Option("--greedy", help="Take the likeliest token always.")
+    ] = False,
+) -> None:
+    """Write on after a prompt, as the words come.
+
+    The text ends with the model's own end token, before a --stop, or after --tokens.
+    """
+    from minillm.model.convert import end_ids, load, load_tokenizer
+    from minillm.serve.detokenize import stream_text
+    from minillm.serve.sample import SampleConfig, stream
+
+    if greedy and temperature:
+        raise ValueError(
+            f"--greedy is --temperature 0, and you also said {temperature}; leave one of the two"
+        )
+    if temperature is None:
+        temperature = 0.0 if greedy else 0.8
+    config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    transformer, tokenizer = load(model), load_tokenizer(model)
+    ids = tokenizer.encode(prompt)
+    if not ids:
+        raise ValueError('the prompt is empty; write how the text begins, such as "Once"')
+    if tokens is None:
+        tokens = max(1, min(200, transformer.context_tokens - len(ids)))
+    stop_ids = end_ids(model) or tuple(tokenizer.special_ids.values())
+    written = stream(transformer, ids, config, n_tokens=tokens, stop_ids=stop_ids, seed=seed)
+    pieces = stream_text(written, tokenizer, stop or ())
+    try:
+        print(prompt, end="", flush=True)
+        for piece in pieces:
+            print(piece.translate(_CONTROL), end="", flush=True)
+    finally:
+        print()  # also after Ctrl-C: what was written stays, on a line of its own
 
 
 @app.command()

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from minillm.cli import main
 
 COMMANDS = [
     "map", "doctor", "check", "hint", "solution", "progress", "start", "claims", "reproduce",
-    "train", "tokenize", "bench",
+    "train", "tokenize", "sample", "bench",
 ]  # fmt: skip
 
 
@@ -84,6 +85,10 @@ def test_every_option_of_every_command_is_explained():
         (["bench", "nonsense"], "bpe"),
         (["train", "tokenizer", "no/such/file.txt"], "no/such/file.txt"),
         (["tokenize", "a", "--tokenizer", "no/such/folder"], "minillm train tokenizer"),
+        (["sample", "a", "--model", "no/such/folder"], "no config.json in no/such/folder"),
+        (["sample", "a"], "--model"),
+        (["sample", "a", "--model", ".", "--top-p", "0"], "top_p must be above 0"),
+        (["sample", "a", "--model", ".", "--greedy", "--temperature", "1"], "leave one of the two"),
         (["tokenizze", "a"], "tokenizze"),
         (["train"], "tokenizer"),
     ],
@@ -239,3 +244,164 @@ def test_a_chapter_stands_for_all_its_tasks(minillm):
     again = minillm("start").out
     assert again.startswith("my/ is up to date\n")
     assert again.rstrip().endswith("00_claims.ipynb")
+
+
+END = "<|endoftext|>"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A small model that was never trained, and its tokenizer, as files."""
+    from minillm.model.config import tiny
+    from minillm.model.convert import save
+    from minillm.text.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer(((104, 105), (32, 256)), (END,))
+    made = tmp_path_factory.mktemp("model")
+    save(tiny(tokenizer.n_vocab).build(seed=1), made, tokenizer, end_token=END)
+    return made
+
+
+def written(monkeypatch, text, then=None):
+    """Let the model write these tokens, whatever it is asked; gives what it was asked."""
+    asked = []
+
+    def stream(model, prompt, config, **options):
+        asked.append((prompt, config, options))
+
+        def tokens():
+            yield from text
+            if then is not None:
+                raise then
+
+        return tokens()
+
+    monkeypatch.setattr("minillm.serve.sample.stream", stream)
+    return asked
+
+
+def same_text(printed, decoded):
+    """Whether this was printed for that text, but for half a character at its end."""
+    shown = "".join(
+        "�" if unicodedata.category(c) == "Cc" and c not in "\t\n\r" else c for c in decoded
+    )
+    return printed.removesuffix("\n").rstrip("�") == shown.rstrip("�")
+
+
+def test_a_model_writes_on_what_its_seed_says(minillm, folder):
+    from minillm.model.convert import load, load_tokenizer
+    from minillm.serve.sample import SampleConfig, stream
+
+    done = minillm("sample", "hi hi", "--model", str(folder), "--tokens", "9", "--temperature", "2")
+    assert done.returncode == 0, done.err
+    config = SampleConfig(temperature=2, top_p=0.95)
+    tokens = list(stream(load(folder), [256, 257], config, n_tokens=9, stop_ids=[258]))
+    assert same_text(done.out, "hi hi" + load_tokenizer(folder).decode(tokens))
+    words = ["sample", "hi hi", "--model", str(folder), "--tokens", "9"]
+    assert minillm(*words).out == minillm(*words).out != minillm(*words, "--seed", "1").out
+
+
+def test_what_one_says_of_the_choice_reaches_it(minillm, folder, monkeypatch):
+    asked = written(monkeypatch, b"")
+    words = ["sample", "hi", "--model", str(folder)]
+    minillm(*words)
+    minillm(*words, "--greedy")
+    minillm(*words, "--temperature", "0", "--tokens", "3", "--seed", "4")
+    filters = ["--top-k", "7", "--top-p", "0.5", "--min-p", "0.1"]
+    minillm(*words, "--temperature", "1.5", *filters)
+    configs = [config for _, config, _ in asked]
+    assert [(c.temperature, c.top_k, c.top_p, c.min_p) for c in configs] == [
+        (0.8, None, 0.95, 0.0),
+        (0.0, None, 0.95, 0.0),
+        (0.0, None, 0.95, 0.0),
+        (1.5, 7, 0.5, 0.1),
+    ]
+    assert [prompt for prompt, _, _ in asked] == [[256]] * 4
+    # a context of 128 tokens, one of them the prompt's; 258 is the end token
+    assert asked[0][2] == {"n_tokens": 127, "stop_ids": (258,), "seed": 0}
+    assert asked[2][2] == {"n_tokens": 3, "stop_ids": (258,), "seed": 4}
+
+
+def test_without_a_word_on_the_end_any_special_token_ends_the_text(minillm, folder, monkeypatch):
+    asked = written(monkeypatch, b"")
+    monkeypatch.setattr("minillm.model.convert.end_ids", lambda directory: ())
+    minillm("sample", "hi", "--model", str(folder))
+    assert asked[0][2]["stop_ids"] == (258,)
+
+
+def test_a_stop_string_ends_the_text_before_it(minillm, folder, monkeypatch):
+    written(monkeypatch, b" there. Who is it?")
+    words = ["sample", "hi", "--model", str(folder), "--stop", "Who", "--stop", "nobody"]
+    assert minillm(*words).out == "hi there. \n"
+
+
+def test_a_model_cannot_command_the_terminal(minillm, folder, monkeypatch):
+    written(monkeypatch, "\x1b[2J\x07\ta\nb\x7f\x9b红".encode())
+    assert minillm("sample", "hi", "--model", str(folder)).out == "hi�[2J�\ta\nb��红\n"
+
+
+def test_words_are_shown_as_they_come_and_stay_when_the_keyboard_stops_them(
+    minillm, folder, monkeypatch
+):
+    written(monkeypatch, b" there", then=KeyboardInterrupt())
+    done = minillm("sample", "hi", "--model", str(folder))
+    assert done.returncode == 130
+    assert done.out == "hi there\n"
+    assert "minillm: stopped." in done.err
+    assert "Traceback" not in done.err
+
+
+def test_each_piece_is_flushed(minillm, folder, monkeypatch):
+    seen = []
+    written(monkeypatch, b"ab")
+    monkeypatch.setattr(
+        "builtins.print", lambda *words, end="\n", flush=False: seen.append((*words, end, flush))
+    )
+    minillm("sample", "hi", "--model", str(folder))
+    assert seen == [("hi", "", True), ("a", "", True), ("b", "", True), ("\n", False)]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([""], "the prompt is empty"),
+        (["hi", "--tokens", "128"], "at most 127 may still be generated"),
+        (["hi" * 128], "the prompt has 128 tokens"),
+        (["hi", "--tokens", "0"], "n_tokens must be at least 1"),
+        (["hi", "--seed", "-1"], "got seed -1"),
+        (["hi", "--stop", ""], "a stop string must have at least one character"),
+        (["hi", "--temperature", "-1"], "temperature must be a finite number of at least 0"),
+    ],
+)
+def test_a_sample_that_cannot_be_is_refused_before_a_word_is_shown(minillm, folder, words, named):
+    done = minillm("sample", *words, "--model", str(folder))
+    assert (done.returncode, done.out) == (2, "")
+    assert named in done.err
+
+
+def test_a_folder_that_transformers_wrote_is_sampled(minillm, tmp_path):
+    import tokenizers
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from minillm.text.fast import to_tokenizers_json
+    from minillm.text.tokenizer import Tokenizer
+
+    ours = Tokenizer(((104, 105), (32, 256)), (END,))
+    theirs = tokenizers.Tokenizer.from_str(to_tokenizers_json(ours))
+    PreTrainedTokenizerFast(tokenizer_object=theirs, eos_token=END).save_pretrained(tmp_path)
+    config = LlamaConfig(
+        vocab_size=259, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=32, bos_token_id=None, eos_token_id=258,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+    model.save_pretrained(tmp_path)
+    done = minillm("sample", "hi hi", "--model", str(tmp_path), "--greedy", "--tokens", "6")
+    assert done.returncode == 0, done.err
+    prompt = torch.tensor([[256, 257]])
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 258}
+    tokens = model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)[0].tolist()
+    expected = ours.decode([token for token in tokens if token != 258])
+    assert same_text(done.out, expected)

@@ -1,0 +1,92 @@
+"""RMSNorm (均方根归一化): every token's numbers brought to one size before they are used.
+
+Each block adds to the stream of numbers that runs through the model, so the stream grows. A norm
+before each part divides a token's D numbers by their root mean square, and gives each place a
+learned gain g:
+
+    y = x / √(mean(x²) + ε) · g
+
+The direction of x is kept and its length becomes √D (with g = 1). LayerNorm, which the first
+transformers had, also subtracts the mean and adds a bias; leaving both out costs nothing and saves
+a pass over the numbers.
+
+Paper: Zhang and Sennrich 2019, "Root Mean Square Layer Normalization", arXiv:1910.07467, equation
+(4). Theirs to ours: a is x, n is D.
+Differs: ε under the root, so that zeros stay zeros; no bias, as in Touvron et al. 2023
+(arXiv:2302.13971, section 2.2).
+
+Chapter: 04
+"""
+
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def rms_norm_naive(
+    x: Float[Tensor, "... D"], weight: Float[Tensor, "D"], epsilon: float = 1e-6
+) -> Float[Tensor, "... D"]:
+    """x / √(mean(x²) + ε) · g, as it is written.
+
+    Numbers of 16 bits are squared, averaged and multiplied in float32 and rounded once, at the
+    end: the square of 300 is beyond float16, and bfloat16 keeps three digits of a sum.
+
+    Args:
+        x: a token's numbers on the last axis.
+        weight: g.
+        epsilon: ε.
+
+    Example:
+        >>> rms_norm_naive(torch.tensor([1.0, 7.0]), torch.ones(2), epsilon=0.0)  # √(50 / 2) is 5
+        tensor([0.2000, 1.4000])
+    """
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    mean_square = wide.square().mean(dim=-1, keepdim=True)
+    return (wide / (mean_square + epsilon).sqrt() * weight).to(x.dtype)
+
+
+def rms_norm(
+    x: Float[Tensor, "... D"], weight: Float[Tensor, "D"], epsilon: float = 1e-6
+) -> Float[Tensor, "... D"]:
+    """The same by torch's own function, which needs less memory for the way back.
+
+    Differs: in 16 bits transformers' Llama rounds before it multiplies by g, and once more after.
+    """
+    return nn.functional.rms_norm(x, weight.shape, weight, epsilon)
+
+
+@final
+class RMSNorm(nn.Module):
+    """The norm with its gain, which begins at 1.
+
+    Args:
+        width: D.
+        epsilon: ε.
+        device, dtype: of the gain.
+
+    Example:
+        >>> RMSNorm(2)(torch.tensor([[3.0, -3.0]])).detach()
+        tensor([[ 1.0000, -1.0000]])
+    """
+
+    def __init__(
+        self,
+        width: int,
+        epsilon: float = 1e-6,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        self.epsilon = epsilon
+        self.weight = nn.Parameter(torch.ones(width, device=device, dtype=dtype))
+
+    def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """Each token by itself; shape and type stay."""
+        return rms_norm(x, self.weight, self.epsilon)
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows."""
+        return f"{len(self.weight)}, epsilon={self.epsilon}"

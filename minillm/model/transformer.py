@@ -1,0 +1,280 @@
+"""The transformer: two parts, a norm before each, a sum after each, and that again and again.
+
+A stream of numbers, x of [B, T, D], runs from the tokens to the predictions. Nothing replaces it:
+each part reads a normed copy and adds what it has found (残差连接, residual connection).
+
+    x = x + mixer(norm(x))        tokens look at each other (`Mixer`, chapter 03: attention)
+    x = x + ffn(norm(x))          each token thinks by itself (`FFN`)
+
+So a block that adds nothing changes nothing, and gradients reach the first block undiminished. In
+front stands a table with a row for each token, at the end a last norm and a matrix that gives every
+token of the vocabulary a number (logits); their softmax is p(next token). The two may be one table
+(`tied_embeddings`).
+
+What stands between is built elsewhere (`minillm.model.config`) and only called here, so that later
+chapters put other mixers and other FFNs into the same blocks.
+
+Paper: Vaswani et al. 2017, "Attention Is All You Need", arXiv:1706.03762, section 3 and figure 1,
+the right half without its middle; Touvron et al. 2023, "LLaMA", arXiv:2302.13971, section 2.2.
+Theirs to ours: N is n_layers, d_model is D.
+Differs: the norm stands before each part, not after the sum (Radford et al. 2019, GPT-2, section
+2.3; Xiong et al. 2020, arXiv:2002.04745, show why), and is RMSNorm; no dropout.
+
+Chapter: 04
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, final
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from minillm.model.attention import Context, Mixer
+from minillm.model.ffn import FFN, Routing
+from minillm.model.norm import RMSNorm
+
+if TYPE_CHECKING:
+    from minillm.model.config import TransformerConfig
+
+INTO_THE_STREAM = ("output", "down")  # names of the matrices whose products are added to x
+
+
+@final
+class Block(nn.Module):
+    """One layer: look around, then think.
+
+    Args:
+        width: D.
+        mixer: a module that is a `Mixer`.
+        ffn: a module that is an `FFN`.
+        norm_epsilon: of both norms.
+        device, dtype: of the norms' gains.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        mixer: Mixer,
+        ffn: FFN,
+        *,
+        norm_epsilon: float = 1e-6,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        made = {"device": device, "dtype": dtype}
+        self.mixer_norm = RMSNorm(width, norm_epsilon, **made)
+        self.mixer = mixer
+        self.ffn_norm = RMSNorm(width, norm_epsilon, **made)
+        self.ffn = ffn
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: Any = None
+    ) -> tuple[Float[Tensor, "B T D"], Routing | None]:
+        """The stream after this block, and how the FFN routed its tokens, if it did."""
+        x = x + self.mixer(self.mixer_norm(x), context, cache)
+        y, routing = self.ffn(self.ffn_norm(x))
+        x = x + y
+        return x, routing
+
+
+@final
+class Transformer(nn.Module):
+    """Tokens in, a number for every possible next token out; built by `TransformerConfig`.
+
+    Args:
+        n_vocab: V.
+        width: D.
+        blocks: in the order in which x passes them.
+        context_tokens: the longest text it is meant for.
+        norm_epsilon: of the last norm.
+        tied_embeddings: whether the table of tokens is read backwards at the end.
+        config: what it was built from, for those who save or describe it; nothing here reads it.
+        device, dtype: of the parameters.
+    """
+
+    def __init__(
+        self,
+        n_vocab: int,
+        width: int,
+        blocks: Iterable[Block],
+        *,
+        context_tokens: int,
+        norm_epsilon: float = 1e-6,
+        tied_embeddings: bool = False,
+        config: "TransformerConfig | None" = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        made = {"device": device, "dtype": dtype}
+        self.context_tokens, self.config = context_tokens, config
+        self.embedding = nn.Embedding(n_vocab, width, **made)
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = RMSNorm(width, norm_epsilon, **made)
+        self.head = None if tied_embeddings else nn.Linear(width, n_vocab, bias=False, **made)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "B T"],
+        *,
+        context: Context | None = None,
+        cache: Sequence[Any] | None = None,
+    ) -> Float[Tensor, "B T V"]:
+        """Logits of the token *after* each place: `softmax(dim=-1)` makes them probabilities.
+
+        Args:
+            tokens: ids 0 to V - 1, on the model's device.
+            context: positions and mask, where they are not the usual ones. None means that tokens
+                stand one after the other from 0 on, or after those in the cache, and that each
+                sees itself and all before it.
+            cache: from `new_cache`; these tokens are appended to it.
+
+        Raises:
+            ValueError: a text beyond the context, where no `context` is given; a cache of another
+                number of blocks; what the mixers refuse.
+
+        Example:
+            >>> from minillm.model.config import TransformerConfig
+            >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2).build(seed=0)
+            >>> model(torch.tensor([[7, 3, 9]])).shape
+            torch.Size([1, 3, 50])
+        """
+        return self.logits(self.hidden(tokens, context=context, cache=cache))
+
+    def hidden(
+        self,
+        tokens: Int[Tensor, "B T"],
+        *,
+        context: Context | None = None,
+        cache: Sequence[Any] | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """The stream after the last norm: what the model has made of each token.
+
+        Args:
+            tokens, context, cache: as for `forward`.
+        """
+        caches = [None] * len(self.blocks) if cache is None else cache
+        if len(caches) != len(self.blocks):
+            raise ValueError(
+                f"a cache holds one part a block, {len(self.blocks)} here; got {len(caches)}. "
+                "Make it with this model's new_cache"
+            )
+        if context is None:
+            first = 0 if cache is None else cache[0].n_tokens
+            context = self._plainly(first, first + tokens.shape[1], tokens.device)
+        x = self.embedding(tokens)
+        for block, kept in zip(self.blocks, caches, strict=True):
+            x, _ = block(x, context, kept)
+        return self.norm(x)
+
+    def _plainly(self, first: int, end: int, device: torch.device) -> Context:
+        if end > self.context_tokens:
+            raise ValueError(
+                f"this model reads texts of up to {self.context_tokens} tokens, its "
+                f"context_tokens; got {end}, those in the cache with them. Shorten the text, or "
+                f"build from replace(config, context_tokens={end}) and load the weights into that"
+            )
+        return Context(positions=torch.arange(first, end, device=device))
+
+    def logits(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
+        """A number for every token of the vocabulary; where few places count, pass only those."""
+        if self.head is None:
+            return nn.functional.linear(hidden, self.embedding.weight)
+        return self.head(hidden)
+
+    def new_cache(self, n_rows: int, capacity_tokens: int | None = None) -> list[Any]:
+        """Empty caches, one a block, for n_rows texts; the caller owns them.
+
+        Each says in `n_tokens` how many tokens it has taken in.
+
+        Args:
+            n_rows: B.
+            capacity_tokens: room for how many tokens a row; None for the whole context.
+
+        Example:
+            >>> from minillm.model.config import TransformerConfig
+            >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2).build(seed=0)
+            >>> cache = model.new_cache(n_rows=1)
+            >>> with torch.no_grad():
+            ...     whole = model(torch.tensor([[7, 3, 9]]))
+            ...     parts = model(torch.tensor([[7, 3]]), cache=cache)
+            ...     last = model(torch.tensor([[9]]), cache=cache)
+            >>> torch.allclose(last[:, 0], whole[:, 2], atol=1e-6), cache[0].n_tokens
+            (True, 3)
+        """
+        capacity_tokens = self.context_tokens if capacity_tokens is None else capacity_tokens
+        return [block.mixer.new_cache(n_rows, capacity_tokens) for block in self.blocks]
+
+
+@torch.no_grad()
+def initialise(model: Transformer, seed: int, std: float = 0.02) -> None:
+    """Draw first weights, in place: matrices from a normal distribution, biases zero.
+
+    The 2 · n_layers matrices that add to the stream (every `nn.Linear` named `output` or `down`)
+    get std / √(2 · n_layers), so that x does not grow with depth. Only `nn.Linear` and
+    `nn.Embedding` are drawn, in the order of `model.named_modules()`: what a part holds as a bare
+    parameter is the part's own business and stays as it is.
+
+    Numbers are drawn on the CPU in float32 by a generator of their own, so that a seed means the
+    same weights on every device, up to the rounding of the model's dtype. torch's own random state
+    is neither read nor changed. On the device "meta", which holds no numbers, nothing happens.
+
+    Args:
+        model: in which weights are replaced.
+        seed: decides all of them.
+        std: of the normal distribution.
+
+    Paper: Radford et al. 2019 (GPT-2), section 2.3: 1/√N, N the number of residual layers; 0.02 is
+        that of their code.
+    Differs: none.
+    """
+    generator = torch.Generator(device="cpu").manual_seed(seed)
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Linear | nn.Embedding) or module.weight.is_meta:
+            continue
+        adds = name.rpartition(".")[2] in INTO_THE_STREAM
+        spread = std / math.sqrt(2 * len(model.blocks)) if adds else std
+        drawn = torch.empty(module.weight.shape, dtype=torch.float32, device="cpu")
+        module.weight.copy_(drawn.normal_(0, spread, generator=generator))
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            module.bias.zero_()
+
+
+def loss(
+    model: Transformer, tokens: Int[Tensor, "B T"], *, ignore: int | None = None
+) -> Float[Tensor, ""]:
+    """Mean of -log p(token | those before it in its row), in nats a token: what `fit` makes small.
+
+    Each token but the first is predicted, from all before it: T - 1 questions a row, answered in
+    one pass.
+
+    Args:
+        model: gives logits.
+        tokens: rows of ids; the last of a row is only predicted, never read.
+        ignore: an id that is not to be predicted, such as one that fills rows up; it is read.
+
+    Raises:
+        ValueError: rows of one token: there is nothing to predict.
+
+    Example:
+        >>> from minillm.model.config import TransformerConfig
+        >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2).build(seed=0)
+        >>> tokens = torch.tensor([[7, 3, 9]])
+        >>> round(loss(model, tokens).item(), 1), round(math.log(50), 1)  # it knows nothing yet
+        (3.9, 3.9)
+    """
+    if tokens.shape[1] < 2:
+        raise ValueError(
+            "a row must have at least 2 tokens, one to read and one to predict; got rows of "
+            f"{tokens.shape[1]}"
+        )
+    logits = rearrange(model(tokens[:, :-1]), "B T V -> (B T) V")
+    wanted = rearrange(tokens[:, 1:], "B T -> (B T)").long()
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return nn.functional.cross_entropy(
+        wide, wanted, ignore_index=-100 if ignore is None else ignore
+    )

@@ -1,0 +1,4 @@
+"""Using a model that is trained: it writes text.
+
+Chapter: 04
+"""

@@ -1,0 +1,305 @@
+"""Writing text: read the prompt in one pass, choose a token, read it, choose the next, and so on.
+
+    prompt   Mei sells red          one pass; keys and values stay in the cache
+    step 0                plums     chosen from the logits of the last place, then read alone
+    step 1                      .   likewise
+
+`generate` does it for many prompts at once. Shorter ones are filled up on the left (左填充, left
+padding), so that all rows have their last token in the last column; fillers are seen by nobody,
+and positions are counted from each row's own first token:
+
+    tokens            positions        what the new token sees
+    5 6 7 8           0 1 2 3          5 6 7 8
+    · · 3 4           0 0 0 1              3 4
+
+`stream` does it for one prompt and hands each token out as soon as it is chosen. Both run the same
+loop.
+
+**Chance.** Row r of seed s has random numbers of its own, a function of (s, r) alone. So a row's
+text depends neither on how many rows there are, nor on what they say or how long they are, up to
+the rounding of floats; and a shorter text is the beginning of a longer one.
+
+Chapter: 04
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import final
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from minillm.model.attention import Context
+from minillm.model.masks import causal, padding
+from minillm.model.transformer import Transformer
+from minillm.serve import filters
+from minillm.text.ngram import checked_tokens
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """How the next token is chosen; see `minillm.serve.filters`.
+
+    Args:
+        temperature: 1 for the model's own probabilities; 0 takes the likeliest always (greedy).
+        top_k: from how many of the likeliest; None for no such limit.
+        top_p: from the fewest that have this probability together; 1 for no such limit.
+        min_p: from those at least this share as likely as the likeliest; 0 for no such limit.
+
+    Raises:
+        ValueError: a number out of its range; the message says which.
+
+    Example:
+        >>> config = SampleConfig(temperature=0.5, top_k=2)
+        >>> config.filtered(torch.tensor([0.5, 0.4, 0.1]).log()).softmax(dim=-1)  # 25 : 16
+        tensor([0.6098, 0.3902, 0.0000])
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self):
+        self.filtered(torch.zeros(1, device="cpu"))  # each filter says what is wrong with a number
+
+    def filtered(self, logits: Float[Tensor, "*rows V"]) -> Float[Tensor, "*rows V"]:
+        """Logits after all four filters, in the order of the fields."""
+        logits = filters.temperature(logits, self.temperature)
+        if self.top_k is not None:
+            logits = filters.top_k(logits, self.top_k)
+        return filters.min_p(filters.top_p(logits, self.top_p), self.min_p)
+
+    def choose(
+        self, logits: Float[Tensor, "*rows V"], uniform: Float[Tensor, "*rows"]
+    ) -> Int[Tensor, "*rows"]:
+        """One token for each row of logits.
+
+        Args:
+            logits: of each token.
+            uniform: a random number for each row, from 0 on and below 1; not read where the
+                temperature is 0.
+        """
+        if self.temperature == 0:
+            return logits.argmax(dim=-1)
+        return filters.draw(self.filtered(logits.float()), uniform)
+
+
+def generate(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    config: SampleConfig,
+    *,
+    n_tokens: int,
+    stop_ids: Sequence[int] = (),
+    seed: int = 0,
+    first_row: int = 0,
+) -> list[list[int]]:
+    """Write on after each prompt, all at once.
+
+    Args:
+        model: whether it is in train or eval mode is the caller's say.
+        prompts: rows of token ids, of any lengths.
+        config: how tokens are chosen.
+        n_tokens: how many to write at most.
+        stop_ids: tokens that end a row. Rows that have ended run along until all have.
+        seed: with the number of a row, decides all its random choices.
+        first_row: the number of the first prompt, where many prompts are done in several calls.
+
+    Returns:
+        What was written in each row, without the prompt and without the token that ended it: a row
+        of fewer than `n_tokens` was ended.
+
+    Raises:
+        ValueError: no prompt, or an empty one; a token outside the vocabulary; prompt and new
+            tokens beyond the model's context; a count below its range; a model whose logits are
+            NaN.
+
+    Example:
+        >>> from minillm.model.config import tiny
+        >>> model = tiny(n_vocab=50).build(seed=0)
+        >>> rows = generate(model, [[7, 3, 9], [4]], SampleConfig(top_p=0.9), n_tokens=5)
+        >>> [len(row) for row in rows]
+        [5, 5]
+        >>> rows[1:] == generate(model, [[4]], SampleConfig(top_p=0.9), n_tokens=5, first_row=1)
+        True
+    """
+    steps = _begin(model, prompts, config, n_tokens, stop_ids, seed, first_row)
+    stops, running, chosen = set(stop_ids), set(range(len(prompts))), []
+    for tokens in steps:
+        chosen.append(tokens)
+        if stops:  # only now must Python know the numbers, which on a GPU means to wait for them
+            running -= {row for row, (token,) in enumerate(tokens.tolist()) if token in stops}
+            if not running:
+                break
+    rows = torch.cat(chosen, dim=1).tolist()
+    return [list(takewhile(lambda token: token not in stops, row)) for row in rows]
+
+
+def stream(
+    model: Transformer,
+    prompt: Sequence[int],
+    config: SampleConfig,
+    *,
+    n_tokens: int,
+    stop_ids: Sequence[int] = (),
+    seed: int = 0,
+    row: int = 0,
+) -> Iterator[int]:
+    """Write on after one prompt, token by token: what `generate` gives, as it comes.
+
+    Who asks for no more tokens ends it. Arguments are checked at once, not at the first token.
+
+    Args:
+        model, prompt, config, n_tokens, stop_ids, seed: as for `generate`.
+        row: which row of a `generate` with this seed it is to equal.
+
+    Raises:
+        ValueError: as for `generate`.
+
+    Example:
+        >>> from minillm.model.config import tiny
+        >>> model, greedy = tiny(n_vocab=50).build(seed=0), SampleConfig(temperature=0)
+        >>> tokens = stream(model, [7, 3, 9], greedy, n_tokens=5)
+        >>> [next(tokens), *tokens] == generate(model, [[7, 3, 9]], greedy, n_tokens=5)[0]
+        True
+    """
+    steps = _begin(model, [prompt], config, n_tokens, stop_ids, seed, row)
+    stops = set(stop_ids)
+    return takewhile(lambda token: token not in stops, (tokens.item() for tokens in steps))
+
+
+def left_pad(prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B T"], list[int]]:
+    """Rows of equal length, filled up on the left with 0, and how many fillers each has.
+
+    Raises:
+        ValueError: no prompt, or one without a token, which would be a row of padding alone.
+
+    Example:
+        >>> tokens, n_padding = left_pad([[5, 6, 7], [3]])
+        >>> tokens.tolist(), n_padding
+        ([[5, 6, 7], [0, 0, 3]], [0, 2])
+    """
+    if not len(prompts):
+        raise ValueError("there must be at least one prompt, a list of token ids; got none")
+    for row, prompt in enumerate(prompts):
+        if not len(prompt):
+            raise ValueError(
+                "a prompt must have at least one token to write on after, and a row of padding "
+                f"alone has none; prompts[{row}] is empty. Begin it with a token that stands at "
+                "the beginning of texts"
+            )
+    longest = max(map(len, prompts))
+    n_padding = [longest - len(prompt) for prompt in prompts]
+    rows = [[0] * n + list(prompt) for n, prompt in zip(n_padding, prompts, strict=True)]
+    return torch.tensor(rows, device="cpu"), n_padding
+
+
+# --- the loop -----------------------------------------------------------------------------------
+def _begin(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    config: SampleConfig,
+    n_tokens: int,
+    stop_ids: Sequence[int],
+    seed: int,
+    first_row: int,
+) -> Iterator[Tensor]:
+    """Check everything, then hand out the loop; the cache is made here, outside of its mode."""
+    prompts = _checked(model, prompts, n_tokens, stop_ids)
+    tokens, n_padding = left_pad(prompts)
+    uniforms = _uniforms(seed, first_row, len(prompts), n_tokens)
+    device = model.embedding.weight.device
+    n_places = tokens.shape[1] + n_tokens - 1  # the last token is never read
+    cache = model.new_cache(len(prompts), n_places)
+    contexts = _contexts(torch.tensor(n_padding, device="cpu"), tokens.shape[1], n_places, device)
+    return _steps(model, tokens.to(device), contexts, cache, config, uniforms.to(device))
+
+
+@torch.inference_mode()  # only while it runs: between two tokens the mode is the caller's
+def _steps(
+    model: Transformer,
+    tokens: Tensor,
+    contexts: Iterator[Context],
+    cache: list,
+    config: SampleConfig,
+    uniforms: Tensor,
+) -> Iterator[Tensor]:
+    """The next token of each row, [B, 1], as often as there are contexts."""
+    for step, context in enumerate(contexts):
+        hidden = model.hidden(tokens, context=context, cache=cache)
+        logits = model.logits(hidden[:, -1:])
+        if step == 0 and bool(logits.isnan().any()):
+            raise ValueError(
+                "the model's logits are NaN (no numbers) after the prompt, so nothing can be "
+                "chosen: its weights are damaged or too large. Load them again, or train with a "
+                "smaller learning rate"
+            )
+        tokens = config.choose(logits, uniforms[:, step : step + 1])
+        yield tokens
+
+
+def _contexts(
+    n_padding: Int[Tensor, "B"], n_prompt: int, n_places: int, device: torch.device
+) -> Iterator[Context]:
+    """What the model is told: of the whole prompt, then of one new token after the other."""
+    places = torch.arange(n_places, device=device)
+    spans = [(0, n_prompt), *((n, n + 1) for n in range(n_prompt, n_places))]
+    if not n_padding.any():  # no mask: much faster than one that hides nothing
+        for first, end in spans:
+            yield Context(positions=places[first:end])
+        return
+    n_padding = n_padding[:, None].to(device)
+    positions = (places - n_padding).clamp(min=0)
+    is_token = padding(places >= n_padding)
+    for first, end in spans:
+        mask = is_token[..., :end]
+        if first == 0:
+            mask = mask & causal(places[:end], places[:end])
+        yield Context(positions=positions[:, first:end], mask=mask)
+
+
+def _uniforms(seed: int, first_row: int, n_rows: int, n_tokens: int) -> Float[Tensor, "B N"]:
+    """Random numbers from 0 on and below 1: row by row a stream of its own."""
+    if seed < 0 or first_row < 0:
+        raise ValueError(
+            "a seed and the number of a row must be whole numbers of at least 0; got "
+            f"seed {seed} and row {first_row}"
+        )
+    streams = [np.random.default_rng([seed, first_row + row]) for row in range(n_rows)]
+    numbers = [stream.random(n_tokens, dtype=np.float32) for stream in streams]
+    return torch.from_numpy(np.stack(numbers))
+
+
+# --- what can be wrong --------------------------------------------------------------------------
+def _checked(
+    model: Transformer, prompts: Sequence[Sequence[int]], n_tokens: int, stop_ids: Sequence[int]
+) -> list[list[int]]:
+    if n_tokens < 1:
+        raise ValueError(f"n_tokens must be at least 1, tokens to write; got {n_tokens}")
+    n_vocab = len(model.embedding.weight)
+    _tokens("stop_ids", stop_ids, n_vocab)
+    alone = len(prompts) == 1
+    names = ["the prompt" if alone else f"prompts[{row}]" for row in range(len(prompts))]
+    rows = [_tokens(name, prompt, n_vocab) for name, prompt in zip(names, prompts, strict=True)]
+    for name, prompt in zip(names, rows, strict=True):
+        n_free = model.context_tokens - len(prompt)
+        if n_tokens > n_free:
+            raise ValueError(
+                f"{name} has {len(prompt)} tokens, and this model reads and writes texts "
+                f"of up to {model.context_tokens} tokens, its context_tokens: at most "
+                f"{max(0, n_free)} may still be generated; got n_tokens={n_tokens}. Ask for fewer, "
+                "or shorten the prompt"
+            )
+    return rows
+
+
+def _tokens(name: str, row: Sequence[int], n_vocab: int) -> list[int]:
+    try:
+        return checked_tokens(row, n_vocab).tolist()
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
