@@ -99,7 +99,8 @@ def beam_search(next_token, n_beams, end, n_steps):
     likeliest.
 
     中文：束搜索。从空文本开始；每一步把每个未结束的开头接上每个可能的词元，与已结束的文本放在一起，
-    只保留概率最大的 n_beams 个。全部结束或达到 n_steps 步时停止，返回概率最大的那个文本。
+    只保留概率最大的 n_beams 个。最后一个词元是 end 的文本算已结束。全部结束或达到 n_steps 步时
+    停止，返回（词元元组，概率），end 包含在内。n_beams = 1 就是贪心。
 
     Args:
         next_token: a function; next_token(prefix) gives {token: probability} for a tuple of tokens.

@@ -67,7 +67,7 @@ def turn(x, position, base=10000.0):
         second ← first · sin + second · cos        (with the old first)
 
     中文：把长度为 K（偶数）的向量看成 K/2 个平面上的点，第 i 对是 (x[i], x[i + K/2])，逆时针旋转
-    position · base^(-2i/K) 弧度。
+    position · base^(-2i/K) 弧度。不得改动 x 本身；位置 0 时不转动。
 
     Args:
         x: tensor [K].
@@ -99,7 +99,7 @@ def online_softmax_sum(scores, values, tile=1):
 
     中文：只读一遍，每次读 tile 个数。保留三个量：目前最大得分、exp(得分 - 最大) 之和、
     exp(得分 - 最大)·值 之和。出现更大的得分时，先把两个和都乘以 exp(旧最大 - 新最大)，
-    再加入新的一块。
+    再加入新的一块。不得先求全部得分的最大值。
 
     Args:
         scores: a sequence of finite numbers, possibly very large.
@@ -137,7 +137,7 @@ def price_of_forgetting():
 
     中文：先猜，再数，再解释。从一个词元开始写 256 个词元：没有缓存时，每写一个新词元都要把全文
     重读一遍（1、2、…、256 个词元）；有缓存时，每个词元只读一次。前者读的词元是后者的多少倍？文本
-    长度加倍时，这个倍数怎样变化？
+    长度加倍时，这个倍数怎样变化？返回（倍数，一句解释）。
 
     Returns:
         (float, str): the ratio, and your sentence.

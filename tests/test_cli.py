@@ -256,7 +256,7 @@ def folder(tmp_path_factory):
     from minillm.model.convert import save
     from minillm.text.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer(((104, 105), (32, 256)), (END,))
+    tokenizer = Tokenizer(((104, 105), (32, 256)), (END, "<|mark|>"))
     made = tmp_path_factory.mktemp("model")
     save(tiny(tokenizer.n_vocab).build(seed=1), made, tokenizer, end_token=END)
     return made
@@ -326,7 +326,7 @@ def test_without_a_word_on_the_end_any_special_token_ends_the_text(minillm, fold
     asked = written(monkeypatch, b"")
     monkeypatch.setattr("minillm.model.convert.end_ids", lambda directory: ())
     minillm("sample", "hi", "--model", str(folder))
-    assert asked[0][2]["stop_ids"] == (258,)
+    assert asked[0][2]["stop_ids"] == (258, 259)
 
 
 def test_a_stop_string_ends_the_text_before_it(minillm, folder, monkeypatch):

@@ -18,7 +18,7 @@ def grade_look(answer):
     q = torch.tensor([[2.0, 0.0, 0.0, 0.0]])
     k = torch.tensor([[2 * math.log(2), 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]])
     v = torch.tensor([[10.0], [20.0]])
-    got = _tensor(answer(q, k, v))
+    got = _kept(answer, q, k, v)
     if got.shape != (1, 1):
         raise Diagnosis(f"1 query and values of width 1 give a [1, 1]; yours is {[*got.shape]}.")
     number = got.item()
@@ -34,12 +34,14 @@ def grade_look(answer):
         raise Diagnosis("your softmax runs over the queries; it must run over the keys (dim=-1).")
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5, 2)
-    right, got = _reference(q, k, v), _tensor(answer(q, k, v))
+    right, got = _reference(q, k, v), _kept(answer, q, k, v)
     if got.shape != right.shape:
         raise Diagnosis(f"3 queries, 5 keys, values of width 2: [3, 2]; yours is {[*got.shape]}.")
+    if torch.allclose(got, _reference(q * math.sqrt(2), k, v), atol=1e-5):
+        raise Diagnosis("divide by the root of the keys' width, 4 here, not the values', 2.")
     if not torch.allclose(got, right, atol=1e-5):
         raise Diagnosis("3 random queries and 5 keys come out wrong; is a sum over the wrong axis?")
-    got = _tensor(answer(1000 * q, k, v))
+    got = _kept(answer, 1000 * q, k, v)
     if got.isnan().any():
         raise Diagnosis(
             "scores of 1,000 overflow in exp: subtract the highest of each query first, or use "
@@ -94,7 +96,9 @@ def grade_turn(answer):
         raise Diagnosis("x itself is changed; build a new tensor.")
     if got.shape != (2,) or not torch.allclose(got, x):
         raise Diagnosis("at position 0 nothing turns: the result must be x.")
-    got = _tensor(answer(x, 1))
+    got = _tensor(answer(x, 1)).to(x.dtype)
+    if not torch.equal(x, kept):
+        raise Diagnosis("x itself is changed; build a new tensor.")
     right = _turned(x, 1, 10000.0)
     if torch.allclose(got, _turned(x, -1, 10000.0)):
         raise Diagnosis("you turn clockwise; the minus stands before second · sin.")
@@ -105,7 +109,7 @@ def grade_turn(answer):
     if not torch.allclose(got, right):
         raise Diagnosis(f"[3, 4] at position 1 is {right.tolist()}; yours is {got.tolist()}.")
     x = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
-    got, right = _tensor(answer(x, 5, 100.0)), _turned(x, 5, 100.0)
+    got, right = _tensor(answer(x, 5, 100.0)).to(x.dtype), _turned(x, 5, 100.0)
     if got.shape == right.shape:
         neighbours = x[[0, 2, 1, 3]]
         if torch.allclose(got[[0, 2, 1, 3]], _turned(neighbours, 5, 100.0)):
@@ -155,23 +159,28 @@ def grade_online_softmax_sum(answer):
         got = _number(answer([1000.0, 1001.0, 999.0], [1.0, 2.0, 3.0], 2))
     except OverflowError:
         raise Diagnosis("exp(1000) overflows: subtract the highest score before exp.") from None
-    if not math.isclose(got, flash.online_softmax_sum([1.0, 2.0, 0.0], [1.0, 2.0, 3.0])):
+    right = flash.online_softmax_sum([1.0, 2.0, 0.0], [1.0, 2.0, 3.0])
+    if not math.isclose(got, right, rel_tol=1e-5):
         raise Diagnosis("scores near 1,000 must give what scores near 1 give.")
-    got = _number(answer([-1000.0, -1001.0], [1.0, 2.0]))
+    try:
+        got = _number(answer([-1000.0, -1001.0], [1.0, 2.0]))
+    except ZeroDivisionError:
+        got = math.nan
     if not math.isclose(got, flash.online_softmax_sum([1.0, 0.0], [1.0, 2.0]), rel_tol=1e-6):
         raise Diagnosis("all scores may be far below 0: begin with -inf, not with 0.")
     tape = _Tape([0.1] * 64)
     answer(tape, _Tape([1.0] * 64), 4)
     if tape.largest > 4:
         raise Diagnosis(
-            f"you look at {tape.largest} scores at once; with tile=4 slice four at a time."
+            f"you go through or convert {tape.largest} scores at once; with tile=4 take "
+            "scores[begin:begin + 4] in their place."
         )
 
 
 def grade_price_of_forgetting(answer):
     """The number is graded; the sentence must be there."""
     got = answer()
-    if not (isinstance(got, tuple) and len(got) == 2):
+    if not (isinstance(got, tuple | list) and len(got) == 2):
         raise Diagnosis('return two things: the ratio and your sentence, as in 2.0, "because …".')
     ratio, sentence = got
     ratio = _number(ratio)
@@ -201,6 +210,14 @@ class _Tape(list):
     def __iter__(self):
         self.largest = len(self)
         return super().__iter__()
+
+
+def _kept(answer, *inputs: Tensor) -> Tensor:
+    given = [tensor.clone() for tensor in inputs]
+    got = _tensor(answer(*given))
+    if not all(map(torch.equal, given, inputs)):
+        raise Diagnosis("you change the tensors that were given; build new ones.")
+    return got.to(inputs[0].dtype)
 
 
 def _tensor(got) -> Tensor:
@@ -277,13 +294,14 @@ GRADERS = {
         grade=grade_price_of_forgetting,
         hints=(
             "Without a cache: 1 + 2 + 3 + … + 256 tokens are read.",
-            "sum(range(1, 257)) / 256",
             "1 + 2 + … + n is n (n + 1) / 2; divide by n.",
+            "sum(range(1, 257)) / 256",
         ),
         model_answer=(
             "1 + 2 + … + n is n (n + 1) / 2, so the ratio is (n + 1) / 2: 128.5 for 256 tokens, "
-            "and twice that for a text twice as long. Reading again makes the work grow with the "
-            "square of the length; the cache makes it grow with the length, and pays in memory."
+            "and about twice that for a text twice as long. Reading again, the tokens read grow "
+            "with the square of the length; with the cache they grow with the length, and it is "
+            "paid in memory. (The scores are a square in all, either way.)"
         ),
     ),
 }

@@ -4,6 +4,7 @@ Chapter: 04
 """
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -47,7 +48,11 @@ def grade_rms_norm(answer):
         raise Diagnosis("a token of zeros gives NaN: add epsilon under the root.")
     torch.manual_seed(0)
     x, weight = torch.randn(3, 4, 8), torch.randn(8)
-    right, got = norm.rms_norm_naive(x, weight, 0.5), _tensor(answer(x, weight, 0.5))
+    given = x.clone()
+    right, got = norm.rms_norm_naive(x, weight, 0.5), _tensor(answer(given, weight, 0.5))
+    if not torch.equal(given, x):
+        raise Diagnosis("x itself is changed; build a new tensor.")
+    got = got.to(right.dtype)
     if got.shape != right.shape:
         raise Diagnosis(f"for x of [3, 4, 8] the result is [3, 4, 8]; yours is {[*got.shape]}.")
     if not torch.allclose(got, right, atol=1e-5):
@@ -80,6 +85,7 @@ def grade_swiglu(answer):
     torch.manual_seed(0)
     x, gate, up, down = (torch.randn(*s) for s in ((3, 5, 4), (6, 4), (6, 4), (4, 6)))
     right, got = ffn.swiglu_naive(x, gate, up, down), _tensor(answer(x, gate, up, down))
+    got = got.to(right.dtype)
     if got.shape != right.shape or not torch.allclose(got, right, atol=1e-4):
         raise Diagnosis("right for one number, wrong for matrices of 6 by 4: W x is x @ W.T.")
 
@@ -90,8 +96,8 @@ def grade_parameters_of_llama_3_8b(answer):
     if not (isinstance(got, tuple | list) and len(got) == 2):
         raise Diagnosis('return two things: the number and your sentence, as in 7, "because …".')
     number, sentence = got
-    if not isinstance(number, int):
-        raise Diagnosis("count to the last one: the number is an int.")
+    if not isinstance(number, Real) or number % 1:
+        raise Diagnosis("count to the last one: the number is a whole one.")
     if number == 8_000_000_000:
         raise Diagnosis("that is its name; count.")
     if number == LLAMA_3_8B - TABLE:
@@ -115,7 +121,10 @@ def grade_top_p(answer):
     """Cases by hand, several rows, ties with the edge."""
     probabilities = torch.tensor([0.2, 0.5, 0.3])
     logits = probabilities.log()
-    got = _tensor(answer(logits.clone(), 0.7))
+    given = logits.clone()
+    got = _tensor(answer(given, 0.7))
+    if not torch.equal(given, logits):
+        raise Diagnosis("you change the logits that were given; build a new tensor.")
     if got.shape != (3,):
         raise Diagnosis(f"the result has the shape of logits, [3]; yours is {[*got.shape]}.")
     if torch.allclose(got.nan_to_num(neginf=-9), torch.tensor([-9.0, *logits[1:]])):
@@ -142,6 +151,11 @@ def grade_top_p(answer):
     if got.shape != (2, 3) or [_kept(row) for row in got] != [[1, 2], [2]]:
         raise Diagnosis("two rows at once come out wrong: work on the last axis (dim=-1).")
     torch.manual_seed(0)
+    if len(_kept(_tensor(answer(torch.zeros(4), 0.5)))) != 2:
+        raise Diagnosis(
+            "of four equal tokens exactly two reach 0.5: a token stays only if those before it "
+            "have NOT reached p (>=, not >)."
+        )
     for share in (0.2, 0.5, 0.9):
         logits = torch.randn(4, 50)
         if not torch.equal(_tensor(answer(logits.clone(), share)), filters.top_p(logits, share)):
@@ -178,6 +192,17 @@ def grade_beam_search(answer):
             "longer ones."
         )
     _same(answer, early, 2, 10, [("end",)], 0.4, "where a text ends at once")
+    numbers = {(): {1: 0.7, 0: 0.3}, (1,): {0: 1.0}}
+    got = answer(lambda prefix: numbers[prefix], 1, 0, 5)
+    if got[0] != (1, 0):
+        raise Diagnosis(f"with end=0 the text is (1, 0), yours {got[0]}; is `end` a fixed word?")
+    wide = {(): {"a": 0.4, "b": 0.35, "c": 0.25}} | {
+        (word,): {f"{word}{n}": 0.2 for n in range(5)} for word in "ab"
+    }
+    wide |= {(word, f"{word}{n}"): {"end": 1.0} for word in "ab" for n in range(5)}
+    wide[("c",)] = {"end": 1.0}
+    if answer(_look_up(wide), 3, "end", 10)[0] != ("c", "end"):
+        raise Diagnosis("with three beams the third beginning must be kept, too: c wins.")
     for_ever = answer(lambda prefix: {"x": 0.999, "end": 0.001}, 2, "end", 3)
     if len(for_ever[0]) > 3:
         raise Diagnosis("n_steps is the most tokens that a text may have; yours goes on.")
@@ -191,6 +216,11 @@ def _look_up(tree):
             raise Diagnosis(f"next_token wants a tuple of tokens; yours asks it for {prefix!r}.")
         if prefix and prefix[-1] == "end":
             raise Diagnosis("you go on after the end token; a text that has ended is done.")
+        if prefix not in tree:
+            raise Diagnosis(
+                f"{prefix} is no longer among the best n_beams; texts that have ended compete for "
+                "the same places."
+            )
         return tree[prefix]
 
     return next_token
@@ -253,7 +283,9 @@ GRADERS = {
         hints=(
             "Tables: 2 · 128,256 · 4,096. Queries and output: 4,096 · 4,096 each, a block.",
             "Keys and values: 4,096 · 1,024 each. SwiGLU: 3 · 4,096 · 14,336. Norms: 2 · 4,096.",
-            "sum(p.numel() for p in model.parameters()) works on the device meta as well.",
+            "TransformerConfig(n_vocab=128256, width=4096, n_layers=32, mixer=AttentionConfig("
+            "n_heads=32, n_kv_heads=8), ffn=SwiGLUConfig(hidden_width=14336)), built on the "
+            'device "meta"; then sum(p.numel() for p in model.parameters()).',
         ),
         model_answer=(
             "8,030,261,248. The feed-forward parts hold 5.64 billion (70 %), the two tables 1.05 "

@@ -11,13 +11,14 @@ gather the values:
 
     FLOPs a token = 2 · (weights of all matrices that it passes) + 4 · L · H · K · S
 
-Reading the first table is a look-up and costs none; the last matrix does, be it the same table or
-not. Norms, softmax, rotations and activations are left out: they are a few per cent of a small
+Reading the first table is a look-up and costs none; the last matrix costs as any other, be it the
+same table or not. Norms, softmax, rotations and activations are left out: they are a few per cent of a small
 model and less of a large one.
 
 Paper: Kaplan et al. 2020, arXiv:2001.08361, table 1.
-Differs: the last matrix is counted, theirs is not; all S keys of a row are counted, theirs are half
-as many, since half lie in the future. Kernels that skip the future do less than is said here.
+Differs: the last matrix is counted, theirs is not. For attention their table has 2 · L · n_ctx ·
+d_attn, half of ours: all S keys of a row are counted here, those in the future too, which a kernel
+that knows the triangle can skip.
 
 Chapter: 04
 """

@@ -117,7 +117,7 @@ def _of_shards(index: Path) -> dict[str, Entry]:
 
 
 def _headers(path: Path) -> dict[str, Entry]:
-    with _opened(path) as file:
+    with _opened(path, "numpy") as file:  # for torch, it would be mapped as memory to write to
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, no dict
         return {
             name: Entry(path, part.get_dtype(), tuple(part.get_shape()))
@@ -126,9 +126,9 @@ def _headers(path: Path) -> dict[str, Entry]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, framework: str) -> Iterator[Any]:
     try:
-        file = safe_open(path, framework="pt")  # checks that header and file agree, to the byte
+        file = safe_open(path, framework)  # checks that header and file agree, to the byte
     except SafetensorError as error:
         raise ValueError(_damage(path, error)) from None
     with file:
@@ -152,7 +152,7 @@ def read(entries: Mapping[str, Entry]) -> Iterator[tuple[str, Tensor]]:
     One is in memory at a time, if the caller keeps none.
     """
     for path in sorted({entry.path for entry in entries.values()}):
-        with _opened(path) as file:
+        with _opened(path, "pt") as file:
             for name, entry in entries.items():
                 if entry.path == path:
                     yield name, file.get_tensor(name)

@@ -209,7 +209,7 @@ def _begin(
     seed: int,
     first_row: int,
 ) -> Iterator[Tensor]:
-    """Check everything, then hand out the loop; the cache is made here, outside of its mode."""
+    """Check everything, then hand out the loop; the cache is made outside of its mode."""
     prompts = _checked(model, prompts, n_tokens, stop_ids)
     tokens, n_padding = left_pad(prompts)
     uniforms = _uniforms(seed, first_row, len(prompts), n_tokens)
@@ -220,7 +220,6 @@ def _begin(
     return _steps(model, tokens.to(device), contexts, cache, config, uniforms.to(device))
 
 
-@torch.inference_mode()  # only while it runs: between two tokens the mode is the caller's
 def _steps(
     model: Transformer,
     tokens: Tensor,
@@ -231,15 +230,12 @@ def _steps(
 ) -> Iterator[Tensor]:
     """The next token of each row, [B, 1], as often as there are contexts."""
     for step, context in enumerate(contexts):
-        hidden = model.hidden(tokens, context=context, cache=cache)
-        logits = model.logits(hidden[:, -1:])
-        if step == 0 and bool(logits.isnan().any()):
-            raise ValueError(
-                "the model's logits are NaN (no numbers) after the prompt, so nothing can be "
-                "chosen: its weights are damaged or too large. Load them again, or train with a "
-                "smaller learning rate"
-            )
-        tokens = config.choose(logits, uniforms[:, step : step + 1])
+        with torch.inference_mode():  # not around yield: between two tokens the caller's mode rules
+            hidden = model.hidden(tokens, context=context, cache=cache)
+            logits = model.logits(hidden[:, -1:])
+            if step == 0:
+                _refuse_nan(logits)
+            tokens = config.choose(logits, uniforms[:, step : step + 1])
         yield tokens
 
 
@@ -303,3 +299,12 @@ def _tokens(name: str, row: Sequence[int], n_vocab: int) -> list[int]:
         return checked_tokens(row, n_vocab).tolist()
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+def _refuse_nan(logits: Float[Tensor, "B 1 V"]) -> None:
+    if logits.isnan().any():
+        raise ValueError(
+            "the model's logits are NaN (no numbers) after the prompt, so nothing can be chosen: "
+            "its weights are damaged or too large. Load them again, or train with a smaller "
+            "learning rate"
+        )

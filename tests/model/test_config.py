@@ -9,6 +9,7 @@ from minillm.model.attention import Attention, AttentionConfig
 from minillm.model.config import TransformerConfig, medium, small, tiny
 from minillm.model.ffn import MLP, MLPConfig, SwiGLU, SwiGLUConfig
 from minillm.model.rope import RopeConfig
+from minillm.model.transformer import Transformer
 
 TOY = TransformerConfig(n_vocab=19, context_tokens=16, width=8, n_layers=2)
 SHAPES = pytest.mark.parametrize(
@@ -245,6 +246,15 @@ def test_a_model_without_numbers_may_be_larger_than_any_memory():
     assert model.embedding.weight.nbytes == 2**44
 
 
+def test_a_model_is_made_on_the_cpu_and_taken_to_its_device(monkeypatch):
+    taken = []
+    monkeypatch.setattr(Transformer, "to", lambda self, device: taken.append((self, device)))
+    TOY.build(device="cuda:1")
+    [(model, device)] = taken
+    assert device == "cuda:1"
+    assert model.head.weight.std().item() == pytest.approx(0.02, rel=0.3)  # with its weights
+
+
 def test_a_config_is_a_value_and_the_model_remembers_its_own():
     assert replace(TOY, width=8) == TOY != replace(TOY, width=16)
     assert hash(replace(TOY, width=8)) == hash(TOY)
@@ -279,8 +289,3 @@ def test_bad_input_is_named(changes, words):
 def test_what_a_part_refuses_is_said_when_it_is_built():
     with pytest.raises(ValueError, match="width=8 and n_heads=3"):
         replace(TOY, mixer=AttentionConfig(n_heads=3)).build()
-
-
-def test_an_unknown_field_is_an_error():
-    with pytest.raises(TypeError, match="n_heads"):
-        TransformerConfig(n_vocab=5, n_heads=4)

@@ -2,7 +2,6 @@ import json
 import os
 import struct
 
-import psutil
 import pytest
 import torch
 from hypothesis import given, settings
@@ -46,7 +45,7 @@ def test_a_file_is_a_length_a_header_and_the_numbers(tmp_path):
 
 def test_shards_are_filled_in_order_and_the_index_says_where_each_tensor_is(tmp_path):
     tensors = {name: torch.zeros(2) for name in "pqrs"}  # 8 bytes each
-    write(tmp_path, tensors | {"large": torch.zeros(9)}, max_shard_bytes=17)
+    write(tmp_path, tensors | {"large": torch.zeros(9)}, max_shard_bytes=16)
     index = json.loads((tmp_path / INDEX).read_text(encoding="utf-8"))
     files = [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
     assert index == {
@@ -103,11 +102,12 @@ def test_a_header_of_any_length_is_a_header(tmp_path, n_letters):
 
 def test_headers_are_read_without_the_numbers(tmp_path):
     path = tmp_path / WHOLE
-    path.write_bytes(forged(one([2**28], 2**30), b""))
-    os.truncate(path, path.stat().st_size + 2**30)  # sparse: a gibibyte that takes no disk
-    before = psutil.Process().memory_info().rss
-    assert find(tmp_path)["a"].shape == (2**28,)
-    assert psutil.Process().memory_info().rss - before < 2**26
+    path.write_bytes(forged(one([2**38], 2**40), b""))
+    try:
+        os.truncate(path, path.stat().st_size + 2**40)  # sparse: a tebibyte that takes no disk
+    except OSError:
+        pytest.skip("no sparse files here")
+    assert find(tmp_path)["a"].shape == (2**38,)
 
 
 # --- bad input ---------------------------------------------------------------------------------

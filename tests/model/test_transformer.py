@@ -291,7 +291,7 @@ def test_one_block_three_masks_who_notices_a_changed_token():
 
 
 @ALL_KINDS
-@pytest.mark.parametrize("place", [0, 3, 8])
+@pytest.mark.parametrize("place", [1, 3, 8])
 def test_no_mask_means_that_the_future_is_not_seen(config, place):
     changed = changed_places(built(config), None, place)
     assert changed[:place] == [False] * place

@@ -74,6 +74,16 @@ MISTAKES = {
             "wrong axis",
         ),
         (
+            "def look(q, k, v):\n    q /= q.shape[-1] ** 0.5\n    return (q @ k.T).softmax(-1) @ v",
+            "build new ones",
+        ),
+        (
+            "def look(q, k, v):\n"
+            "    s = q @ k.T / (v.shape[-1] if v.shape[-1] > 1 else 4) ** 0.5\n"
+            "    return s.softmax(-1) @ v",
+            "not the values'",
+        ),
+        (
             "def look(q, k, v):\n    return (q @ k.T / q.shape[-1] ** 0.5).softmax(-1)",
             "values of width 1 give",
         ),

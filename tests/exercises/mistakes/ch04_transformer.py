@@ -118,6 +118,12 @@ MISTAKES = {
         ("def rms_norm(x, weight, epsilon=1e-6):\n    x * weight", "returns nothing"),
         (
             "def rms_norm(x, weight, epsilon=1e-6):\n"
+            "    x /= ((x**2).mean(-1, keepdim=True) + epsilon).sqrt()\n"
+            "    return x * weight",
+            "x itself is changed",
+        ),
+        (
+            "def rms_norm(x, weight, epsilon=1e-6):\n"
             "    y = x / ((x**2).mean(-1, keepdim=True) + epsilon).sqrt() * weight\n"
             "    return y.reshape(-1) if x.dim() > 1 else y",
             "for x of [3, 4, 8]",
@@ -196,8 +202,8 @@ MISTAKES = {
             "is not it",
         ),
         (
-            'def parameters_of_llama_3_8b():\n    return 8.03e9, "most are in the feed-forward"',
-            "an int",
+            'def parameters_of_llama_3_8b():\n    return "8030261248", "most: feed-forward, I think"',
+            "a whole one",
         ),
         ("def parameters_of_llama_3_8b():\n    return 8_030_261_248", "return two things"),
         ('def parameters_of_llama_3_8b():\n    return 8_030_261_248, "FFN"', "say in a sentence"),
@@ -236,6 +242,28 @@ def top_p(logits, share):
             "rule out with -inf",
         ),
         ("def top_p(logits, share):\n    return logits", "are enough for 0.7"),
+        (
+            """
+import torch
+def top_p(logits, share):
+    ordered, places = logits.sort(dim=-1, descending=True)
+    p = ordered.softmax(-1)
+    kept = ordered.masked_fill(p.cumsum(-1) - p > share, float("-inf"))
+    return torch.empty_like(logits).scatter(-1, places, kept)
+""",
+            ">=, not >",
+        ),
+        (
+            """
+import torch
+def top_p(logits, share):
+    ordered, places = logits.sort(dim=-1, descending=True)
+    p = ordered.softmax(-1)
+    kept = ordered.masked_fill(p.cumsum(-1) - p >= share, float("-inf"))
+    return logits.scatter_(-1, places, kept)
+""",
+            "you change the logits",
+        ),
         (
             """
 import torch
@@ -284,6 +312,36 @@ def top_p(logits, share):
         ),
     ],
     "4.5": [
+        (
+            """
+def beam_search(next_token, n_beams, end, n_steps):
+    beams = [((), 1.0)]
+    for _ in range(n_steps):
+        go = [b for b in beams if not b[0] or b[0][-1] != "end"]
+        if not go:
+            break
+        pool = [b for b in beams if b not in go]
+        pool += [(t + (w,), p * c) for t, p in go for w, c in next_token(t).items()]
+        beams = sorted(pool, key=lambda b: -b[1])[:n_beams]
+    return beams[0]
+""",
+            "KeyError",
+        ),
+        (
+            """
+def beam_search(next_token, n_beams, end, n_steps):
+    beams = [((), 1.0)]
+    for _ in range(n_steps):
+        go = [b for b in beams if not b[0] or b[0][-1] != end]
+        if not go:
+            break
+        pool = [b for b in beams if b not in go]
+        pool += [(t + (w,), p * c) for t, p in go for w, c in next_token(t).items()]
+        beams = sorted(pool, key=lambda b: -b[1])[: min(n_beams, 2)]
+    return beams[0]
+""",
+            "with three beams",
+        ),
         (
             """
 def beam_search(next_token, n_beams, end, n_steps):
