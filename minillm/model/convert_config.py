@@ -212,6 +212,7 @@ def to_config(config: TransformerConfig) -> dict[str, Any]:
     """
     layers, hidden_width = _attentions(config), _hidden_width(config)
     kind, rope = _kind(config, layers), to_rope(config.mixers[0].rope, layers[0].head_width)
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
     content = {
         "architectures": [CLASSES[kind]],
         "model_type": kind,
@@ -229,7 +230,7 @@ def to_config(config: TransformerConfig) -> dict[str, Any]:
         "initializer_range": config.initial_std,
         "rope_parameters": rope,  # for transformers 5; the next two are for 4
         "rope_theta": rope["rope_theta"],
-        "rope_scaling": None if rope["rope_type"] == "default" else rope,
+        "rope_scaling": None if rope["rope_type"] == "default" else scaling,
     }
     windows = [layer.window_tokens for layer in layers]
     if kind == "mistral":

@@ -12,8 +12,8 @@ gather the values:
     FLOPs a token = 2 · (weights of all matrices that it passes) + 4 · L · H · K · S
 
 Reading the first table is a look-up and costs none; the last matrix costs as any other, be it the
-same table or not. Norms, softmax, rotations and activations are left out: they are a few per cent of a small
-model and less of a large one.
+same table or not. Norms, softmax, rotations and activations are left out: they are a few per cent
+of a small model and less of a large one.
 
 Paper: Kaplan et al. 2020, arXiv:2001.08361, table 1.
 Differs: the last matrix is counted, theirs is not. For attention their table has 2 · L · n_ctx ·

@@ -238,6 +238,16 @@ def test_transformers_reads_of_ours_what_it_had_written(name):
     assert {key: (said[key], again.get(key)) for key in said if said[key] != again.get(key)} == {}
 
 
+def test_the_rotation_is_written_for_transformers_4_too():
+    mixer = AttentionConfig(rope=RopeConfig(base=500.0, scaling=PositionInterpolation(2.0)))
+    content = to_config(replace(OURS, mixer=mixer))
+    assert content["rope_theta"] == 500.0
+    assert content["rope_scaling"] == {"rope_type": "linear", "factor": 2.0}
+    del content["rope_parameters"]  # which 4 does not know
+    assert read_config(content).mixer.rope == mixer.rope
+    assert to_config(OURS)["rope_scaling"] is None
+
+
 # --- law ---------------------------------------------------------------------------------------
 COUNTS = st.integers(1, 4)
 ROPES = st.sampled_from(

@@ -202,7 +202,7 @@ MISTAKES = {
             "is not it",
         ),
         (
-            'def parameters_of_llama_3_8b():\n    return "8030261248", "most: feed-forward, I think"',
+            'def parameters_of_llama_3_8b():\n    return "8030261248", "mostly feed-forward parts"',
             "a whole one",
         ),
         ("def parameters_of_llama_3_8b():\n    return 8_030_261_248", "return two things"),
