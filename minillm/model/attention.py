@@ -132,7 +132,7 @@ def _check(q: Tensor, k: Tensor, mask: Tensor | None) -> None:
         return
     scores = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
     fits = mask.ndim <= 4 and all(
-        n in (1, wanted) for n, wanted in zip(mask.shape[::-1], scores[::-1], strict=False)
+        n == 1 or n == wanted for n, wanted in zip(mask.shape[::-1], scores[::-1], strict=False)
     )
     if mask.dtype != torch.bool or not fits:
         raise ValueError(
@@ -314,7 +314,7 @@ class Attention(nn.Module):
         if self.rotations is None or len(self.rotations) < context_tokens:
             like = {"dtype": self.qkv.weight.dtype, "device": self.qkv.weight.device}
             # cos and sin of a position side by side: one look-up brings both
-            self.rotations = torch.stack(tables(self.frequencies, context_tokens, **like), dim=1)
+            self.rotations = torch.cat(tables(self.frequencies, context_tokens, **like), dim=-1)
 
     def new_cache(self, n_rows: int, capacity_tokens: int) -> KVCache:
         """An empty cache for n_rows texts of up to capacity_tokens tokens; see `KVCache`."""
@@ -358,7 +358,7 @@ class Attention(nn.Module):
             elif mask is None:
                 mask = causal(queries, keys)
             found = attend_fast(q, k, v, mask)
-        return self.output(rearrange(found, "B H T K -> B T (H K)"))
+        return self.output(found.transpose(1, 2).flatten(2))
 
     def project(
         self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "*B T"]
@@ -371,13 +371,17 @@ class Attention(nn.Module):
             >>> attend(q, k, v).weights.shape
             torch.Size([1, 2, 3, 3])
         """
-        heads = rearrange(self.qkv(x), "B T (n K) -> B n T K", K=self.head_width)
-        q, k, v = heads.split((self.n_heads, self.n_kv_heads, self.n_kv_heads), dim=1)
+        H, G = self.n_heads, self.n_kv_heads
+        heads = self.qkv(x).unflatten(-1, (H + 2 * G, self.head_width)).transpose(1, 2)
+        qk, v = heads.split((H + G, G), dim=1)
+        if torch.is_grad_enabled():
+            v = v.contiguous()  # a view would keep all of qkv(x) in memory for the way back
         if self.q_norm is not None:
-            q, k = self._normed(q, self.q_norm), self._normed(k, self.k_norm)
+            q, k = qk.split((H, G), dim=1)
+            qk = torch.cat((self._normed(q, self.q_norm), self._normed(k, self.k_norm)), dim=1)
         if self.frequencies is not None:
-            cos, sin = self._look_up(positions, q)
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            qk = rotate(qk, *self._look_up(positions, qk))
+        q, k = qk.split((H, G), dim=1)
         return q, k, v
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -393,7 +397,7 @@ class Attention(nn.Module):
                 f"them; got {n_tokens} tokens and positions {list(positions.shape)}. For longer "
                 "texts build with larger context_tokens, or call reserve"
             )
-        cos_and_sin = self.rotations[positions].to(q.dtype)
+        cos_and_sin = nn.functional.embedding(positions, self.rotations).to(q.dtype)
         if positions.ndim == 2:
             cos_and_sin = cos_and_sin[:, None]  # the axis of heads
-        return cos_and_sin.unbind(dim=-2)
+        return cos_and_sin.chunk(2, dim=-1)

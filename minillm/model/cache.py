@@ -86,17 +86,19 @@ class KVCache:
                 f"keys {list(k.shape)} and values {list(v.shape)}. Make one for this batch with "
                 "new_cache, or drop finished rows with keep"
             )
-        end = self.n_tokens + k.shape[2]
+        n_new = k.shape[2]
+        end = self.n_tokens + n_new
         if end > capacity_tokens:
             raise ValueError(
                 f"the cache has places for {capacity_tokens} tokens a row and keeps "
-                f"{self.n_tokens}; {k.shape[2]} more do not fit. Make it with a capacity_tokens of "
+                f"{self.n_tokens}; {n_new} more do not fit. Make it with a capacity_tokens of "
                 f"at least {end}, or free places with truncate or reset"
             )
-        self.keys[:, :, self.n_tokens : end] = k
-        self.values[:, :, self.n_tokens : end] = v
+        # keys[:, :, first:end], by the one call that slices one axis alone
+        self.keys.narrow(2, self.n_tokens, n_new).copy_(k)
+        self.values.narrow(2, self.n_tokens, n_new).copy_(v)
         self.n_tokens = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        return self.keys.narrow(2, 0, end), self.values.narrow(2, 0, end)
 
     @property
     def n_bytes(self) -> int:

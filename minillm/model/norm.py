@@ -23,6 +23,7 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 
 def rms_norm_naive(
@@ -42,7 +43,7 @@ def rms_norm_naive(
         >>> rms_norm_naive(torch.tensor([1.0, 7.0]), torch.ones(2), epsilon=0.0)  # √(50 / 2) is 5
         tensor([0.2000, 1.4000])
     """
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = _wide(x)
     mean_square = wide.square().mean(dim=-1, keepdim=True)
     return (wide / (mean_square + epsilon).sqrt() * weight).to(x.dtype)
 
@@ -50,11 +51,52 @@ def rms_norm_naive(
 def rms_norm(
     x: Float[Tensor, "... D"], weight: Float[Tensor, "D"], epsilon: float = 1e-6
 ) -> Float[Tensor, "... D"]:
-    """The same by torch's own function, which needs less memory for the way back.
+    """The same, with the way back by hand: half the time, and no second copy of x is remembered.
+
+    Where no gradient is wanted it is torch's own function.
 
     Differs: in 16 bits transformers' Llama rounds before it multiplies by g, and once more after.
+    The gradient cannot itself be differentiated; that of `rms_norm_naive` can.
     """
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return _RMSNorm.apply(x, weight, epsilon)
     return nn.functional.rms_norm(x, weight.shape, weight, epsilon)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """y = x s g, where s = 1 / √(mean(x²) + ε) is a token's scale; x, s and g are remembered.
+
+    With n = x s, what is normed, and h = g ∂L/∂y, its gradient, the chain rule gives
+
+        ∂L/∂x = s (h - n mean(h n))        ∂L/∂g = sum over tokens of ∂L/∂y n
+
+    The mean takes away from h the part that lies along x, since no lengthening of x changes y.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, epsilon):
+        wide = _wide(x)
+        scale = torch.rsqrt(_mean_product(wide, wide) + epsilon)
+        ctx.save_for_backward(x, weight, scale)
+        return (wide * scale).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        x, weight, scale = ctx.saved_tensors
+        n, gradient = _wide(x) * scale, _wide(gradient)
+        h = gradient * weight
+        to_x = torch.addcmul(h, n, _mean_product(h, n), value=-1).mul_(scale)
+        to_weight = (gradient * n).reshape(-1, len(weight)).sum(dim=0)
+        return to_x.to(x.dtype), to_weight.to(weight.dtype), None
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _mean_product(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.vecdot(a, b).unsqueeze(-1) / a.shape[-1]
 
 
 @final

@@ -113,17 +113,20 @@ def test_models_that_differ_are_not_compared():
 
 
 def test_without_a_compiler_the_rest_is_compared_and_it_is_said(monkeypatch, capsys):
-    def fails(step):
+    def fails():
         raise bench.InductorError(RuntimeError("No working C++ compiler found"), None)
 
-    monkeypatch.setattr(bench, "seconds_to_compile", fails)
+    assert bench.seconds_to_compile(fails) is None
+    assert "not compiled: RuntimeError: No working C++ compiler found" in capsys.readouterr().out
+    monkeypatch.setattr(bench, "seconds_to_compile", lambda step: None)
     ours = TINY.build(seed=0)
     theirs = bench.opened_by(transformers, ours)
     shape, work = bench.TOYS["1m"], replace(bench.QUICK, compiled=True)
-    figures = bench.compare_training(ours, theirs, shape, work)
-    assert "train" in figures
-    assert "train_compiled" not in figures
-    assert "not compiled: RuntimeError: No working C++ compiler found" in capsys.readouterr().out
+    trained = bench.compare_training(ours, theirs, shape, work)
+    written = bench.compare_writing(ours, theirs, 1, work)
+    assert "train" in trained
+    assert "write_1" in written
+    assert not [what for what in trained | written if "compiled" in what]
 
 
 def test_without_transformers_the_message_says_what_to_install(monkeypatch):

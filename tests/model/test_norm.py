@@ -51,6 +51,18 @@ def test_the_module_begins_with_gains_of_one_and_has_no_other_numbers():
     assert str(norm) == "RMSNorm(3, epsilon=0.5)"
 
 
+def test_what_lies_along_a_token_has_no_gradient_and_what_lies_across_is_shortened():
+    # x = (3, 4), √(25 / 2) = 3.5355: y keeps its length whatever x's, so only (-4, 3) matters
+    for across, expected in ((0.0, [0.0, 0.0]), (1.0, [-4 / 3.53553, 3 / 3.53553])):
+        x = torch.tensor([3.0, 4.0], requires_grad=True)
+        weight = torch.ones(2, requires_grad=True)
+        y = rms_norm(x, weight, 0.0)
+        y.backward(torch.tensor([3.0, 4.0]) + across * torch.tensor([-7.0, -1.0]))
+        # (3, 4) - (7, 1) = (-4, 3), which is across
+        assert x.grad.tolist() == pytest.approx(expected, abs=1e-6)
+    assert weight.grad.tolist() == pytest.approx([-4 * 3 / 3.53553, 3 * 4 / 3.53553])
+
+
 # --- twin --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 1e-2)]
@@ -96,6 +108,35 @@ def test_each_token_is_normed_by_itself():
     for row in range(2):
         for place in range(3):
             torch.testing.assert_close(norm(x[row, place]), whole[row, place])
+
+
+def test_of_a_token_only_its_scale_is_remembered_beside_what_was_given():
+    x, weight = numbers(3, 5, 16).requires_grad_(), torch.ones(16, requires_grad=True)
+    remembered = []
+
+    def remember(tensor):
+        remembered.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        rms_norm(x, weight)
+    assert [list(tensor.shape) for tensor in remembered] == [[3, 5, 16], [16], [3, 5, 1]]
+    assert remembered[0].data_ptr() == x.data_ptr()
+
+
+def test_where_no_gradient_is_wanted_none_is_prepared():
+    x, weight = numbers(3, 16), torch.ones(16, requires_grad=True)
+    with torch.no_grad():
+        assert rms_norm(x, weight).grad_fn is None
+    assert rms_norm(x, weight.detach()).grad_fn is None
+    assert rms_norm(x, weight).grad_fn is not None
+
+
+def test_a_gradient_of_the_gradient_is_refused_and_not_wrong():
+    x = numbers(3, 16).requires_grad_()
+    (gradient,) = torch.autograd.grad(rms_norm(x, torch.ones(16)).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
 
 
 def test_device_and_dtype_are_arguments():
