@@ -78,7 +78,7 @@ def test_the_prompt_is_read_once_and_each_token_but_the_last_once():
     model = Counts()
     generate(model, [[1, 2, 3]], GREEDY, n_tokens=3)
     assert model.read == [[[1, 2, 3]], [[4]], [[5]]]
-    assert model.caches == [(1, 5)]
+    assert model.caches == [(1, 6)]
     assert model.n_logits == 3  # of the places that were asked for, not of the whole prompt
     assert [context.positions.tolist() for context in model.contexts] == [[0, 1, 2], [3], [4]]
 
