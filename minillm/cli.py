@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from minillm.recipes.commands import train_app
+
 app = typer.Typer(
     name="minillm",
     help="A course on large language models, measured on your own laptop.",
@@ -18,9 +20,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-)
-train_app = typer.Typer(
-    help="Train a model or a tokenizer.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(train_app, name="train")
 #: What would command the terminal; a model may write anything.
@@ -156,28 +155,6 @@ def reproduce(
     from minillm.lab.reproduce import reproduce as run_again
 
     print("\n".join(run_again(claim)))
-
-
-@train_app.command("tokenizer")
-def train_tokenizer(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILES...", help="Text files or folders, UTF-8.")
-    ],
-    vocab: Annotated[
-        int, typer.Option(help="Tokens in all: 256 bytes, merges, special tokens.")
-    ] = 4096,
-    out: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path("tokenizer"),
-    special: Annotated[
-        list[str] | None, typer.Option(help="A special token; may be given several times.")
-    ] = None,
-) -> None:
-    """Learn a byte-pair vocabulary from text.
-
-    It is written as our own readable file and as tokenizer.json.
-    """
-    from minillm.recipes.tokenizer import run
-
-    run(files, n_vocab=vocab, out=out, special_tokens=tuple(special or ("<|endoftext|>",)))
 
 
 @app.command()

@@ -23,7 +23,6 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 
 def rms_norm_naive(
@@ -55,8 +54,10 @@ def rms_norm(
 
     Where no gradient is wanted it is torch's own function.
 
+    Raises:
+        ValueError: gradients of gradients were asked for; `rms_norm_naive` has those.
+
     Differs: in 16 bits transformers' Llama rounds before it multiplies by g, and once more after.
-    The gradient cannot itself be differentiated; that of `rms_norm_naive` can.
     """
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
         return _RMSNorm.apply(x, weight, epsilon)
@@ -81,8 +82,12 @@ class _RMSNorm(torch.autograd.Function):
         return (wide * scale).mul_(weight).to(x.dtype)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient):
+        if torch.is_grad_enabled():
+            raise ValueError(
+                "rms_norm has gradients, but no gradients of gradients; got create_graph=True. "
+                "Use rms_norm_naive for those"
+            )
         x, weight, scale = ctx.saved_tensors
         n, gradient = _wide(x) * scale, _wide(gradient)
         h = gradient * weight

@@ -1,0 +1,79 @@
+"""`minillm train …`: the commands that train.
+
+Chapter: roof
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+
+class _Recipes(TyperGroup):
+    """`train NAME`: what is no command of the group is the name of a recipe or a TOML file."""
+
+    def resolve_command(self, ctx, args):
+        """The command, and what is left for it."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["recipe", *args]
+        return super().resolve_command(ctx, args)
+
+
+train_app = typer.Typer(
+    cls=_Recipes,
+    help="Train a model or a tokenizer.\n\nA model is trained by the name of a recipe, such as "
+    "`minillm train town-1m`, or by a TOML file.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@train_app.command("tokenizer")
+def train_tokenizer(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILES...", help="Text files or folders, UTF-8.")
+    ],
+    vocab: Annotated[
+        int, typer.Option(help="Tokens in all: 256 bytes, merges, special tokens.")
+    ] = 4096,
+    out: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path("tokenizer"),
+    special: Annotated[
+        list[str] | None, typer.Option(help="A special token; may be given several times.")
+    ] = None,
+) -> None:
+    """Learn a byte-pair vocabulary from text.
+
+    It is written as our own readable file and as tokenizer.json.
+    """
+    from minillm.recipes.tokenizer import run
+
+    run(files, n_vocab=vocab, out=out, special_tokens=tuple(special or ("<|endoftext|>",)))
+
+
+@train_app.command("recipe")
+def train_recipe(
+    recipe: Annotated[
+        str, typer.Argument(metavar="NAME|FILE.toml", help="A recipe's name, or a file with one.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run; by default runs/NAME.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Another number of steps.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed.")] = None,
+) -> None:
+    """Train a model; Ctrl-C saves, and the same command goes on.
+
+    The word `recipe` may be left out: minillm train town-1m. A TOML file may say as little as its
+    name, [data] kind = "text" and files = ["letters.txt"]; what it leaves out has a default.
+    """
+    from minillm.recipes import recipe as recipes
+    from minillm.recipes.run import run
+
+    chosen = recipes.find(recipe)
+    if seed is not None:
+        chosen = replace(chosen, seed=seed)
+    if steps is not None:
+        chosen = recipes.shortened(chosen, steps)
+    run(chosen, out or Path("runs", chosen.name))

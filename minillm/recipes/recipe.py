@@ -1,0 +1,346 @@
+"""Recipes: everything that decides how a model comes out, as values and as a TOML file.
+
+    name = "mine"                     seed = 0
+
+    [data]                            what it reads: kind = "town", or kind = "text"
+    kind = "text"
+    files = ["letters.txt"]
+
+    [model]                           its shape
+    n_vocab = 1024
+    width = 128
+
+    [training]                        how it is stepped through
+    n_steps = 2000
+
+What a file leaves out has the value written here; what it says and nobody asked for is an error.
+
+Chapter: roof
+"""
+
+import os
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+from minillm.model.attention import AttentionConfig
+from minillm.model.config import TransformerConfig
+from minillm.town.facts import FactTable
+from minillm.town.stories import StorySource
+from minillm.town.world import World
+from minillm.train.schedule import Cosine
+
+END = "<|endoftext|>"
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TownData:
+    """Stories and facts of a town.
+
+    Args:
+        world: its seed; None for Tinytown.
+        languages: of both.
+        story_blocks: 64 stories each, in each language.
+        fact_blocks: 64 sentences each, in all languages together.
+        held_out_blocks: of stories in each language, and of facts, for evaluation.
+    """
+
+    kind: ClassVar[str] = "town"
+    world: str | None = None
+    languages: tuple[str, ...] = ("en", "zh")
+    story_blocks: int = 100
+    fact_blocks: int = 100
+    held_out_blocks: int = 2
+
+    def __post_init__(self):
+        _at_least("story_blocks and held_out_blocks", 1, self.story_blocks, self.held_out_blocks)
+        _at_least("fact_blocks", 0, self.fact_blocks)
+
+    def documents(self, part: str) -> list[str]:
+        """Texts to train on, or "held out"."""
+        world = World() if self.world is None else World(seed=self.world)
+        held_out = part == "held out"
+        n_stories = self.held_out_blocks if held_out else self.story_blocks
+        n_facts = min(self.fact_blocks, self.held_out_blocks) if held_out else self.fact_blocks
+        texts = [
+            story.text
+            for language in self.languages
+            for index in range(n_stories)
+            for story in StorySource(world, language).block(index, seed=part)
+        ]
+        facts = FactTable(world)
+        return texts + [
+            sentence.text
+            for index in range(n_facts)
+            for sentence in facts.block(index, seed=part, languages=self.languages)
+        ]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TextData:
+    """Your own files, UTF-8; a blank line ends a document.
+
+    Args:
+        files: read one after the other.
+        held_out: the last share of all documents, for evaluation.
+    """
+
+    kind: ClassVar[str] = "text"
+    files: tuple[str, ...]
+    held_out: float = 0.05
+
+    def __post_init__(self):
+        if not self.files or isinstance(self.files, str):
+            raise ValueError('files must be a list such as ["letters.txt"]')
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out must be a share between 0 and 1; got {self.held_out}")
+
+    def documents(self, part: str) -> list[str]:
+        """Texts to train on, or "held out"."""
+        from minillm.text.corpus import read
+
+        whole = [read(Path(file)) for file in self.files]
+        texts = [text.strip() for each in whole for text in each.split("\n\n") if text.strip()]
+        n_held_out = max(1, round(self.held_out * len(texts)))
+        if len(texts) < 2:
+            raise ValueError(
+                "training needs at least 2 documents, one of them to be held out, with a blank "
+                f"line between them; {', '.join(self.files)} has {len(texts)}"
+            )
+        return texts[-n_held_out:] if part == "held out" else texts[:-n_held_out]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """The numbers of a dense model, by chapter 04's names."""
+
+    n_vocab: int = 1024
+    context_tokens: int = 128
+    width: int = 128
+    n_layers: int = 4
+    n_heads: int = 4
+    n_kv_heads: int | None = None
+    tied_embeddings: bool = True
+    initial_std: float = 0.02
+
+    def config(self) -> TransformerConfig:
+        """What `minillm.model.config` makes of it."""
+        return TransformerConfig(
+            n_vocab=self.n_vocab,
+            context_tokens=self.context_tokens,
+            width=self.width,
+            n_layers=self.n_layers,
+            mixer=AttentionConfig(n_heads=self.n_heads, n_kv_heads=self.n_kv_heads),
+            tied_embeddings=self.tied_embeddings,
+            initial_std=self.initial_std,
+        )
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """AdamW along a cosine.
+
+    Args:
+        n_steps: in all.
+        n_rows: of `context_tokens` tokens each, a batch.
+        n_batches: a step.
+        learning_rate: at its highest.
+        warmup_steps: until it is reached.
+        weight_decay: AdamW's, of matrices only.
+        clip_norm: greatest length of the gradient.
+        evaluate_every: steps.
+        save_every: steps.
+    """
+
+    n_steps: int = 1000
+    n_rows: int = 16
+    n_batches: int = 1
+    learning_rate: float = 3e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0
+    evaluate_every: int = 200
+    save_every: int = 200
+
+    def __post_init__(self):
+        _at_least("evaluate_every and save_every", 1, self.evaluate_every, self.save_every)
+        if not self.learning_rate > 0 or self.weight_decay < 0:
+            raise ValueError(
+                "learning_rate must be above 0 and weight_decay at least 0; got "
+                f"{self.learning_rate} and {self.weight_decay}"
+            )
+        self.schedule()  # says what is wrong with the steps
+
+    def schedule(self) -> Cosine:
+        """Of the learning rate."""
+        return Cosine(n_steps=self.n_steps, warmup_steps=self.warmup_steps)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A model that can be made again.
+
+    Args:
+        name: of its folder.
+        seed: of the first weights and of the order of the data.
+        data: what it reads.
+        model: its shape.
+        training: how.
+
+    Raises:
+        ValueError: a name that is no plain folder name; what the parts refuse.
+    """
+
+    name: str
+    seed: int = 0
+    data: TownData | TextData = field(default_factory=TownData)
+    model: ModelShape = field(default_factory=ModelShape)
+    training: Training = field(default_factory=Training)
+
+    def __post_init__(self):
+        plain = self.name.replace("-", "").replace("_", "").isalnum()
+        if not plain or not self.name.isascii():
+            raise ValueError(
+                "a recipe's name becomes a folder: letters, digits, - and _ only; got "
+                f"{self.name!r}"
+            )
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0; got {self.seed}")
+        self.model.config()  # says what is wrong with the shape
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as a manifest keeps them; `of` reads them back."""
+        content = asdict(self)
+        content["data"] = {"kind": self.data.kind, **content["data"]}
+        return _plain(content)
+
+
+def of(content: dict[str, Any]) -> Recipe:
+    """The recipe of a table such as TOML or JSON gives.
+
+    Raises:
+        ValueError: a key that a recipe does not have, a value of another type, a missing name.
+
+    Example:
+        >>> of({"name": "mine", "training": {"n_steps": 50, "warmup_steps": 5}}).training.n_steps
+        50
+        >>> of(Recipe(name="mine").as_dict()) == Recipe(name="mine")
+        True
+    """
+    parts = {"data": _data, "model": ModelShape, "training": Training}
+    made = {
+        key: _made(parts[key], value, key) if key in parts else value
+        for key, value in content.items()
+    }
+    return _made(Recipe, made, "")
+
+
+def find(name: str) -> Recipe:
+    """The recipe of that name, or in that TOML file.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    if name.endswith(".toml"):
+        return load(name)
+    here = Path(__file__).parent
+    known = sorted(
+        path.stem.replace("_", "-")
+        for path in here.glob("*.py")
+        if "\nRECIPE = " in path.read_text(encoding="utf-8")
+    )
+    if name not in known:
+        raise ValueError(
+            f"there is no recipe {name!r}; there are {', '.join(known)}. A file's name must end "
+            "in .toml"
+        )
+    return import_module(f"minillm.recipes.{name.replace('-', '_')}").RECIPE
+
+
+def shortened(recipe: Recipe, n_steps: int) -> Recipe:
+    """The same with another number of steps, and a warm-up that fits.
+
+    Example:
+        >>> shortened(Recipe(name="mine"), 50).training.warmup_steps
+        5
+    """
+    how = recipe.training
+    warmup_steps = min(how.warmup_steps, n_steps // 10)
+    return replace(recipe, training=replace(how, n_steps=n_steps, warmup_steps=warmup_steps))
+
+
+def load(path: str | os.PathLike) -> Recipe:
+    """The recipe in a TOML file.
+
+    Raises:
+        ValueError: no such file, no TOML; what `of` refuses. The message names the file.
+    """
+    path = Path(path)
+    try:
+        return of(tomllib.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except (ValueError, TypeError) as error:  # TOML's errors are ValueErrors, too
+        raise ValueError(f"{path}: {error}") from None
+
+
+# --- from plain values --------------------------------------------------------------------------
+def _data(**values: Any) -> TownData | TextData:
+    kinds = {each.kind: each for each in (TownData, TextData)}
+    kind = values.pop("kind", "town")
+    if kind not in kinds:
+        raise ValueError(f"data.kind must be one of {', '.join(kinds)}; got {kind!r}")
+    return _made(kinds[kind], values, "data")
+
+
+def _made(maker: Any, values: Any, table: str) -> Any:
+    if not isinstance(values, dict):
+        raise ValueError(f"[{table}] must be a table of names and values; got {values!r}")
+    if maker is _data:
+        return maker(**values)
+    known = {each.name: each for each in fields(maker)}
+    if unknown := sorted(values.keys() - known.keys()):
+        where = f"[{table}]" if table else "a recipe"
+        raise ValueError(f"{where} has no key {', '.join(unknown)}; there are {', '.join(known)}")
+    for name, value in values.items():
+        _check_type(f"{table}.{name}" if table else name, value, known[name].type)
+    values = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+    try:
+        return maker(**values)
+    except TypeError as error:  # what has no value of its own was left out
+        missing = str(error).rpartition(": ")[2]
+        raise ValueError(f"{f'[{table}]' if table else 'a recipe'} needs {missing}") from None
+
+
+def _check_type(name: str, value: Any, wanted: Any) -> None:
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    for kind, words in kinds.items():
+        optional = wanted == kind | None
+        if wanted is not kind and not optional:
+            continue
+        if optional and value is None:
+            return
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"{name} must be {words}; got {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+
+
+def _at_least(names: str, least: int, *values: int) -> None:
+    if any(value < least for value in values):
+        raise ValueError(f"{names} must be at least {least}; got {', '.join(map(str, values))}")

@@ -1,0 +1,254 @@
+"""Train a model from a recipe, in a folder that a stopped run goes on from.
+
+    runs/NAME/manifest.json      what the run is: recipe, data, code, machine; its losses at the end
+    runs/NAME/step-…/            checkpoints: the newest three, and the best
+    runs/NAME/log.jsonl          a line for each evaluation
+    runs/NAME/loss.png           the same as a picture
+    runs/NAME/model/             the finished model, for `minillm sample` and for transformers
+
+Ctrl-C saves a checkpoint first. The same command goes on from the newest one that is whole; it
+refuses to, if the recipe or the data have changed.
+
+Chapter: roof
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from minillm.lab.figures import BLUE, ORANGE, figure, label
+from minillm.lab.track import track
+from minillm.model import convert
+from minillm.model.transformer import Transformer
+from minillm.recipes.recipe import END, Recipe, Training
+from minillm.text import bpe
+from minillm.text.packing import Packed
+from minillm.text.tokenizer import Tokenizer
+from minillm.text.tokenizer_file import write_whole
+from minillm.train import checkpoint, manifest, run_state
+from minillm.train.loop import LoopConfig, Report, TrainState, train
+from minillm.train.losses import language_loss
+
+LEARNED_CHARACTERS = 1_000_000  # how much of the text the tokenizer is learned from
+EVALUATED_ROWS = 64  # at once
+
+
+def run(recipe: Recipe, folder: Path) -> Path:
+    """Train, or go on training, and return the folder of the finished model.
+
+    Args:
+        recipe: what to train.
+        folder: of this run; made if it is missing.
+
+    Raises:
+        ValueError: a folder with another run in it, or with data or recipe that have changed;
+            what the parts refuse.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was saved.
+    """
+    print(f"{recipe.name}: reading")
+    tokenizer, training, held_out = corpus(recipe)
+    state = begin(recipe)
+    began = _agree(folder / "manifest.json", described(recipe, training))
+    resume(folder, state)
+    n_parameters = sum(parameter.numel() for parameter in state.model.parameters())
+    n_tokens = recipe.training.n_rows * recipe.training.n_batches * recipe.model.context_tokens
+    print(
+        f"{n_parameters:,} parameters, {len(training.stream):,} tokens to read, "
+        f"{recipe.training.n_steps * n_tokens / len(training.stream):.1f} times over; "
+        f"step {state.step:,} of {recipe.training.n_steps:,}"
+    )
+    log = _steps(recipe, folder, state, training, held_out)
+    final = log[-1]
+    manifest.save(replace(began, losses={"final": final["held_out"]}), folder / "manifest.json")
+    draw(log, folder / "loss.png")
+    convert.save(state.model, folder / "model", tokenizer, end_token=END)
+    print(
+        f"held-out loss {final['held_out']:.3f} nats a token; the model is in {folder / 'model'}:\n"
+        f'  minillm sample --model {folder / "model"} "..."'
+    )
+    return folder / "model"
+
+
+# --- what a run is made of ----------------------------------------------------------------------
+def corpus(recipe: Recipe) -> tuple[Tokenizer, Packed, Packed]:
+    """The tokenizer, learned from the first million characters, and both parts of the text."""
+    texts = {part: recipe.data.documents(part) for part in ("train", "held out")}
+    order = np.random.default_rng(recipe.seed).permutation(len(texts["train"]))
+    mixed, n_characters = [], 0
+    for number in order:  # some of everything
+        mixed.append(texts["train"][number])
+        n_characters += len(mixed[-1])
+        if n_characters > LEARNED_CHARACTERS:
+            break
+    tokenizer = bpe.train("\n".join(mixed), recipe.model.n_vocab, special_tokens=[END])
+    packed = [
+        Packed(
+            [tokenizer.encode(text) for text in texts[part]],
+            end_id=tokenizer.special_ids[END],
+            context_tokens=recipe.model.context_tokens,
+            n_rows=recipe.training.n_rows,
+            seed=recipe.seed,
+        )
+        for part in ("train", "held out")
+    ]
+    return tokenizer, *packed
+
+
+def begin(recipe: Recipe) -> TrainState:
+    """The model with its first weights, and AdamW, which lets matrices decay and nothing else."""
+    model = recipe.model.config().build(seed=recipe.seed)
+    parameters = list(model.parameters())
+    groups = [
+        {
+            "params": [p for p in parameters if p.ndim >= 2],
+            "weight_decay": recipe.training.weight_decay,
+        },
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    rate = recipe.training.learning_rate
+    return TrainState(model, torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95)))
+
+
+def described(recipe: Recipe, training: Packed) -> manifest.Manifest:
+    """What this run is; of files the names only, since the data's hash says what is in them."""
+    config = recipe.as_dict()
+    if "files" in config["data"]:
+        config["data"]["files"] = [Path(file).name for file in config["data"]["files"]]
+    return manifest.describe(recipe.name, recipe.seed, config, training.stream)
+
+
+def resume(folder: Path, state: TrainState) -> None:
+    """Put the state where the newest whole checkpoint stands, if there is one."""
+    found, refused = checkpoint.newest(folder)
+    for reason in refused:
+        print(f"not used: {reason}")
+    if found is not None:
+        run_state.unpack(found, state.model, state.optimizer)
+        state.step = found.step
+        print(f"going on from {found.path.name}")
+
+
+def held_out_loss(model: Transformer, held_out: Packed) -> float:
+    """Nats a token of the held-out text."""
+    nats, n_tokens = 0.0, 0
+    for first in range(0, held_out.n_places, EVALUATED_ROWS):
+        rows = range(first, min(first + EVALUATED_ROWS, held_out.n_places))
+        total = language_loss(model, held_out.rows(rows))
+        nats, n_tokens = nats + total.nats.item(), n_tokens + int(total.n_tokens)
+    return nats / n_tokens
+
+
+# --- the run ------------------------------------------------------------------------------------
+def _steps(
+    recipe: Recipe, folder: Path, state: TrainState, training: Packed, held_out: Packed
+) -> list[dict]:
+    """Step to the end; the log, a line for each evaluation."""
+    how = recipe.training
+    config = LoopConfig(
+        n_steps=how.n_steps,
+        schedule=how.schedule(),
+        n_batches=how.n_batches,
+        clip_norm=how.clip_norm,
+        evaluate_every=how.evaluate_every,
+    )
+    log = _read_log(folder / "log.jsonl", state.step)
+    reports = train(
+        state, language_loss, training.batch_at, config, lambda m: held_out_loss(m, held_out)
+    )
+    began, losses, saved = time.perf_counter(), [], state.step
+    try:
+        for report in track(reports, recipe.name, total=how.n_steps - state.step):
+            losses.append(report.loss)
+            if report.skipped:
+                _say(f"step {report.step:,} skipped: {report.skipped}")
+            if report.evaluation is not None:
+                log.append(_line(report, losses, time.perf_counter() - began))
+                write_whole(folder / "log.jsonl", "".join(json.dumps(x) + "\n" for x in log))
+                _say(_told(log[-1], how))
+                losses.clear()
+            if state.step % how.save_every == 0 or state.step == how.n_steps:
+                _save(folder, state, report.evaluation)
+                saved = state.step
+    except KeyboardInterrupt:
+        if state.step > saved:
+            _save(folder, state, None)
+        print(f"\nstopped and saved at step {state.step:,}; the same command goes on from there")
+        raise
+    return log
+
+
+def _save(folder: Path, state: TrainState, evaluation: float | None) -> None:
+    tensors, record = run_state.pack(state.model, state.optimizer)
+    checkpoint.save(folder, state.step, tensors, {**record, "evaluation": evaluation})
+
+
+def _agree(path: Path, now: manifest.Manifest) -> manifest.Manifest:
+    """Refuse another run's folder; a new one gets the manifest. Returns that of the beginning."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        manifest.save(now, path)
+        return now
+    then = manifest.load(path)
+    manifest.check_same_data(then, now)
+    now = replace(now, started=then.started, losses=then.losses)
+    for difference in manifest.differences(then, now):
+        if difference.startswith("config"):
+            raise ValueError(
+                f"{path.parent} holds a run of another recipe ({difference}); name another "
+                "folder with --out, or take back the change"
+            )
+        print(f"since this run began: {difference}")
+    return then
+
+
+def _line(report: Report, losses: Sequence[float], seconds: float) -> dict:
+    return {
+        "step": report.step + 1,
+        "loss": sum(losses) / len(losses),
+        "held_out": report.evaluation,
+        "learning_rate": report.learning_rate,
+        "seconds": round(seconds, 1),
+    }
+
+
+def _told(line: dict, how: Training) -> str:
+    return (
+        f"step {line['step']:,} of {how.n_steps:,}: loss {line['loss']:.3f}, held out "
+        f"{line['held_out']:.3f}, {line['seconds']:.0f} s"
+    )
+
+
+def _say(line: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(line)  # above the bar
+
+
+def _read_log(path: Path, step: int) -> list[dict]:
+    """Lines up to the step from which a run goes on; what came later will come again."""
+    if not path.exists():
+        return []
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line["step"] <= step]
+
+
+def draw(log: Sequence[dict], path: Path) -> None:
+    """The loss curve, as a picture."""
+    import matplotlib.pyplot as plt
+
+    steps = [line["step"] for line in log]
+    fig, ax = figure(width=6.4, height=3.6)
+    for key, colour, dy in (("loss", ORANGE, 8), ("held_out", BLUE, -10)):
+        values = [line[key] for line in log]
+        ax.plot(steps, values, "o-", color=colour, markersize=3)
+        name = {"loss": "training", "held_out": "held out"}[key]
+        label(ax, steps[-1], values[-1], name, colour, ha="right", offset=(0, dy))
+    ax.set(xlabel="step", ylabel="nats a token", ylim=(0, None))
+    ax.set_title(f"{path.parent.name}: held-out loss {log[-1]['held_out']:.3f}")
+    fig.savefig(path)
+    plt.close(fig)

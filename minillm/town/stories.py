@@ -1,0 +1,405 @@
+"""Town stories: who goes where with what, and after every sentence what is so.
+
+    Mei is at the bakery with a kite. Bao is at the well. Mei goes to the market square. …
+    At the end, Bao has the kite and Mei is at the market square.
+
+A story is a walk through states (状态): where each person is, who holds each thing or where it
+lies. An event leads from one state to the next, and can only happen in some. The next event is
+drawn among the kinds that can happen, each in proportion to its weight w (`WEIGHTS`),
+
+    p(kind | state) = w(kind) / sum of w over the kinds that can happen in the state
+
+and then evenly among the events of that kind, save that a road to a neighbouring place counts four
+times as much as a longer way. So `minillm.town.story_check`, which has the text alone, can be held
+to the truth, and a model that has learned to spell can be asked whether it keeps track.
+
+A pronoun (代词) stands for the one person of the sentence before whom it fits. People come in
+proportion to their fame, from six years on, under their unique names; a story has one thing of a
+kind.
+
+Paper: Weston et al. 2015, "Towards AI-Complete Question Answering: A Set of Prerequisite Toy
+Tasks", arXiv:1502.05698, section 4, for text made by simulating a small world.
+Differs: the story is itself the test, not a question about it; two languages.
+
+Chapter: 05
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from typing import final
+
+from minillm.town.story_words import N_WAYS, at, things_of, words
+from minillm.town.world import World
+
+BLOCK = 64
+YOUNGEST = 6  # years
+WEIGHTS = {"go": 0.30, "take": 0.25, "give": 0.20, "put": 0.10, "meet": 0.08, "miss": 0.07}
+N_PEOPLE = {2: 0.6, 3: 0.4}
+N_THINGS = {1: 0.5, 2: 0.35, 3: 0.15}
+N_PLACES = {2: 0.25, 3: 0.45, 4: 0.3}
+FEWEST_SENTENCES, MOST_SENTENCES = 5, 9
+SHARE_HELD = 0.5  # of the things that somebody has when the story begins
+SHARE_PRONOUNS = 0.5  # of the sentences in which a pronoun is clear
+SHARE_SHORT_ENDS = 0.25  # of the last sentences, which say one thing instead of two
+ROAD_COUNTS = 4
+HERE = ("take", "put", "give", "meet", "miss")  # what happens where the person is
+LANGUAGES = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh")}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happens, or that the last sentence says is so; names as the world has them.
+
+    Args:
+        kind: "introduce", "bring" (introduced with a thing), "lie" (a thing introduced), "go",
+            "take", "put", "give", "meet", "miss", "end-at", "end-has", "end-lies".
+        person: who; None for "lie" and "end-lies".
+        thing: with what.
+        place: where, or where to; None if it is not said.
+        other: to whom a thing is given, or who is met.
+    """
+
+    kind: str
+    person: str | None = None
+    thing: str | None = None
+    place: str | None = None
+    other: str | None = None
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The fields that are filled in."""
+        said = ((name, getattr(self, name)) for name in ("person", "thing", "place", "other"))
+        return {name: value for name, value in said if value is not None}
+
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@final
+@dataclass(frozen=True)
+class State:
+    """What is so at one moment; each row sorted, so that equal states are equal.
+
+    Args:
+        people: (person, place).
+        held: (thing, person who holds it).
+        lying: (thing, place where it lies).
+
+    Example:
+        >>> state = State().after(Event("bring", "Mei", "kite", "well"))
+        >>> state = state.after(Event("introduce", "Bao", place="mill"))
+        >>> state.place_of("kite")
+        'well'
+        >>> state.problem(Event("give", "Mei", "kite", other="Bao"))
+        'Bao is at the mill'
+    """
+
+    people: Pairs = ()
+    held: Pairs = ()
+    lying: Pairs = ()
+
+    def place_of(self, name: str) -> str | None:
+        """Where a person is, or a thing, by itself or in somebody's hands; None if unknown."""
+        people = dict(self.people)
+        return people.get(dict(self.held).get(name, name)) or dict(self.lying).get(name)
+
+    def after(self, event: Event) -> "State":
+        """The next state.
+
+        Raises:
+            ValueError: the event cannot happen; the message says what is so instead.
+        """
+        if reason := self.problem(event):
+            raise ValueError(f"{event} cannot happen: {reason}")
+        return self.believing(event)
+
+    def problem(self, event: Event) -> str | None:
+        """What is so that keeps the event from happening, or None.
+
+        What was introduced may be introduced again, if it is still so.
+        """
+        kind, person, thing = event.kind, event.person, event.thing
+        holder, lies = dict(self.held).get(thing), dict(self.lying).get(thing)
+        here = dict(self.people).get(person)
+        known = holder is not None or lies is not None
+        if kind in ("introduce", "bring", "lie"):
+            if here not in (None, event.place):
+                return f"{person} is {at(here)}"
+            so = lies == event.place if kind == "lie" else holder == person
+            return self._where(thing) if known and not so else None
+        for name in (person, event.other):
+            if name is not None and name not in dict(self.people):
+                return f"{name} was never introduced"
+        if thing is not None and not known:
+            return f"the {thing} was never introduced"
+        if kind in HERE and event.place not in (None, here):
+            return f"{person} is {at(here)}"
+        if kind in ("put", "give", "end-has") and holder != person:
+            return self._where(thing)
+        match kind:
+            case "put" | "end-has":
+                return None
+            case "go":
+                return f"{person} is {at(here)} already" if event.place == here else None
+            case "take":
+                return self._where(thing) if lies != here else None
+            case "give" | "meet":
+                if event.other == person:
+                    return "it takes two people"
+                there = dict(self.people)[event.other]
+                return f"{event.other} is {at(there)}" if there != here else None
+            case "miss":
+                return self._where(thing) if self.place_of(thing) == here else None
+            case "end-at":
+                return f"{person} is {at(here)}" if event.place != here else None
+            case "end-lies":
+                return self._where(thing) if lies != event.place else None
+        raise ValueError(f"no event {kind!r}; there are {', '.join((*WEIGHTS, 'introduce'))}, …")
+
+    def believing(self, event: Event) -> "State":
+        """The next state if the event is taken at its word, whether it can happen or not."""
+        kind, person, thing = event.kind, event.person, event.thing
+        if kind.startswith("end-"):
+            return self
+        people, held, lying = map(dict, (self.people, self.held, self.lying))
+        if person is not None and event.place is not None:
+            people[person] = event.place
+        here = event.place or people.get(person)
+        if thing is not None and kind != "miss":
+            held.pop(thing, None)
+            lying.pop(thing, None)
+            if kind == "lie" or (kind == "put" and here is not None):
+                lying[thing] = here
+            else:
+                held[thing] = event.other if kind == "give" else person
+        if event.other is not None and here is not None:
+            people[event.other] = here
+        rows = (tuple(sorted(row.items())) for row in (people, held, lying))
+        return State(*rows)
+
+    def _where(self, thing: str) -> str:
+        if thing in dict(self.held):
+            return f"the {thing} is with {dict(self.held)[thing]}"
+        return f"the {thing} lies {at(dict(self.lying)[thing])}"
+
+
+@final
+@dataclass(frozen=True)
+class Story:
+    """A story and its truth.
+
+    Args:
+        text: 5 to 9 sentences.
+        language: "en" or "zh".
+        events: one a sentence, but one a clause of the last sentence.
+        states: after each event.
+        ways: number of the wording of each sentence.
+    """
+
+    text: str
+    language: str
+    events: tuple[Event, ...]
+    states: tuple[State, ...]
+    ways: tuple[int, ...] = field(repr=False)
+
+
+def possible(
+    state: State, near: Mapping[str, Sequence[str]], last: Event | None = None
+) -> dict[str, list[tuple]]:
+    """What can happen next, by kind, as (person, thing, place, other).
+
+    Nothing is undone or done again at once: no two events in a row of one kind share a person or
+    a thing, and nobody puts down what was just picked up, or the other way round.
+
+    Args:
+        state: in which it is to happen.
+        near: the places of the story, each with the others to which one may go from there; one
+            that stands there more than once is as many times more likely.
+        last: the event before.
+
+    Example:
+        >>> state = State(people=(("Mei", "well"),), lying=(("kite", "well"),))
+        >>> possible(state, {"well": ["mill"], "mill": ["well"]})
+        {'go': [('Mei', None, 'mill', None)], 'take': [('Mei', 'kite', 'well', None)]}
+    """
+    places = dict(state.people)
+    holders, found = dict(state.held), {}
+    things = [*holders, *dict(state.lying)]
+    where = {thing: state.place_of(thing) for thing in things}
+
+    for person, here in places.items():
+        others = [name for name, place in places.items() if place == here and name != person]
+        can = [("go", person, None, place, None) for place in near[here]]
+        can += [("meet", person, None, here, other) for other in others]
+        for thing in things:
+            if where[thing] != here:
+                can.append(("miss", person, thing, here, None))
+            elif thing not in holders:
+                can.append(("take", person, thing, here, None))
+            elif holders[thing] == person:
+                can.append(("put", person, thing, here, None))
+                can += [("give", person, thing, here, other) for other in others]
+        for kind, *what in can:
+            if last is None or not _undoes(last, kind, *what):
+                found.setdefault(kind, []).append(tuple(what))
+    return found
+
+
+@final
+@dataclass(frozen=True)
+class StorySource:
+    """Stories without end, in blocks of 64.
+
+    Args:
+        world: the town.
+        language: "en", "zh", or "both", which takes one or the other for each story.
+
+    Raises:
+        ValueError: another language.
+
+    Example:
+        >>> story = StorySource(World()).block(0)[0]
+        >>> story.text[:35]
+        'At the mill stands Mei with a kite.'
+    """
+
+    world: World
+    language: str = "en"
+
+    def __post_init__(self) -> None:
+        if self.language not in LANGUAGES:
+            raise ValueError(f'language must be "en", "zh" or "both"; got {self.language!r}')
+
+    def block(self, index: int, seed: int | str = 0) -> list[Story]:
+        """The 64 stories number 64·index to 64·index + 63 of a stream.
+
+        Args:
+            index: 0, 1, 2, …
+            seed: another seed, another stream.
+
+        Raises:
+            ValueError: a negative index.
+        """
+        if index < 0:
+            raise ValueError(f"blocks are counted from 0; got {index}")
+        rng = random.Random(f"stories/{self.world.seed}/{self.language}/{seed}/{index}")
+        return [self._story(rng) for _ in range(BLOCK)]
+
+    @cached_property
+    def _cast(self) -> tuple[list[str], list[float]]:
+        """Who may appear, and their cumulated fame."""
+        rows = zip(self.world.people, self.world.fame, strict=True)
+        grown = [(person.name, fame) for person, fame in rows if person.age >= YOUNGEST]
+        return [name for name, _ in grown], list(accumulate(fame for _, fame in grown))
+
+    def _story(self, rng: random.Random) -> Story:
+        language = rng.choice(LANGUAGES[self.language])
+        near = self._map(rng)
+        opening, late = self._opening(rng, list(near))
+        n_opening = len(opening) + len(late)
+        # At least two things happen between the introductions and the end.
+        n_all = rng.randint(max(FEWEST_SENTENCES, n_opening + 3), MOST_SENTENCES)
+        plan: list[Event | None] = [None] * (n_all - n_opening - 1)  # None: whatever can happen
+        arrives = rng.randrange(len(plan))
+        plan = [*opening, *plan[:arrives], *late, *plan[arrives:]]
+        events, states = [], [State()]
+        for event in plan:
+            events.append(event or _next(rng, states[-1], near, events[-1]))
+            states.append(states[-1].after(events[-1]))
+        ends = _ends(rng, states[-1])
+        text, ways = self._tell(rng, events, ends, language)
+        states += [states[-1]] * len(ends)
+        return Story(text, language, (*events, *ends), tuple(states[1:]), ways)
+
+    def _map(self, rng: random.Random) -> dict[str, list[str]]:
+        """Two to four places in a row of roads, each with the others, neighbours four times."""
+        n_places = _draw(rng, N_PLACES)
+        places = [rng.choice(self.world.places).name]
+        while len(places) < n_places:
+            place = rng.choice(tuple(self.world.neighbours(rng.choice(places))))
+            if place not in places:
+                places.append(place)
+        near = {}
+        for a in places:
+            roads = self.world.neighbours(a)
+            others = [b for b in places if b != a]
+            near[a] = [b for b in others for _ in range(ROAD_COUNTS if b in roads else 1)]
+        return near
+
+    def _opening(self, rng: random.Random, places: list[str]) -> tuple[list[Event], list[Event]]:
+        """The introductions, and that of a third person, who comes later."""
+        n_people, (cast, fame) = _draw(rng, N_PEOPLE), self._cast
+        people: list[str] = []
+        while len(people) < n_people:
+            (i,) = rng.choices(range(len(cast)), cum_weights=fame)
+            while cast[i] in people:  # who was drawn already sends the next in fame
+                i = (i + 1) % len(cast)
+            people.append(cast[i])
+        has, lying = {}, []
+        for thing in rng.sample(things_of(self.world), _draw(rng, N_THINGS)):
+            free = [name for name in people if name not in has]
+            if rng.random() < SHARE_HELD and free:
+                has[rng.choice(free)] = thing
+            else:
+                lying.append(Event("lie", thing=thing, place=rng.choice(places)))
+        starts = (places[0], places[1], rng.choice(places))  # so two places are always named
+        come = [
+            Event("bring" if name in has else "introduce", name, has.get(name), place)
+            for name, place in zip(people, starts, strict=False)
+        ]
+        opening = come[:2] + lying
+        rng.shuffle(opening)
+        return opening, come[2:]
+
+    def _tell(
+        self, rng: random.Random, events: list[Event], ends: list[Event], language: str
+    ) -> tuple[str, tuple[int, ...]]:
+        spoken, ways, told = words(self.world, language), [], []
+        before: list[str] = []
+        for event in events:
+            names, way = event.names, rng.randrange(N_WAYS)
+            if event.kind in WEIGHTS and event.person in before:
+                pronoun = self.world.person(event.person).pronoun
+                fits = [name for name in before if self.world.person(name).pronoun == pronoun]
+                if len(fits) == 1 and rng.random() < SHARE_PRONOUNS:
+                    names["person"] = pronoun
+            before = [name for name in (event.person, event.other) if name is not None]
+            told.append(spoken.say(event.kind, names, way))
+            ways.append(way)
+        ways.append(rng.randrange(N_WAYS))
+        told.append(spoken.say_end([(end.kind, end.names) for end in ends], ways[-1]))
+        return ("" if language == "zh" else " ").join(told), tuple(ways)
+
+
+def town_stories(world: World, language: str = "en") -> StorySource:
+    """The stories of a town; see `StorySource`."""
+    return StorySource(world, language)
+
+
+def _draw(rng: random.Random, weights: Mapping[int, float]) -> int:
+    return rng.choices(list(weights), list(weights.values()))[0]
+
+
+def _next(rng: random.Random, state: State, near: dict[str, list[str]], last: Event) -> Event:
+    can = possible(state, near, last)
+    (kind,) = rng.choices(list(can), [WEIGHTS[kind] for kind in can])
+    return Event(kind, *rng.choice(can[kind]))
+
+
+def _undoes(last: Event, kind: str, person: str, thing: str | None, _, other: str | None) -> bool:
+    moved = thing is not None and thing == last.thing
+    if kind == last.kind:
+        return moved or bool({person, other} & {last.person, last.other} - {None})
+    return moved and {kind, last.kind} == {"take", "put"}
+
+
+def _ends(rng: random.Random, state: State) -> list[Event]:
+    """One or two things that are so."""
+    so = [Event("end-at", person, place=place) for person, place in state.people]
+    so += [Event("end-has", person, thing) for thing, person in state.held]
+    so += [Event("end-lies", thing=thing, place=place) for thing, place in state.lying]
+    return rng.sample(so, 1 if rng.random() < SHARE_SHORT_ENDS else 2)

@@ -1,0 +1,149 @@
+"""A reader who has only the text, and says where a story contradicts itself.
+
+The sentences are read one after the other (`minillm.town.story_words`) and replayed as events
+(`minillm.town.stories`). An event that cannot happen in the state that the text has led to is a
+contradiction (矛盾). After it the text is taken at its word, so that one slip is counted once:
+
+    contradiction  somebody acts where they are not, has what another has, gives to somebody who is
+                   elsewhere, goes to where they are, misses what is there, was never introduced;
+                   or the last sentence is false, or is not the last
+    unreadable     a sentence in none of the stories' wordings, or about nobody of this town
+    incomplete     the text ends before its last sentence does
+
+Paper: none.
+Differs: none.
+
+Chapter: 05
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import final
+
+from minillm.town.stories import HERE, Event, State
+from minillm.town.story_words import PRONOUNS, Words, sentences, words
+from minillm.town.world import World
+
+FIRST_OF_CHINESE = "\u3000"  # 。 and all Chinese characters come after it, all English before
+
+
+@final
+@dataclass(frozen=True)
+class Report:
+    """What is wrong with a text, and what it says.
+
+    Args:
+        n_sentences: whole sentences.
+        contradictions, unreadable, incomplete: each a sentence with the number of the place.
+        events: that were read, whether they can have happened or not.
+        states: after each event.
+    """
+
+    n_sentences: int
+    contradictions: tuple[str, ...]
+    unreadable: tuple[str, ...]
+    incomplete: tuple[str, ...]
+    events: tuple[Event, ...]
+    states: tuple[State, ...]
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """All that is wrong."""
+        return self.contradictions + self.unreadable + self.incomplete
+
+    @property
+    def consistent(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ends as stories do: with what is so in the end."""
+        return bool(self.events) and self.events[-1].kind.startswith("end-")
+
+
+def check(text: str, world: World) -> Report:
+    """Read a story and say where it contradicts itself.
+
+    Args:
+        text: English or Chinese, which the first letter tells.
+        world: the town it is about.
+
+    Example:
+        >>> story = "Mei is at the well with a kite. Bao is at the mill. She gives the kite to Bao."
+        >>> check(story, World()).contradictions[0]
+        "sentence 3: 'she' fits nobody in the sentence before"
+        >>> check(story.replace("She", "Mei"), World()).problems
+        ('sentence 3: Mei gives the kite to Bao, but Bao is at the mill',)
+    """
+    language = "zh" if text.strip()[:1] >= FIRST_OF_CHINESE else "en"
+    spoken, english = words(world, language), words(world, "en")
+    pronouns = {person.name: person.pronoun for person in world.people}
+    whole, rest = sentences(text, language)
+    contradictions, unreadable, incomplete = [], [], []
+    events, states = [], []
+    state, before, ended = State(), [], False
+    for number, sentence in enumerate(whole, 1):
+        readings = spoken.read(sentence)
+        if not readings:
+            unreadable.append(f"sentence {number}: {_why_unreadable(spoken, sentence)}")
+            continue
+        mentioned = []
+        for reading in readings:
+            names, lost = _resolve(reading.names, before, pronouns)
+            if lost:
+                word = PRONOUNS[language][lost]
+                contradictions.append(
+                    f"sentence {number}: {word!r} fits nobody in the sentence before"
+                )
+                continue
+            event = _event(reading.kind, names, state)
+            reason = state.problem(event)
+            if ended and not event.kind.startswith("end-"):
+                reason = "the end was told before"
+            if reason:
+                said = english.say_plainly(event.kind, event.names)
+                contradictions.append(f"sentence {number}: {said}, but {reason}")
+            state = state.believing(event)
+            events.append(event)
+            states.append(state)
+            mentioned += [name for name in (event.person, event.other) if name]
+        before = mentioned
+        ended = ended or readings[0].kind.startswith("end-")
+    if rest or not whole:
+        cut = f"is cut off after {rest!r}" if rest else "is missing: the text is empty"
+        incomplete.append(f"sentence {len(whole) + 1} {cut}")
+    found = (contradictions, unreadable, incomplete, events, states)
+    return Report(len(whole), *map(tuple, found))
+
+
+def _resolve(
+    names: Mapping[str, str], before: Sequence[str], pronouns: Mapping[str, str]
+) -> tuple[dict[str, str], str | None]:
+    """The names with people in the place of pronouns, and the first pronoun that fits nobody.
+
+    If one fits two people of the sentence before, it is the one who acted.
+    """
+    resolved = dict(names)
+    for field in ("person", "other"):
+        pronoun = names.get(field)
+        if pronoun in PRONOUNS["en"]:
+            fits = [name for name in before if pronouns[name] == pronoun]
+            if not fits:
+                return resolved, pronoun
+            resolved[field] = fits[0]
+    return resolved, None
+
+
+def _event(kind: str, names: Mapping[str, str], state: State) -> Event:
+    """If it is not said where somebody acts, it is where they are."""
+    event = Event(kind, **names)
+    if kind in HERE and event.place is None:
+        return replace(event, place=state.place_of(event.person))
+    return event
+
+
+def _why_unreadable(spoken: Words, sentence: str) -> str:
+    if unknown := spoken.unknown(sentence):
+        return f"{sentence!r} has words that no story of this town has: {', '.join(unknown)}"
+    return f"{sentence!r} is said in none of the stories' wordings"

@@ -1,0 +1,132 @@
+"""A run from a recipe: its folder, stopping and going on, and what it refuses."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from minillm.model import convert
+from minillm.recipes import recipe, run
+from minillm.train import checkpoint, manifest
+
+MINE = recipe.of(
+    {
+        "name": "mine",
+        "data": {"story_blocks": 1, "fact_blocks": 1, "held_out_blocks": 1, "languages": ["en"]},
+        "model": {"n_vocab": 400, "width": 16, "n_layers": 1, "n_heads": 2, "context_tokens": 32},
+        "training": {
+            "n_steps": 8,
+            "warmup_steps": 2,
+            "n_rows": 4,
+            "evaluate_every": 4,
+            "save_every": 3,
+        },
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    run.run(MINE, folder)
+    return folder
+
+
+def weights(folder):
+    model = convert.load(folder / "model")
+    return torch.cat([parameter.flatten() for parameter in model.parameters()])
+
+
+# --- by hand -----------------------------------------------------------------------------------
+def test_a_run_leaves_a_manifest_a_log_a_picture_checkpoints_and_a_model(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert {"manifest.json", "log.jsonl", "loss.png", "model"} <= names
+    assert [path.name for path in checkpoint.complete(finished)][-1] == "step-00000008"
+    log = [json.loads(line) for line in (finished / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [4, 8]
+    note = manifest.load(finished / "manifest.json")
+    assert note.losses == {"final": log[-1]["held_out"]}
+    assert recipe.of(note.config) == MINE
+    assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
+    tokenizer = convert.load_tokenizer(finished / "model")
+    assert tokenizer.decode(tokenizer.encode("Mei is at the mill.")) == "Mei is at the mill."
+    assert len(convert.end_ids(finished / "model")) == 1
+
+
+def test_matrices_decay_and_gains_do_not():
+    state = run.begin(MINE)
+    matrices, gains = state.optimizer.param_groups
+    assert (matrices["weight_decay"], gains["weight_decay"]) == (0.1, 0.0)
+    assert {p.ndim for p in gains["params"]} == {1}
+    n_grouped = sum(p.numel() for group in (matrices, gains) for p in group["params"])
+    assert n_grouped == sum(p.numel() for p in state.model.parameters())
+
+
+# --- law ---------------------------------------------------------------------------------------
+@pytest.mark.parametrize("stop_after", [2, 6])
+def test_a_stopped_run_saves_says_so_and_ends_with_the_same_bits(
+    finished, tmp_path, monkeypatch, capsys, stop_after
+):
+    folder, n_seen = tmp_path / "mine", 0
+
+    def stopped(reports, *_, **__):
+        nonlocal n_seen
+        for report in reports:
+            n_seen += 1
+            if n_seen > stop_after:
+                raise KeyboardInterrupt
+            yield report
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "track", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run.run(MINE, folder)
+    said = capsys.readouterr().out
+    assert f"stopped and saved at step {stop_after + 1}; the same command goes on" in said
+    run.run(MINE, folder)
+    assert f"going on from step-{stop_after + 1:08}" in capsys.readouterr().out
+    assert torch.equal(weights(folder), weights(finished))
+    kept = [(line["step"], line["held_out"]) for line in _log(folder)]
+    assert kept == [(line["step"], line["held_out"]) for line in _log(finished)]
+
+
+def _log(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_finished_run_is_only_written_out_again(finished, capsys):
+    before = weights(finished)
+    run.run(MINE, finished)
+    assert "step 8 of 8" in capsys.readouterr().out
+    assert torch.equal(weights(finished), before)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_made_again(finished, tmp_path, capsys):
+    folder = tmp_path / "mine"
+    run.run(replace(MINE, name="mine"), folder)
+    (folder / "step-00000008" / "state.safetensors").write_bytes(b"torn")
+    capsys.readouterr()
+    run.run(MINE, folder)
+    said = capsys.readouterr().out
+    assert "not used: step-00000008" in said
+    assert "going on from step-00000006" in said
+    assert torch.equal(weights(folder), weights(finished))
+
+
+# --- what stops it -----------------------------------------------------------------------------
+def test_another_recipe_or_other_data_in_the_folder_are_refused(finished):
+    wider = replace(MINE, training=replace(MINE.training, clip_norm=2.0))
+    with pytest.raises(ValueError, match=r"run of another recipe \(config\.training\.clip_norm"):
+        run.run(wider, finished)
+    more = replace(MINE, data=replace(MINE.data, story_blocks=2))
+    with pytest.raises(ValueError, match="corpus of the run 'mine' has changed since"):
+        run.run(more, finished)
+
+
+def test_a_text_without_enough_pieces_says_which_vocabulary_it_has(tmp_path):
+    file = tmp_path / "letters.txt"
+    file.write_text("ab ab ab\n\nab ab\n", encoding="utf-8")
+    poor = replace(MINE, data=recipe.TextData(files=(str(file),)))
+    with pytest.raises(ValueError, match="give more text, or ask for n_vocab=259"):
+        run.run(poor, tmp_path / "run")
