@@ -90,6 +90,9 @@ def test_both_sides_hold_the_same_numbers_and_the_same_hidden_width():
     assert bench.loss_of_theirs(theirs, tokens).item() == pytest.approx(
         bench.loss(ours, tokens).item(), rel=1e-5
     )
+    assert bench.loss_in_chunks(ours, tokens).item() == pytest.approx(
+        bench.loss(ours, tokens).item(), rel=1e-5
+    )
 
 
 def test_bars_of_transformers_are_as_they_were(monkeypatch):
