@@ -1,5 +1,8 @@
 """`town-1m`: about a million parameters, on stories and facts of Tinytown in two languages.
 
+In this time it learns the language and not yet to keep track: its sentences are the town's, and
+almost every story contradicts itself (`minillm.town.story_check`).
+
 Chapter: roof
 """
 

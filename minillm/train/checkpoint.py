@@ -110,6 +110,7 @@ def save(
 
     Example:
         >>> import tempfile
+        >>> import torch
         >>> with tempfile.TemporaryDirectory() as run:
         ...     for step in (0, 20, 40):
         ...         path = save(run, step, {"x": torch.tensor([step])}, {}, keep_last=2)

@@ -22,6 +22,13 @@ BEGIN = "Mei is at the well with a kite. Bao is at the mill. A jar lies at the m
 # --- by hand ---
 
 
+def test_a_story_is_finished_when_it_says_what_is_so_in_the_end():
+    assert not check("", WORLD).finished
+    assert not check(BEGIN, WORLD).finished
+    assert check(BEGIN + "In the end, Mei has the kite.", WORLD).finished
+    assert not check("In the end, Mei has the kite. " + BEGIN, WORLD).finished
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
