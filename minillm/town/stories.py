@@ -375,11 +375,6 @@ class StorySource:
         return ("" if language == "zh" else " ").join(told), tuple(ways)
 
 
-def town_stories(world: World, language: str = "en") -> StorySource:
-    """The stories of a town; see `StorySource`."""
-    return StorySource(world, language)
-
-
 def _draw(rng: random.Random, weights: Mapping[int, float]) -> int:
     return rng.choices(list(weights), list(weights.values()))[0]
 

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from minillm.train.losses import Total
 from minillm.train.schedule import Constant, Schedule
@@ -198,16 +198,20 @@ def _gradients(
 
 def _average(model: nn.Module, n_tokens: int) -> float:
     """Divide the gradients by the number of tokens; the length of all of them together."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    torch._foreach_div_(gradients, float(n_tokens))
+    gradients = _of(model)
+    for gradient in gradients:
+        gradient /= n_tokens
     return torch.nn.utils.get_total_norm(gradients).item()
 
 
 def _clip(model: nn.Module, norm: float, clip_norm: float | None) -> None:
     if clip_norm is not None and norm > clip_norm:
-        torch._foreach_mul_(
-            [p.grad for p in model.parameters() if p.grad is not None], clip_norm / norm
-        )
+        for gradient in _of(model):
+            gradient *= clip_norm / norm
+
+
+def _of(model: nn.Module) -> list[Tensor]:
+    return [p.grad for p in model.parameters() if p.grad is not None]
 
 
 def _problem(nats: float, norm: float) -> str | None:

@@ -16,15 +16,15 @@ from minillm.town.stories import (
     WEIGHTS,
     Event,
     State,
+    StorySource,
     possible,
-    town_stories,
 )
 from minillm.town.story_words import N_WAYS
 from minillm.town.world import World
 
 WORLD = World()
 STORIES = {
-    language: [s for index in range(20) for s in town_stories(WORLD, language).block(index)]
+    language: [s for index in range(20) for s in StorySource(WORLD, language).block(index)]
     for language in ("en", "zh")
 }
 BOTH = [story for stories in STORIES.values() for story in stories]
@@ -150,10 +150,10 @@ def test_a_story_told_state_by_state_is_the_replay_of_its_events():
 
 
 def test_blocks_are_counted_as_the_grammar_counts_them():
-    source = town_stories(WORLD)
+    source = StorySource(WORLD)
     alone = source.block(3)
     assert alone == STORIES["en"][3 * 64 : 4 * 64]
-    assert alone == town_stories(World()).block(3)
+    assert alone == StorySource(World()).block(3)
     assert alone != source.block(4)
     assert alone != source.block(3, seed=1)
     assert len(source.block(0, seed="exam")) == 64
@@ -247,7 +247,7 @@ def test_the_famous_are_told_of_most_and_small_children_not_at_all():
 
 
 def test_two_towns_share_the_language_but_not_the_people():
-    other = town_stories(World("your name")).block(0)
+    other = StorySource(World("your name")).block(0)
     here = {person.name for person in WORLD.people}
     for story in other:
         assert not here & {event.person for event in story.events}
@@ -257,7 +257,7 @@ def test_two_towns_share_the_language_but_not_the_people():
 
 def test_both_tells_each_story_in_one_language():
     told = Counter(
-        story.language for i in range(4) for story in town_stories(WORLD, "both").block(i)
+        story.language for i in range(4) for story in StorySource(WORLD, "both").block(i)
     )
     assert 90 < told["en"] < 166
     assert told.total() == 256
@@ -266,8 +266,8 @@ def test_both_tells_each_story_in_one_language():
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 10**6), st.text(max_size=5), st.sampled_from(["en", "zh", "both"]))
 def test_a_block_is_a_function_of_its_number_and_seed(index, seed, language):
-    first = town_stories(WORLD, language)
-    assert first.block(index, seed) == town_stories(WORLD, language).block(index, seed)
+    first = StorySource(WORLD, language)
+    assert first.block(index, seed) == StorySource(WORLD, language).block(index, seed)
 
 
 def test_nothing_is_undone_at_once():
@@ -278,7 +278,7 @@ def test_nothing_is_undone_at_once():
 
 
 def test_people_whose_fame_leaves_no_chance_to_others_are_still_joined_by_them():
-    lonely = town_stories(World(fame_exponent=300.0)).block(0)
+    lonely = StorySource(World(fame_exponent=300.0)).block(0)
     assert all("Mei" in dict(story.states[-1].people) for story in lonely)
 
 
@@ -287,8 +287,8 @@ def test_people_whose_fame_leaves_no_chance_to_others_are_still_joined_by_them()
 
 def test_what_is_no_language_index_or_event_is_named():
     with pytest.raises(ValueError, match='"en", "zh" or "both"; got \'fr\''):
-        town_stories(WORLD, "fr")
+        StorySource(WORLD, "fr")
     with pytest.raises(ValueError, match="counted from 0; got -1"):
-        town_stories(WORLD).block(-1)
+        StorySource(WORLD).block(-1)
     with pytest.raises(ValueError, match="no event 'eat'; there are go, take"):
         START.after(replace(Event("take", "Mei", "kite"), kind="eat"))

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.town.stories import town_stories
+from minillm.town.stories import StorySource
 from minillm.town.story_check import check
 from minillm.town.story_words import sentences, things_of, words
 from minillm.town.world import World
 
 WORLD = World()
 STORIES = {
-    language: [s for index in range(20) for s in town_stories(WORLD, language).block(index)]
+    language: [s for index in range(20) for s in StorySource(WORLD, language).block(index)]
     for language in ("en", "zh")
 }
 BEGIN = "Mei is at the well with a kite. Bao is at the mill. A jar lies at the mill. "
@@ -296,7 +296,7 @@ def test_every_story_of_the_town_is_accepted_and_its_truth_is_found_from_the_tex
 
 def test_another_town_cannot_be_read_here():
     elsewhere = World("your name")
-    other = town_stories(elsewhere).block(0)
+    other = StorySource(elsewhere).block(0)
     assert all(check(story.text, elsewhere).consistent for story in other)
     assert all(check(story.text, WORLD).unreadable for story in other)
 
