@@ -244,6 +244,22 @@ def initialise(model: Transformer, seed: int, std: float = 0.02) -> None:
             module.bias.zero_()
 
 
+def silence(model: Transformer) -> None:
+    """Set the matrices that add to the stream to zero, in place: every block adds nothing at first.
+
+    The model then begins as a table of token pairs, and each block comes in as it is needed.
+
+    Args:
+        model: in which every `nn.Linear` named `output` or `down` is set to zero.
+
+    Paper: Zhang, Dauphin and Ma 2019, "Fixup", arXiv:1901.09321, section 3.
+    Differs: they also scale the other matrices of a branch and add scalars; here norms do that.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in INTO_THE_STREAM:
+            nn.init.zeros_(module.weight)
+
+
 def loss(
     model: Transformer, tokens: Int[Tensor, "B T"], *, ignore: int | None = None
 ) -> Float[Tensor, ""]:

@@ -23,101 +23,30 @@ import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 from minillm.model.attention import AttentionConfig
 from minillm.model.config import TransformerConfig
-from minillm.town.facts import FactTable
-from minillm.town.stories import StorySource
-from minillm.town.world import World
-from minillm.train.schedule import Cosine
+from minillm.model.ffn import MLPConfig, SwiGLUConfig
+from minillm.recipes.data import TextData, TownData
+from minillm.train.loop import LoopConfig
+from minillm.train.schedule import Cosine, Schedule, WarmupStableDecay
 
 END = "<|endoftext|>"
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class TownData:
-    """Stories and facts of a town.
-
-    Args:
-        world: its seed; None for Tinytown.
-        languages: of both.
-        story_blocks: 64 stories each, in each language.
-        fact_blocks: 64 sentences each, in all languages together.
-        held_out_blocks: of stories in each language, and of facts, for evaluation.
-    """
-
-    kind: ClassVar[str] = "town"
-    world: str | None = None
-    languages: tuple[str, ...] = ("en", "zh")
-    story_blocks: int = 100
-    fact_blocks: int = 100
-    held_out_blocks: int = 2
-
-    def __post_init__(self):
-        _at_least("story_blocks and held_out_blocks", 1, self.story_blocks, self.held_out_blocks)
-        _at_least("fact_blocks", 0, self.fact_blocks)
-
-    def documents(self, part: str) -> list[str]:
-        """Texts to train on, or "held out"."""
-        world = World() if self.world is None else World(seed=self.world)
-        held_out = part == "held out"
-        n_stories = self.held_out_blocks if held_out else self.story_blocks
-        n_facts = min(self.fact_blocks, self.held_out_blocks) if held_out else self.fact_blocks
-        texts = [
-            story.text
-            for language in self.languages
-            for index in range(n_stories)
-            for story in StorySource(world, language).block(index, seed=part)
-        ]
-        facts = FactTable(world)
-        return texts + [
-            sentence.text
-            for index in range(n_facts)
-            for sentence in facts.block(index, seed=part, languages=self.languages)
-        ]
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class TextData:
-    """Your own files, UTF-8; a blank line ends a document.
-
-    Args:
-        files: read one after the other.
-        held_out: the last share of all documents, for evaluation.
-    """
-
-    kind: ClassVar[str] = "text"
-    files: tuple[str, ...]
-    held_out: float = 0.05
-
-    def __post_init__(self):
-        if not self.files or isinstance(self.files, str):
-            raise ValueError('files must be a list such as ["letters.txt"]')
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"held_out must be a share between 0 and 1; got {self.held_out}")
-
-    def documents(self, part: str) -> list[str]:
-        """Texts to train on, or "held out"."""
-        from minillm.text.corpus import read
-
-        whole = [read(Path(file)) for file in self.files]
-        texts = [text.strip() for each in whole for text in each.split("\n\n") if text.strip()]
-        n_held_out = max(1, round(self.held_out * len(texts)))
-        if len(texts) < 2:
-            raise ValueError(
-                "training needs at least 2 documents, one of them to be held out, with a blank "
-                f"line between them; {', '.join(self.files)} has {len(texts)}"
-            )
-        return texts[-n_held_out:] if part == "held out" else texts[:-n_held_out]
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """The numbers of a dense model, by chapter 04's names."""
+    """The numbers of a dense model, by chapter 04's names.
+
+    Args:
+        n_vocab, context_tokens, width, n_layers, n_heads, n_kv_heads, qk_norm, tied_embeddings,
+            initial_std: see `TransformerConfig` and `AttentionConfig`.
+        feed_forward: "swiglu", or the activation of a plain one: "gelu", "relu", "relu2".
+        silent_start: matrices that write into the stream begin at zero, so that every block adds
+            nothing at first.
+    """
 
     n_vocab: int = 1024
     context_tokens: int = 128
@@ -125,8 +54,11 @@ class ModelShape:
     n_layers: int = 4
     n_heads: int = 4
     n_kv_heads: int | None = None
+    qk_norm: bool = False
+    feed_forward: str = "swiglu"
     tied_embeddings: bool = True
     initial_std: float = 0.02
+    silent_start: bool = False
 
     def config(self) -> TransformerConfig:
         """What `minillm.model.config` makes of it."""
@@ -135,7 +67,12 @@ class ModelShape:
             context_tokens=self.context_tokens,
             width=self.width,
             n_layers=self.n_layers,
-            mixer=AttentionConfig(n_heads=self.n_heads, n_kv_heads=self.n_kv_heads),
+            mixer=AttentionConfig(
+                n_heads=self.n_heads, n_kv_heads=self.n_kv_heads, qk_norm=self.qk_norm
+            ),
+            ffn=SwiGLUConfig()
+            if self.feed_forward == "swiglu"
+            else MLPConfig(activation=self.feed_forward),
             tied_embeddings=self.tied_embeddings,
             initial_std=self.initial_std,
         )
@@ -144,15 +81,19 @@ class ModelShape:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """AdamW along a cosine.
+    """How the weights are moved.
 
     Args:
+        optimizer: "adamw", or "muon" for the matrices of the blocks and AdamW for the rest
+            (chapter 06).
         n_steps: in all.
         n_rows: of `context_tokens` tokens each, a batch.
         n_batches: a step.
-        learning_rate: at its highest.
-        warmup_steps: until it is reached.
-        weight_decay: AdamW's, of matrices only.
+        learning_rate: AdamW's, at its highest.
+        matrix_rate: Muon's, at its highest.
+        warmup_steps: until they are reached.
+        decay_steps: of a straight way down at the end; None for half a cosine from the warm-up on.
+        weight_decay: of matrices only.
         clip_norm: greatest length of the gradient.
         evaluate_every: steps.
         save_every: steps.
@@ -161,8 +102,11 @@ class Training:
     n_steps: int = 1000
     n_rows: int = 16
     n_batches: int = 1
+    optimizer: str = "adamw"
     learning_rate: float = 3e-3
+    matrix_rate: float = 0.02
     warmup_steps: int = 100
+    decay_steps: int | None = None
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     evaluate_every: int = 200
@@ -170,16 +114,32 @@ class Training:
 
     def __post_init__(self):
         _at_least("evaluate_every and save_every", 1, self.evaluate_every, self.save_every)
-        if not self.learning_rate > 0 or self.weight_decay < 0:
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f'optimizer must be "adamw" or "muon"; got {self.optimizer!r}')
+        if not (self.learning_rate > 0 and self.matrix_rate > 0) or self.weight_decay < 0:
             raise ValueError(
-                "learning_rate must be above 0 and weight_decay at least 0; got "
-                f"{self.learning_rate} and {self.weight_decay}"
+                "learning_rate and matrix_rate must be above 0 and weight_decay at least 0; got "
+                f"{self.learning_rate}, {self.matrix_rate} and {self.weight_decay}"
             )
         self.schedule()  # says what is wrong with the steps
 
-    def schedule(self) -> Cosine:
-        """Of the learning rate."""
-        return Cosine(n_steps=self.n_steps, warmup_steps=self.warmup_steps)
+    def loop(self) -> LoopConfig:
+        """What the training loop is told."""
+        return LoopConfig(
+            n_steps=self.n_steps,
+            schedule=self.schedule(),
+            n_batches=self.n_batches,
+            clip_norm=self.clip_norm,
+            evaluate_every=self.evaluate_every,
+        )
+
+    def schedule(self) -> Schedule:
+        """Of the learning rates."""
+        if self.decay_steps is None:
+            return Cosine(n_steps=self.n_steps, warmup_steps=self.warmup_steps)
+        return WarmupStableDecay(
+            n_steps=self.n_steps, warmup_steps=self.warmup_steps, decay_steps=self.decay_steps
+        )
 
 
 @final
@@ -265,15 +225,17 @@ def find(name: str) -> Recipe:
 
 
 def shortened(recipe: Recipe, n_steps: int) -> Recipe:
-    """The same with another number of steps, and a warm-up that fits.
+    """The same with another number of steps, and a way up and down that fit.
 
     Example:
         >>> shortened(Recipe(name="mine"), 50).training.warmup_steps
         5
     """
     how = recipe.training
-    warmup_steps = min(how.warmup_steps, n_steps // 10)
-    return replace(recipe, training=replace(how, n_steps=n_steps, warmup_steps=warmup_steps))
+    changed = {"n_steps": n_steps, "warmup_steps": min(how.warmup_steps, n_steps // 10)}
+    if how.decay_steps is not None:
+        changed["decay_steps"] = max(1, how.decay_steps * n_steps // how.n_steps)
+    return replace(recipe, training=replace(how, **changed))
 
 
 def load(path: str | os.PathLike) -> Recipe:

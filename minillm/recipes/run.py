@@ -24,18 +24,21 @@ import torch
 from minillm.lab.figures import BLUE, ORANGE, figure, label
 from minillm.lab.track import track
 from minillm.model import convert
-from minillm.model.transformer import Transformer
+from minillm.model.transformer import Transformer, silence
 from minillm.recipes.recipe import END, Recipe, Training
 from minillm.text import bpe
 from minillm.text.packing import Packed
 from minillm.text.tokenizer import Tokenizer
 from minillm.text.tokenizer_file import write_whole
 from minillm.train import checkpoint, manifest, run_state
-from minillm.train.loop import LoopConfig, Report, TrainState, train
+from minillm.train.groups import groups, hidden_matrices_and_others, matrices_and_others
+from minillm.train.loop import Report, TrainState, train
 from minillm.train.losses import language_loss
+from minillm.train.muon import Muon
 
 LEARNED_CHARACTERS = 1_000_000  # how much of the text the tokenizer is learned from
 EVALUATED_ROWS = 64  # at once
+BETAS = (0.9, 0.95)  # AdamW's, of every recipe
 
 
 def run(recipe: Recipe, folder: Path) -> Path:
@@ -100,18 +103,25 @@ def corpus(recipe: Recipe) -> tuple[Tokenizer, Packed, Packed]:
 
 
 def begin(recipe: Recipe) -> TrainState:
-    """The model with its first weights, and AdamW, which lets matrices decay and nothing else."""
-    model = recipe.model.config().build(seed=recipe.seed)
-    parameters = list(model.parameters())
-    groups = [
-        {
-            "params": [p for p in parameters if p.ndim >= 2],
-            "weight_decay": recipe.training.weight_decay,
-        },
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    rate = recipe.training.learning_rate
-    return TrainState(model, torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95)))
+    """The model with its first weights, and an optimizer that lets nothing but matrices decay."""
+    model, how = recipe.model.config().build(seed=recipe.seed), recipe.training
+    if recipe.model.silent_start:
+        silence(model)
+    rate, decay = how.learning_rate, how.weight_decay
+    if how.optimizer == "muon":
+        matrices, others = hidden_matrices_and_others(model)
+        muon = Muon(
+            matrices,
+            others,
+            lr=how.matrix_rate,
+            weight_decay=decay,
+            others_lr=rate,
+            others_betas=BETAS,
+        )
+        return TrainState(model, muon)
+    matrices, others = matrices_and_others(model)
+    parts = groups(model, (matrices, {"weight_decay": decay}), (others, {"weight_decay": 0.0}))
+    return TrainState(model, torch.optim.AdamW(parts, lr=rate, betas=BETAS))
 
 
 def described(recipe: Recipe, training: Packed) -> manifest.Manifest:
@@ -149,16 +159,9 @@ def _steps(
 ) -> list[dict]:
     """Step to the end; the log, a line for each evaluation."""
     how = recipe.training
-    config = LoopConfig(
-        n_steps=how.n_steps,
-        schedule=how.schedule(),
-        n_batches=how.n_batches,
-        clip_norm=how.clip_norm,
-        evaluate_every=how.evaluate_every,
-    )
     log = _read_log(folder / "log.jsonl", state.step)
     reports = train(
-        state, language_loss, training.batch_at, config, lambda m: held_out_loss(m, held_out)
+        state, language_loss, training.batch_at, how.loop(), lambda m: held_out_loss(m, held_out)
     )
     began, losses, saved = time.perf_counter(), [], state.step
     try:

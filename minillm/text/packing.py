@@ -57,6 +57,8 @@ class Batch:
     def context(self) -> Context:
         """Each token sees its own document only, and counts its place from where that begins."""
         places = torch.arange(self.tokens.shape[1])
+        if not self.documents.any():  # one document in each row: plainly causal
+            return Context(positions=places)
         begins = torch.ones_like(self.documents, dtype=torch.bool)
         begins[:, 1:] = self.documents[:, 1:] != self.documents[:, :-1]
         first = (places * begins).cummax(dim=1).values  # place at which a token's document begins

@@ -26,7 +26,7 @@ Chapter: 05
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import final
@@ -45,6 +45,7 @@ SHARE_HELD = 0.5  # of the things that somebody has when the story begins
 SHARE_PRONOUNS = 0.5  # of the sentences in which a pronoun is clear
 SHARE_SHORT_ENDS = 0.25  # of the last sentences, which say one thing instead of two
 ROAD_COUNTS = 4
+FIELDS = ("person", "thing", "place", "other", "origin")  # of an event, that may be said
 HERE = ("take", "put", "give", "meet", "miss")  # what happens where the person is
 LANGUAGES = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh")}
 
@@ -61,6 +62,7 @@ class Event:
         thing: with what.
         place: where, or where to; None if it is not said.
         other: to whom a thing is given, or who is met.
+        origin: from where one goes; None if it is not said.
     """
 
     kind: str
@@ -68,11 +70,12 @@ class Event:
     thing: str | None = None
     place: str | None = None
     other: str | None = None
+    origin: str | None = None
 
     @property
     def names(self) -> dict[str, str]:
         """The fields that are filled in."""
-        said = ((name, getattr(self, name)) for name in ("person", "thing", "place", "other"))
+        said = ((name, getattr(self, name)) for name in FIELDS)
         return {name: value for name, value in said if value is not None}
 
 
@@ -136,7 +139,8 @@ class State:
                 return f"{name} was never introduced"
         if thing is not None and not known:
             return f"the {thing} was never introduced"
-        if kind in HERE and event.place not in (None, here):
+        said = event.origin if kind == "go" else event.place if kind in HERE else None
+        if said not in (None, here):
             return f"{person} is {at(here)}"
         if kind in ("put", "give", "end-has") and holder != person:
             return self._where(thing)
@@ -382,7 +386,10 @@ def _draw(rng: random.Random, weights: Mapping[int, float]) -> int:
 def _next(rng: random.Random, state: State, near: dict[str, list[str]], last: Event) -> Event:
     can = possible(state, near, last)
     (kind,) = rng.choices(list(can), [WEIGHTS[kind] for kind in can])
-    return Event(kind, *rng.choice(can[kind]))
+    event = Event(kind, *rng.choice(can[kind]))
+    if kind == "go":
+        return replace(event, origin=state.place_of(event.person))
+    return event
 
 
 def _undoes(last: Event, kind: str, person: str, thing: str | None, _, other: str | None) -> bool:

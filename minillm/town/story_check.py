@@ -136,10 +136,12 @@ def _resolve(
 
 
 def _event(kind: str, names: Mapping[str, str], state: State) -> Event:
-    """If it is not said where somebody acts, it is where they are."""
+    """Where somebody acts or comes from is where they are, if it is not said."""
     event = Event(kind, **names)
     if kind in HERE and event.place is None:
         return replace(event, place=state.place_of(event.person))
+    if kind == "go" and event.origin is None:
+        return replace(event, origin=state.place_of(event.person))
     return event
 
 

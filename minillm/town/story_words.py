@@ -24,16 +24,25 @@ from minillm.town.paraphrases import BESIDE
 from minillm.town.world import World
 
 N_WAYS = 3
-# p person, o the other person, t the thing, a one of it ("a kite"), l place, at "at the well".
+# p person, o the other person, t the thing, a one of it ("a kite"), l place, at "at the well",
+# f the place from where somebody comes.
 WAYS = {
     "en": {
-        "introduce": ("{p} is {at}.", "today {p} is {at}.", "{at} stands {p}."),
-        "bring": ("{p} is {at} with {a}.", "{p} is {at} and has {a}.", "{at} stands {p} with {a}."),
-        "lie": ("{a} lies {at}.", "there is {a} {at}.", "{at} lies {a}."),
-        "go": ("{p} goes to {l}.", "then {p} walks to {l}.", "now {p} goes to {l}."),
-        "take": ("{p} picks up {t}.", "{p} picks up {t} {at}.", "{at} {p} takes {t}."),
+        "introduce": ("{p} is {at}.", "{p} waits {at}.", "{p} stands {at}."),
+        "bring": (
+            "{p} has {a} and is {at}.",
+            "{p} has {a} and waits {at}.",
+            "{p} stands with {a} {at}.",
+        ),
+        "lie": ("{a} lies {at}.", "there is {a} {at}.", "somebody has left {a} {at}."),
+        "go": (
+            "{p} goes to {l}.",
+            "then {p} walks from {f} to {l}.",
+            "{p} leaves {f} and goes to {l}.",
+        ),
+        "take": ("{p} picks up {t}.", "{p} picks up {t} {at}.", "{p} takes {t} {at}."),
         "put": ("{p} puts down {t}.", "{p} puts {t} down {at}.", "{p} leaves {t} {at}."),
-        "give": ("{p} gives {t} to {o}.", "{p} gives {o} {t}.", "{at} {p} hands {t} to {o}."),
+        "give": ("{p} gives {t} to {o}.", "{p} gives {o} {t}.", "{p} hands {t} to {o} {at}."),
         "meet": ("{p} meets {o} {at}.", "{p} says hello to {o}.", "{p} greets {o}."),
         "miss": (
             "{p} looks for {t}, but it is not there.",
@@ -42,13 +51,13 @@ WAYS = {
         ),
     },
     "zh": {
-        "introduce": ("{p}在{l}。", "{p}今天在{l}。", "{l}站着{p}。"),
-        "bring": ("{p}带着{a}在{l}。", "{p}在{l}，手里有{a}。", "{l}站着{p}，手里有{a}。"),
-        "lie": ("{l}有{a}。", "{a}放在{l}。", "有{a}放在{l}。"),
-        "go": ("{p}去了{l}。", "然后{p}走到{l}。", "现在{p}去{l}。"),
-        "take": ("{p}拿起{t}。", "{p}在{l}拿起{t}。", "在{l}，{p}拿走了{t}。"),
+        "introduce": ("{p}在{l}。", "{p}今天在{l}。", "{p}站在{l}。"),
+        "bring": ("{p}有{a}，在{l}。", "{p}带着{a}在{l}。", "{p}拿着{a}站在{l}。"),
+        "lie": ("{a}在{l}。", "{a}放在{l}。", "有{a}放在{l}。"),
+        "go": ("{p}去了{l}。", "然后{p}从{f}走到{l}。", "{p}离开{f}，去了{l}。"),
+        "take": ("{p}拿起{t}。", "{p}在{l}拿起{t}。", "{p}在{l}拿走了{t}。"),
         "put": ("{p}放下{t}。", "{p}把{t}放在{l}。", "{p}把{t}留在{l}。"),
-        "give": ("{p}把{t}给了{o}。", "{p}给了{o}{t}。", "在{l}，{p}把{t}递给{o}。"),
+        "give": ("{p}把{t}给了{o}。", "{p}给了{o}{t}。", "{p}在{l}把{t}递给{o}。"),
         "meet": ("{p}在{l}遇见{o}。", "{p}向{o}问好。", "{p}和{o}打招呼。"),
         "miss": ("{p}找{t}，可是这里没有。", "{p}在{l}找{t}，没有找到。", "{p}在{l}找不到{t}。"),
     },
@@ -75,6 +84,7 @@ FIELDS = {
     "a": "thing",
     "l": "place",
     "at": "place",
+    "f": "origin",
 }
 _BLANK = re.compile(r"{(\w+)}")
 
@@ -246,9 +256,9 @@ class Words:
             )
         for place in self.world.places:
             there, where = BESIDE.get(place.chinese, place.chinese), at(place.name)
-            forms["place", place.name] = (
-                {"l": there} if chinese else {"l": where.partition(" ")[2], "at": where}
-            )
+            to = there if chinese else where.partition(" ")[2]
+            forms["place", place.name] = {"l": to} if chinese else {"l": to, "at": where}
+            forms["origin", place.name] = {"f": to}
         return forms
 
     @cached_property
@@ -256,7 +266,7 @@ class Words:
         """Each form, in small letters and as a sentence begins with it: (blank, name)."""
         tokens = {}
         for (field, name), forms in self._forms.items():
-            if field != "other":
+            if field not in ("other", "origin"):  # they look like a person and a place
                 for blank, form in forms.items():
                     tokens[form] = tokens[_begin(form)] = (blank, name)
         return tokens
@@ -273,7 +283,7 @@ class Words:
         rows = [(k, way, t) for k, ts in WAYS[self.language].items() for way, t in enumerate(ts)]
         rows += [(kind, 0, template) for kind, template in CLAUSES[self.language].items()]
         return {
-            template.replace("{o}", "{p}"): (
+            template.replace("{o}", "{p}").replace("{f}", "{l}"): (
                 kind,
                 way,
                 [FIELDS[blank] for blank in _BLANK.findall(template)],

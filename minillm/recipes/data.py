@@ -1,0 +1,125 @@
+"""What a recipe reads: stories and facts of a town, or files.
+
+Chapter: roof
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+from minillm.town.facts import FactTable
+from minillm.town.stories import StorySource
+from minillm.town.world import World
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TownData:
+    """Stories and facts of a town.
+
+    Args:
+        world: its seed; None for Tinytown.
+        languages: of both.
+        story_blocks: 64 stories each, in each language.
+        fact_blocks: 64 sentences each, in all languages together.
+        held_out_blocks: of stories in each language, and of facts, for evaluation.
+    """
+
+    kind: ClassVar[str] = "town"
+    world: str | None = None
+    languages: tuple[str, ...] = ("en", "zh")
+    story_blocks: int = 100
+    fact_blocks: int = 100
+    held_out_blocks: int = 2
+
+    def __post_init__(self):
+        if self.story_blocks < 1 or self.held_out_blocks < 1:
+            raise ValueError(
+                "story_blocks and held_out_blocks must be at least 1; got "
+                f"{self.story_blocks} and {self.held_out_blocks}"
+            )
+        if self.fact_blocks < 0:
+            raise ValueError(f"fact_blocks must be at least 0; got {self.fact_blocks}")
+
+    def documents(self, part: str) -> list[str]:
+        """Texts to train on, or "held out"."""
+        world = World() if self.world is None else World(seed=self.world)
+        held_out = part == "held out"
+        n_stories = self.held_out_blocks if held_out else self.story_blocks
+        n_facts = min(self.fact_blocks, self.held_out_blocks) if held_out else self.fact_blocks
+        texts = [
+            story.text
+            for language in self.languages
+            for index in range(n_stories)
+            for story in StorySource(world, language).block(index, seed=part)
+        ]
+        facts = FactTable(world)
+        return texts + [
+            sentence.text
+            for index in range(n_facts)
+            for sentence in facts.block(index, seed=part, languages=self.languages)
+        ]
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TextData:
+    """Your own files, UTF-8, or one from the net.
+
+    Args:
+        files: read one after the other.
+        url: of one file, in place of `files`; downloaded once and kept.
+        sha256: of that file.
+        ends: what ends a document: "blank line", or "file" where all is one long text.
+        held_out: the last share, of all documents or of the long text, for evaluation.
+    """
+
+    kind: ClassVar[str] = "text"
+    files: tuple[str, ...] = ()
+    url: str | None = None
+    sha256: str | None = None
+    ends: str = "blank line"
+    held_out: float = 0.05
+
+    def __post_init__(self):
+        if isinstance(self.files, str) or bool(self.files) == bool(self.url):
+            raise ValueError(
+                'what to read must be files, a list such as ["letters.txt"], or one url; got '
+                f"files = {self.files!r} and url = {self.url!r}"
+            )
+        if bool(self.url) != bool(self.sha256):
+            raise ValueError("a url needs its file's sha256, and files need none")
+        if self.ends not in ("blank line", "file"):
+            raise ValueError(f'ends must be "blank line" or "file"; got {self.ends!r}')
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"held_out must be a share between 0 and 1; got {self.held_out}")
+
+    def documents(self, part: str) -> list[str]:
+        """Texts to train on, or "held out".
+
+        Raises:
+            ValueError: too little text for both parts; what `minillm.text.corpus` refuses.
+            ConnectionError: the url does not answer.
+        """
+        if self.ends == "file":
+            whole = "".join(self._read())
+            n_train = int(len(whole) * (1 - self.held_out))
+            return [whole[n_train:] if part == "held out" else whole[:n_train]]
+        texts = [text.strip() for each in self._read() for text in each.split("\n\n")]
+        texts = [text for text in texts if text]
+        n_held_out = max(1, round(self.held_out * len(texts)))
+        if len(texts) < 2:
+            raise ValueError(
+                "training needs at least 2 documents, one of them to be held out, with a blank "
+                f"line between them; {', '.join(self.files) or self.url} has {len(texts)}"
+            )
+        return texts[-n_held_out:] if part == "held out" else texts[:-n_held_out]
+
+    def _read(self) -> Iterator[str]:
+        from minillm.text.corpus import fetch, read
+
+        if self.url is not None:
+            yield fetch(self.url, self.sha256).read_text(encoding="utf-8")
+        for file in self.files:
+            yield read(Path(file))
