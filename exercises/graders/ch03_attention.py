@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from minillm.lab.grade import Diagnosis, Grader
+from minillm.lab.grade import Diagnosis, Grader, as_number, as_tensor
 from minillm.model import flash, rope
 
 
@@ -91,12 +91,12 @@ def grade_turn(answer):
     """Quarter turns by hand, then the library, and the relative law."""
     x = torch.tensor([3.0, 4.0], dtype=torch.float64)
     kept = x.clone()
-    got = _tensor(answer(x, 0))
+    got = as_tensor(answer(x, 0))
     if not torch.equal(x, kept):
         raise Diagnosis("x itself is changed; build a new tensor.")
     if got.shape != (2,) or not torch.allclose(got, x):
         raise Diagnosis("at position 0 nothing turns: the result must be x.")
-    got = _tensor(answer(x, 1)).to(x.dtype)
+    got = as_tensor(answer(x, 1)).to(x.dtype)
     if not torch.equal(x, kept):
         raise Diagnosis("x itself is changed; build a new tensor.")
     right = _turned(x, 1, 10000.0)
@@ -109,7 +109,7 @@ def grade_turn(answer):
     if not torch.allclose(got, right):
         raise Diagnosis(f"[3, 4] at position 1 is {right.tolist()}; yours is {got.tolist()}.")
     x = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64)
-    got, right = _tensor(answer(x, 5, 100.0)).to(x.dtype), _turned(x, 5, 100.0)
+    got, right = as_tensor(answer(x, 5, 100.0)).to(x.dtype), _turned(x, 5, 100.0)
     if got.shape == right.shape:
         neighbours = x[[0, 2, 1, 3]]
         if torch.allclose(got[[0, 2, 1, 3]], _turned(neighbours, 5, 100.0)):
@@ -125,7 +125,7 @@ def grade_turn(answer):
         )
     torch.manual_seed(0)
     q, k = torch.randn(16, dtype=torch.float64), torch.randn(16, dtype=torch.float64)
-    scores = [(_tensor(answer(q, m)) @ _tensor(answer(k, m - 7))).item() for m in (7, 503)]
+    scores = [(as_tensor(answer(q, m)) @ as_tensor(answer(k, m - 7))).item() for m in (7, 503)]
     if not math.isclose(*scores, abs_tol=1e-3):
         raise Diagnosis("a query and a key 7 places apart must score the same wherever they stand.")
 
@@ -133,7 +133,7 @@ def grade_turn(answer):
 def grade_online_softmax_sum(answer):
     """By hand, every tile size, and what must not be done: looking at everything."""
     third = math.log(3)
-    got = _number(answer([0, 0, third], [10, 20, 30]))
+    got = as_number(answer([0, 0, third], [10, 20, 30]))
     if math.isclose(got, 120.0, rel_tol=1e-6):
         raise Diagnosis("you forget to divide by the sum of the weights.")
     if not math.isclose(got, 24.0, rel_tol=1e-6):
@@ -141,13 +141,13 @@ def grade_online_softmax_sum(answer):
             f"scores 0, 0, log 3 and values 10, 20, 30 give 24; yours gives {got:.4g}. Are BOTH "
             "sums put right when a higher score comes?"
         )
-    if not math.isclose(_number(answer([third, 0, 0], [30, 20, 10])), 24.0, rel_tol=1e-6):
+    if not math.isclose(as_number(answer([third, 0, 0], [30, 20, 10])), 24.0, rel_tol=1e-6):
         raise Diagnosis("wrong when the highest score comes first.")
     scores = [0.3, -1.2, 4.0, 2.5, 3.9, -0.7, 5.5]
     values = [1.0, -2.0, 0.5, 3.0, 2.0, -1.0, 0.25]
     right = flash.online_softmax_sum(scores, values, 7)
     for tile in (1, 2, 3, 7, 10):
-        got = _number(answer(scores, values, tile))
+        got = as_number(answer(scores, values, tile))
         if not math.isclose(got, right, rel_tol=1e-6):
             whole = len(scores) - len(scores) % tile
             if tile < 7 and math.isclose(
@@ -156,14 +156,14 @@ def grade_online_softmax_sum(answer):
                 raise Diagnosis("the last tile is shorter; you leave it out.")
             raise Diagnosis(f"right by single numbers, wrong in tiles of {tile}.")
     try:
-        got = _number(answer([1000.0, 1001.0, 999.0], [1.0, 2.0, 3.0], 2))
+        got = as_number(answer([1000.0, 1001.0, 999.0], [1.0, 2.0, 3.0], 2))
     except OverflowError:
         raise Diagnosis("exp(1000) overflows: subtract the highest score before exp.") from None
     right = flash.online_softmax_sum([1.0, 2.0, 0.0], [1.0, 2.0, 3.0])
     if not math.isclose(got, right, rel_tol=1e-5):
         raise Diagnosis("scores near 1,000 must give what scores near 1 give.")
     try:
-        got = _number(answer([-1000.0, -1001.0], [1.0, 2.0]))
+        got = as_number(answer([-1000.0, -1001.0], [1.0, 2.0]))
     except ZeroDivisionError:
         got = math.nan
     if not math.isclose(got, flash.online_softmax_sum([1.0, 0.0], [1.0, 2.0]), rel_tol=1e-6):
@@ -183,7 +183,7 @@ def grade_price_of_forgetting(answer):
     if not (isinstance(got, tuple | list) and len(got) == 2):
         raise Diagnosis('return two things: the ratio and your sentence, as in 2.0, "because …".')
     ratio, sentence = got
-    ratio = _number(ratio)
+    ratio = as_number(ratio)
     if math.isclose(ratio, 256):
         raise Diagnosis("256 would be the whole text every time; at first it is only one token.")
     if math.isclose(ratio, 32896):
@@ -214,27 +214,10 @@ class _Tape(list):
 
 def _kept(answer, *inputs: Tensor) -> Tensor:
     given = [tensor.clone() for tensor in inputs]
-    got = _tensor(answer(*given))
+    got = as_tensor(answer(*given))
     if not all(map(torch.equal, given, inputs)):
         raise Diagnosis("you change the tensors that were given; build new ones.")
     return got.to(inputs[0].dtype)
-
-
-def _tensor(got) -> Tensor:
-    if got is None:
-        raise Diagnosis("your function returns nothing; is there a `return`?")
-    if not isinstance(got, Tensor):
-        raise Diagnosis(f"return a tensor; yours is {type(got).__name__}.")
-    return got
-
-
-def _number(got) -> float:
-    if got is None:
-        raise Diagnosis("your function returns nothing; is there a `return`?")
-    try:
-        return float(got)
-    except (TypeError, ValueError):
-        raise Diagnosis(f"return one number; yours is {type(got).__name__}.") from None
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

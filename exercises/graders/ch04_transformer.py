@@ -9,7 +9,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from minillm.lab.grade import Diagnosis, Grader
+from minillm.lab.grade import Diagnosis, Grader, as_tensor
 from minillm.model import ffn, norm
 from minillm.serve import filters
 
@@ -29,7 +29,7 @@ TREE = {
 def grade_rms_norm(answer):
     """Numbers by hand, then the library's."""
     ones = torch.ones(2)
-    got = _tensor(answer(torch.tensor([1.0, 7.0]), ones, 0.0))
+    got = as_tensor(answer(torch.tensor([1.0, 7.0]), ones, 0.0))
     if got.shape != (2,):
         raise Diagnosis(f"the result has the shape of x, [2] here; yours is {[*got.shape]}.")
     if torch.allclose(got, torch.tensor([1.0, 7.0]) / math.sqrt(50), atol=1e-4):
@@ -40,16 +40,16 @@ def grade_rms_norm(answer):
         raise Diagnosis("you divide by the mean of the squares; take its square root.")
     if not torch.allclose(got, torch.tensor([0.2, 1.4]), atol=1e-4):
         raise Diagnosis(f"[1, 7] becomes [0.2, 1.4]; yours gives {got.tolist()}.")
-    got = _tensor(answer(torch.tensor([1.0, 7.0]), torch.tensor([10.0, 1.0]), 0.0))
+    got = as_tensor(answer(torch.tensor([1.0, 7.0]), torch.tensor([10.0, 1.0]), 0.0))
     if torch.allclose(got, torch.tensor([0.2, 1.4]), atol=1e-4):
         raise Diagnosis("the weight is not used.")
-    got = _tensor(answer(torch.zeros(2), ones, 1e-6))
+    got = as_tensor(answer(torch.zeros(2), ones, 1e-6))
     if got.isnan().any():
         raise Diagnosis("a token of zeros gives NaN: add epsilon under the root.")
     torch.manual_seed(0)
     x, weight = torch.randn(3, 4, 8), torch.randn(8)
     given = x.clone()
-    right, got = norm.rms_norm_naive(x, weight, 0.5), _tensor(answer(given, weight, 0.5))
+    right, got = norm.rms_norm_naive(x, weight, 0.5), as_tensor(answer(given, weight, 0.5))
     if not torch.equal(given, x):
         raise Diagnosis("x itself is changed; build a new tensor.")
     got = got.to(right.dtype)
@@ -66,7 +66,7 @@ def grade_rms_norm(answer):
 def grade_swiglu(answer):
     """One number by hand, then the library's."""
     one, x = torch.ones(1, 1), torch.tensor([2.0])
-    got = _tensor(answer(x, one, 3 * one, one))
+    got = as_tensor(answer(x, one, 3 * one, one))
     if got.shape != (1,):
         raise Diagnosis(f"the result has the shape of x, [1] here; yours is {[*got.shape]}.")
     number, sigmoid = got.item(), 1 / (1 + math.exp(-2))
@@ -84,7 +84,7 @@ def grade_swiglu(answer):
         )
     torch.manual_seed(0)
     x, gate, up, down = (torch.randn(*s) for s in ((3, 5, 4), (6, 4), (6, 4), (4, 6)))
-    right, got = ffn.swiglu_naive(x, gate, up, down), _tensor(answer(x, gate, up, down))
+    right, got = ffn.swiglu_naive(x, gate, up, down), as_tensor(answer(x, gate, up, down))
     got = got.to(right.dtype)
     if got.shape != right.shape or not torch.allclose(got, right, atol=1e-4):
         raise Diagnosis("right for one number, wrong for matrices of 6 by 4: W x is x @ W.T.")
@@ -122,7 +122,7 @@ def grade_top_p(answer):
     probabilities = torch.tensor([0.2, 0.5, 0.3])
     logits = probabilities.log()
     given = logits.clone()
-    got = _tensor(answer(given, 0.7))
+    got = as_tensor(answer(given, 0.7))
     if not torch.equal(given, logits):
         raise Diagnosis("you change the logits that were given; build a new tensor.")
     if got.shape != (3,):
@@ -141,24 +141,24 @@ def grade_top_p(answer):
         raise Diagnosis("the right tokens stay, but not with the logits that they had.")
     else:
         raise Diagnosis(f"of 0.2, 0.5, 0.3 with p = 0.7 tokens 1 and 2 stay; yours {_kept(got)}.")
-    if _kept(_tensor(answer(logits.clone(), 0.1))) != [1]:
+    if _kept(as_tensor(answer(logits.clone(), 0.1))) != [1]:
         raise Diagnosis("with p = 0.1 the likeliest must stay: one always does.")
-    shifted = _tensor(answer(logits.clone() + 100, 0.7))
+    shifted = as_tensor(answer(logits.clone() + 100, 0.7))
     if _kept(shifted) != [1, 2]:
         raise Diagnosis("logits need not be logarithms of probabilities: softmax first.")
     rows = torch.stack([logits, torch.tensor([0.05, 0.05, 0.9]).log()])
-    got = _tensor(answer(rows.clone(), 0.7))
+    got = as_tensor(answer(rows.clone(), 0.7))
     if got.shape != (2, 3) or [_kept(row) for row in got] != [[1, 2], [2]]:
         raise Diagnosis("two rows at once come out wrong: work on the last axis (dim=-1).")
     torch.manual_seed(0)
-    if len(_kept(_tensor(answer(torch.zeros(4), 0.5)))) != 2:
+    if len(_kept(as_tensor(answer(torch.zeros(4), 0.5)))) != 2:
         raise Diagnosis(
             "of four equal tokens exactly two reach 0.5: a token stays only if those before it "
             "have NOT reached p (>=, not >)."
         )
     for share in (0.2, 0.5, 0.9):
         logits = torch.randn(4, 50)
-        if not torch.equal(_tensor(answer(logits.clone(), share)), filters.top_p(logits, share)):
+        if not torch.equal(as_tensor(answer(logits.clone(), share)), filters.top_p(logits, share)):
             raise Diagnosis(f"50 random logits with p = {share} come out wrong.")
 
 
@@ -236,14 +236,6 @@ def _same(answer, tree, n_beams, n_steps, texts, probability, where):
 
 def _kept(row: Tensor) -> list[int]:
     return torch.nonzero(row > -math.inf).flatten().tolist()
-
-
-def _tensor(got) -> Tensor:
-    if got is None:
-        raise Diagnosis("your function returns nothing; is there a `return`?")
-    if not isinstance(got, Tensor):
-        raise Diagnosis(f"return a tensor; yours is {type(got).__name__}.")
-    return got
 
 
 def _number(got) -> float:

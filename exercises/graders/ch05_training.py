@@ -10,7 +10,7 @@ import statistics
 import torch
 from torch import Tensor
 
-from minillm.lab.grade import Diagnosis, Grader
+from minillm.lab.grade import Diagnosis, Grader, as_number, as_tensor
 from minillm.train.schedule import Cosine
 
 
@@ -91,7 +91,7 @@ def grade_masked_log_probs(answer):
         raise Diagnosis(f"logits 1000 and 0, token 1: log p is -1000; yours is {got[1]:.4g}.")
 
     leaf = logits.clone().requires_grad_()
-    got = _tensor(answer(leaf, ids.masked_fill(~counted, 0), counted))
+    got = as_tensor(answer(leaf, ids.masked_fill(~counted, 0), counted))
     if not got.requires_grad:
         raise Diagnosis(
             "no gradient flows through your result; .item(), .detach(), no_grad and torch.tensor "
@@ -165,7 +165,7 @@ def grade_learning_rate(answer):
 
     def at(step, n_steps=10, warmup_steps=4):
         try:
-            return _number(answer(step, n_steps, warmup_steps, 0.8, 0.1))
+            return as_number(answer(step, n_steps, warmup_steps, 0.8, 0.1))
         except ZeroDivisionError:
             raise Diagnosis(
                 f"with warmup_steps={warmup_steps} and n_steps={n_steps} you divide by 0 at step "
@@ -237,7 +237,7 @@ def grade_first_update_after_a_reset(answer):
     number, sentence = got
     if number is None:
         raise Diagnosis("the number is None; measure, and put it there.")
-    number = _number(number)
+    number = as_number(number)
     if number == 0:
         raise Diagnosis("averages that begin at zero have the gradient in them after one step.")
     if math.isclose(number, -1, abs_tol=1e-3):
@@ -323,7 +323,7 @@ def grade_spikes(answer):
 
 def _log_probs(answer, logits: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
     given = [logits.clone(), wanted.clone(), counted.clone()]
-    got = _tensor(answer(*given))
+    got = as_tensor(answer(*given))
     if not all(map(torch.equal, given, (logits, wanted, counted))):
         raise Diagnosis("you change the tensors that were given; build new ones.")
     return got.detach().to(logits.dtype)
@@ -376,7 +376,7 @@ def _gradient(answer, weight: Tensor, parts: list[Tensor], sum_of) -> Tensor:
         seen.append(place)
         return sum_of(_Watch.apply(given, alive), part), int(part.any(dim=1).sum())
 
-    got = _tensor(answer(weight, list(parts), nats))
+    got = as_tensor(answer(weight, list(parts), nats))
     if len(seen) < len(parts):
         raise Diagnosis(f"there are {len(parts)} parts, and nats was called for {len(seen)}.")
     if got.requires_grad:
@@ -434,23 +434,6 @@ def _agree(got: Tensor, right: Tensor, what: str) -> None:
             [round(number, 3) for number in tensor.flatten().tolist()] for tensor in (right, got)
         )
         raise Diagnosis(f"{what}: {wanted} would be right; yours gives {found}.")
-
-
-def _tensor(got) -> Tensor:
-    if got is None:
-        raise Diagnosis("your function returns nothing; is there a `return`?")
-    if not isinstance(got, Tensor):
-        raise Diagnosis(f"return a tensor; yours is {type(got).__name__}.")
-    return got
-
-
-def _number(got) -> float:
-    if got is None:
-        raise Diagnosis("your function returns nothing; is there a `return`?")
-    try:
-        return float(got)
-    except (TypeError, ValueError):
-        raise Diagnosis(f"return one number; yours is {type(got).__name__}.") from None
 
 
 GRADERS = {

@@ -24,8 +24,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from minillm.lab.project import Chapter, display_path, my, root, syllabus
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SECONDS = 20
 NEVER_ENDS = "no answer after {} seconds: is there a loop that never ends?"
@@ -91,6 +95,44 @@ def read_answers(path: Path) -> str:
         raise ValueError(
             f"{display_path(path)} is not UTF-8 text; save it again in that encoding."
         ) from None
+
+
+def as_number(got: object) -> float:
+    """What an answer returned, for a grader that needs one number.
+
+    Raises:
+        Diagnosis: it is nothing, or cannot be read as one number.
+
+    Example:
+        >>> as_number("0.5")
+        0.5
+    """
+    if got is None:
+        raise Diagnosis("your function returns nothing; is there a `return`?")
+    try:
+        return float(got)
+    except (TypeError, ValueError):
+        raise Diagnosis(f"return one number; yours is {type(got).__name__}.") from None
+
+
+def as_tensor(got: object) -> "Tensor":
+    """What an answer returned, for a grader that needs a tensor, of whatever shape.
+
+    Raises:
+        Diagnosis: it is nothing, or of another type.
+
+    Example:
+        >>> as_tensor([1.0, 2.0])
+        Traceback (most recent call last):
+        minillm.lab.grade.Diagnosis: return a tensor; yours is list.
+    """
+    from torch import Tensor
+
+    if got is None:
+        raise Diagnosis("your function returns nothing; is there a `return`?")
+    if not isinstance(got, Tensor):
+        raise Diagnosis(f"return a tensor; yours is {type(got).__name__}.")
+    return got
 
 
 @cache

@@ -43,7 +43,10 @@ N_PLACES = {2: 0.25, 3: 0.45, 4: 0.3}
 FEWEST_SENTENCES, MOST_SENTENCES = 5, 9
 SHARE_HELD = 0.5  # of the things that somebody has when the story begins
 SHARE_PRONOUNS = 0.5  # of the sentences in which a pronoun is clear
-SHARE_SHORT_ENDS = 0.25  # of the last sentences, which say one thing instead of two
+SHARE_SHORT_ENDS = 0.25  # of the last sentences, which say one thing instead of all
+SHARE_ROLL_CALLS = 0.25  # of the stories, in which nothing happens: who is where, told twice
+N_ROLL_CALL = (4, 5, 6)  # people in such a story
+SHARE_PLAIN = 0.1  # of the sentences, which do not say where something happens
 ROAD_COUNTS = 4
 FIELDS = ("person", "thing", "place", "other", "origin")  # of an event, that may be said
 HERE = ("take", "put", "give", "meet", "miss")  # what happens where the person is
@@ -303,13 +306,10 @@ class StorySource:
     def _story(self, rng: random.Random) -> Story:
         language = rng.choice(LANGUAGES[self.language])
         near = self._map(rng)
-        opening, late = self._opening(rng, list(near))
-        n_opening = len(opening) + len(late)
-        # At least two things happen between the introductions and the end.
-        n_all = rng.randint(max(FEWEST_SENTENCES, n_opening + 3), MOST_SENTENCES)
-        plan: list[Event | None] = [None] * (n_all - n_opening - 1)  # None: whatever can happen
-        arrives = rng.randrange(len(plan))
-        plan = [*opening, *plan[:arrives], *late, *plan[arrives:]]
+        if rng.random() < SHARE_ROLL_CALLS:
+            plan = self._roll_call(rng)
+        else:
+            plan = self._plan(rng, list(near))
         events, states = [], [State()]
         for event in plan:
             events.append(event or _next(rng, states[-1], near, events[-1]))
@@ -334,15 +334,38 @@ class StorySource:
             near[a] = [b for b in others for _ in range(ROAD_COUNTS if b in roads else 1)]
         return near
 
-    def _opening(self, rng: random.Random, places: list[str]) -> tuple[list[Event], list[Event]]:
-        """The introductions, and that of a third person, who comes later."""
-        n_people, (cast, fame) = _draw(rng, N_PEOPLE), self._cast
+    def _roll_call(self, rng: random.Random) -> list[Event]:
+        """Everybody somewhere else, and nothing happens."""
+        people = self._people(rng, rng.choice(N_ROLL_CALL))
+        places = rng.sample(self.world.places, len(people))
+        return [
+            Event("introduce", name, place=place.name)
+            for name, place in zip(people, places, strict=True)
+        ]
+
+    def _plan(self, rng: random.Random, places: list[str]) -> list[Event | None]:
+        """The introductions, and None for whatever can happen then."""
+        opening, late = self._opening(rng, places)
+        n_opening = len(opening) + len(late)
+        # At least two things happen between the introductions and the end.
+        n_all = rng.randint(max(FEWEST_SENTENCES, n_opening + 3), MOST_SENTENCES)
+        plan: list[Event | None] = [None] * (n_all - n_opening - 1)
+        arrives = rng.randrange(len(plan))
+        return [*opening, *plan[:arrives], *late, *plan[arrives:]]
+
+    def _people(self, rng: random.Random, n_people: int) -> list[str]:
+        cast, fame = self._cast
         people: list[str] = []
         while len(people) < n_people:
             (i,) = rng.choices(range(len(cast)), cum_weights=fame)
             while cast[i] in people:  # who was drawn already sends the next in fame
                 i = (i + 1) % len(cast)
             people.append(cast[i])
+        return people
+
+    def _opening(self, rng: random.Random, places: list[str]) -> tuple[list[Event], list[Event]]:
+        """The introductions, and that of a third person, who comes later."""
+        people = self._people(rng, _draw(rng, N_PEOPLE))
         has, lying = {}, []
         for thing in rng.sample(things_of(self.world), _draw(rng, N_THINGS)):
             free = [name for name in people if name not in has]
@@ -366,6 +389,8 @@ class StorySource:
         before: list[str] = []
         for event in events:
             names, way = event.names, rng.randrange(N_WAYS)
+            if event.kind in WEIGHTS:
+                way = 0 if rng.random() < SHARE_PLAIN else rng.randrange(1, N_WAYS)
             if event.kind in WEIGHTS and event.person in before:
                 pronoun = self.world.person(event.person).pronoun
                 fits = [name for name in before if self.world.person(name).pronoun == pronoun]
@@ -400,8 +425,8 @@ def _undoes(last: Event, kind: str, person: str, thing: str | None, _, other: st
 
 
 def _ends(rng: random.Random, state: State) -> list[Event]:
-    """One or two things that are so."""
+    """One of the things that are so, or all of them."""
     so = [Event("end-at", person, place=place) for person, place in state.people]
     so += [Event("end-has", person, thing) for thing, person in state.held]
     so += [Event("end-lies", thing=thing, place=place) for thing, place in state.lying]
-    return rng.sample(so, 1 if rng.random() < SHARE_SHORT_ENDS else 2)
+    return rng.sample(so, 1 if rng.random() < SHARE_SHORT_ENDS else len(so))

@@ -42,8 +42,8 @@ WAYS = {
         ),
         "take": ("{p} picks up {t}.", "{p} picks up {t} {at}.", "{p} takes {t} {at}."),
         "put": ("{p} puts down {t}.", "{p} puts {t} down {at}.", "{p} leaves {t} {at}."),
-        "give": ("{p} gives {t} to {o}.", "{p} gives {o} {t}.", "{p} hands {t} to {o} {at}."),
-        "meet": ("{p} meets {o} {at}.", "{p} says hello to {o}.", "{p} greets {o}."),
+        "give": ("{p} gives {t} to {o}.", "{p} gives {o} {t} {at}.", "{p} hands {t} to {o} {at}."),
+        "meet": ("{p} meets {o}.", "{p} says hello to {o} {at}.", "{p} greets {o} {at}."),
         "miss": (
             "{p} looks for {t}, but it is not there.",
             "{p} looks for {t} {at} in vain.",
@@ -57,8 +57,8 @@ WAYS = {
         "go": ("{p}去了{l}。", "然后{p}从{f}走到{l}。", "{p}离开{f}，去了{l}。"),
         "take": ("{p}拿起{t}。", "{p}在{l}拿起{t}。", "{p}在{l}拿走了{t}。"),
         "put": ("{p}放下{t}。", "{p}把{t}放在{l}。", "{p}把{t}留在{l}。"),
-        "give": ("{p}把{t}给了{o}。", "{p}给了{o}{t}。", "{p}在{l}把{t}递给{o}。"),
-        "meet": ("{p}在{l}遇见{o}。", "{p}向{o}问好。", "{p}和{o}打招呼。"),
+        "give": ("{p}把{t}给了{o}。", "{p}在{l}给了{o}{t}。", "{p}在{l}把{t}递给{o}。"),
+        "meet": ("{p}遇见{o}。", "{p}在{l}向{o}问好。", "{p}在{l}和{o}打招呼。"),
         "miss": ("{p}找{t}，可是这里没有。", "{p}在{l}找{t}，没有找到。", "{p}在{l}找不到{t}。"),
     },
 }
@@ -75,8 +75,7 @@ AND = {"en": " and ", "zh": "，"}
 STOP = {"en": ".", "zh": "。"}
 PRONOUNS = {"en": {"she": "she", "he": "he"}, "zh": {"she": "她", "he": "他"}}
 UNCOUNTED = ("ointment", "cough syrup", "dozen nails")  # nobody says "an ointment lies there"
-WITH_PLACE = {"take": 1, "put": 1, "miss": 1}  # the plain wording that says where
-WITHOUT_PLACE = {"meet": 1}
+WITH_PLACE = dict.fromkeys(("take", "put", "give", "meet", "miss"), 1)  # says where
 FIELDS = {
     "p": "person",
     "o": "other",
@@ -196,7 +195,7 @@ class Words:
         """
         if kind in CLAUSES[self.language]:
             return _begin(self._fill(CLAUSES[self.language][kind], names))
-        way = (WITH_PLACE if "place" in names else WITHOUT_PLACE).get(kind, 0)
+        way = WITH_PLACE.get(kind, 0) if "place" in names else 0
         return self.say(kind, names, way)[: -len(STOP[self.language])]
 
     def read(self, sentence: str) -> tuple[Reading, ...]:

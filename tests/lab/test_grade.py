@@ -1,10 +1,23 @@
+import math
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
+import torch
 
 from minillm.lab import grade as grading
-from minillm.lab.grade import Result, find, grade, grade_file, load_file, refuse_borrowed
+from minillm.lab.grade import (
+    Result,
+    as_number,
+    as_tensor,
+    find,
+    grade,
+    grade_file,
+    load_file,
+    refuse_borrowed,
+)
 
 RIGHT = "def mended_slide():\n    return 'batch of 32 -> 576 GiB'\n"
 
@@ -179,3 +192,44 @@ def test_an_answer_that_reaches_its_target_by_a_global_module_is_refused():
     exec(source, namespace)
     result = grade("0.2", namespace["kv_cache_bytes"], source)
     assert "uses minillm.model.count.kv_cache_bytes itself" in result.message
+
+
+def test_a_number_is_taken_however_it_is_wrapped():
+    assert [as_number(got) for got in (2, "0.5", True, torch.tensor([0.25]))] == [2, 0.5, 1, 0.25]
+    assert math.isnan(as_number(math.nan))
+
+
+def test_a_tensor_is_taken_as_it_is():
+    given = torch.tensor([[1]])
+    assert as_tensor(given) is given
+
+
+@pytest.mark.parametrize("kind", [as_number, as_tensor])
+def test_an_answer_without_a_return_is_told_so(kind):
+    with pytest.raises(grading.Diagnosis, match=r"^your function returns nothing; is there"):
+        kind(None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "got", "message"),
+    [
+        (as_number, "much", "return one number; yours is str."),
+        (as_number, (1.0, "why"), "return one number; yours is tuple."),
+        (as_tensor, [1.0], "return a tensor; yours is list."),
+        (as_tensor, 1.0, "return a tensor; yours is float."),
+    ],
+)
+def test_what_an_answer_returned_is_named_by_its_kind(kind, got, message):
+    with pytest.raises(grading.Diagnosis) as raised:
+        kind(got)
+    assert str(raised.value) == message
+
+
+def test_a_tensor_of_several_numbers_is_no_number():
+    with pytest.raises(grading.Diagnosis, match=r"one number; yours is Tensor"):
+        as_number(torch.zeros(2))
+
+
+def test_grading_is_imported_without_torch():
+    code = "import sys, minillm.lab.grade; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

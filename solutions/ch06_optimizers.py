@@ -1,0 +1,188 @@
+"""Worked answers to chapter 06, Optimizers.
+
+Chapter: 06
+"""
+
+from minillm.lab.task import task
+
+
+@task("6.1", minutes=8)
+def lion_step(weight, gradient, mean, rate, betas, weight_decay):
+    """One step of Lion: every weight moves by the same length, only the sign is computed.
+
+        c = β₁ m + (1 - β₁) g
+        θ ← θ - rate · (sign(c) + weight_decay · θ)
+        m ← β₂ m + (1 - β₂) g
+
+    The m in the first line is the one that was given. The sign of 0 is 0.
+
+    中文：Lion 优化器的一步。先用给定的（旧的）m 算 c = β₁ m + (1 - β₁) g，只取它的符号（0 的符号
+    是 0）；权重减去 rate ·（符号 + weight_decay · 权重本身）；最后用 β₂ 更新 m。权重衰减不进符号，
+    也不进 m，但要乘以 rate。返回（新的权重，新的 m），不得改动传入的张量。
+
+    Args:
+        weight: θ, a tensor of any shape.
+        gradient: g, of the same shape.
+        mean: m, of the same shape; zeros before the first step.
+        rate: the learning rate.
+        betas: (β₁, β₂).
+        weight_decay: a share, for instance 0.1.
+
+    Returns:
+        (tensor, tensor): the new weight and the new mean; those given are left as they are. θ = 1,
+        g = 3 and m = 0 with rate 0.5 and weight_decay 0.1 give θ = 0.45, since
+        1 - 0.5 · (1 + 0.1 · 1) is.
+    """
+    # BEGIN SOLUTION
+    beta1, beta2 = betas
+    direction = (beta1 * mean + (1 - beta1) * gradient).sign()
+    weight = weight - rate * (direction + weight_decay * weight)
+    return weight, beta2 * mean + (1 - beta2) * gradient
+    # END SOLUTION
+
+
+@task("6.2", minutes=8)
+def factored_step(gradient, rows, columns, beta):
+    """Adafactor's second moment of a matrix, remembered as n + m numbers in place of n · m.
+
+        R ← β R + (1 - β) · (the mean of each row of G²)
+        C ← β C + (1 - β) · (the mean of each column of G²)
+        V[i, j] = R[i] · C[j] / mean(R)
+
+    G² is taken number by number. V is made of the new R and C. Where G² has rank one, this loses
+    nothing: with β = 0, V is G² itself. (Adafactor adds 1e-30 to G², so that mean(R) is never
+    0; here no gradient is 0 everywhere, and you need not.)
+
+    中文：Adafactor 的二阶矩。不记住整个矩阵，只记住 G²（逐元素平方）每一行的均值 R 和每一列的均值
+    C 的滑动平均；再用新的 R 和 C 还原：V[i, j] = R[i] · C[j] / mean(R)。若 G² 的秩为 1，则还原没有
+    误差。返回（V, R, C），不得改动传入的张量。
+
+    Args:
+        gradient: G, tensor [n, m].
+        rows: R of the step before, tensor [n].
+        columns: C of the step before, tensor [m].
+        beta: β, how much of R and of C is kept.
+
+    Returns:
+        (tensor [n, m], tensor [n], tensor [m]): V, and the new R and C. G = [[2, -2], [0, 4]] with
+        R = [4, 16], C = [10, 10] and β = 0.5 gives V = [[3, 5], [9, 15]], R = [4, 12] and
+        C = [6, 10].
+    """
+    # BEGIN SOLUTION
+    squares = gradient**2
+    rows = beta * rows + (1 - beta) * squares.mean(dim=1)
+    columns = beta * columns + (1 - beta) * squares.mean(dim=0)
+    return rows[:, None] * columns[None, :] / rows.mean(), rows, columns
+    # END SOLUTION
+
+
+@task("6.3", minutes=10)
+def confident_direction(update, momentum, rows, columns, beta, epsilon):
+    """CAME's confidence: a short step where updates lie far from their running mean.
+
+        U = (û - m)² + ε                                     the instability, number by number
+        R ← β R + (1 - β) · (the mean of each row of U)
+        C ← β C + (1 - β) · (the mean of each column of U)
+        S[i, j] = R[i] · C[j] / mean(R)
+        direction = m / √S
+
+    The last two lines take the new R and C.
+
+    中文：CAME 的置信度。û 是这一步的更新量，m 是它的滑动平均（已经包含 û，不要再更新）。不稳定度
+    U = (û - m)² + ε 按行、按列的均值记成 R 和 C 的滑动平均，再像 Adafactor 那样还原成 S，方向是
+    m / √S：更新量离平均越远，步子越小。返回（方向, R, C），不得改动传入的张量。
+
+    Args:
+        update: û, tensor [n, m]; Adafactor's direction of this step.
+        momentum: m, tensor [n, m], which has taken in this update.
+        rows: R of the step before, tensor [n].
+        columns: C of the step before, tensor [m].
+        beta: the third of CAME's betas, for instance 0.9999.
+        epsilon: for instance 1e-16; it counts where û = m.
+
+    Returns:
+        (tensor [n, m], tensor [n], tensor [m]): the direction, and the new R and C. û = [[4, 0]],
+        m = [[2, 1]], R = [1.5] and C = [2, 1] with β = 0.5 and ε = 0 give R = [2], C = [3, 1] and
+        the direction [[1.1547, 1]], since 2 / √3 is 1.1547.
+    """
+    # BEGIN SOLUTION
+    instability = (update - momentum) ** 2 + epsilon
+    rows = beta * rows + (1 - beta) * instability.mean(dim=1)
+    columns = beta * columns + (1 - beta) * instability.mean(dim=0)
+    share = rows / rows.mean()
+    return momentum / (share[:, None] * columns[None, :]).sqrt(), rows, columns
+    # END SOLUTION
+
+
+@task("6.4", minutes=8)
+def first_step_of_came():
+    """Predict, measure, explain: how far does CAME's very first step go?
+
+    A weight is a matrix, and its gradient is the same number everywhere. AdamW's first step would
+    move each weight by one learning rate. By how many does CAME's, with its default betas (0.9,
+    0.999, 0.9999) and no weight decay? Guess; then measure it with minillm.train.came.CAME, for a
+    small gradient and a large one; then return the number and one sentence that says why.
+
+    中文：先猜，再测，再解释。权重是一个矩阵，梯度处处相同。AdamW 的第一步会把每个权重移动一个学习
+    率；用默认的三个 beta（0.9, 0.999, 0.9999）、没有权重衰减时，CAME 的第一步移动多少个学习率？
+    用 minillm.train.came.CAME 测一测，小梯度和大梯度都试试。返回（这个数，一句解释）。
+
+    Returns:
+        (float, str): how many learning rates, without a sign, and your sentence.
+    """
+    # BEGIN SOLUTION
+    import torch
+
+    from minillm.train.came import CAME
+
+    weight = torch.nn.Parameter(torch.zeros(2, 3))
+    optimizer = CAME([weight], lr=0.5)
+    weight.grad = torch.full((2, 3), 0.001)
+    optimizer.step()
+    return weight.abs().mean().item() / 0.5, (
+        "The averages begin at 0 and nothing corrects for it: the momentum has a tenth of its "
+        "value after one step, but the root of the instability, by which it is divided, only a "
+        "hundredth."
+    )
+    # END SOLUTION
+
+
+@task("6.5", minutes=10)
+def adam_mini_update(gradient, mean, square, step, betas, epsilon):
+    """Adam-mini's direction for a matrix: one second moment a row in place of one a weight.
+
+        m ← β₁ m + (1 - β₁) g               a number a weight, as in Adam
+        v ← β₂ v + (1 - β₂) · (the mean of g² over the row)              a number a row
+        direction = m̂ / (√v̂ + ε)            with m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ)
+
+    A row holds the weights of one output neuron: they share one size of gradients. So 1.00 times
+    the bytes of the matrix are kept, and one number more a row; Adam keeps 2.00 times.
+
+    Zhang et al. 2024, "Adam-mini: Use Fewer Learning Rates To Gain More", arXiv:2406.16793. Their
+    package (version 1.1) has such blocks in the feed-forward part, after attention, and in the two
+    tables, where a row is a token. (Of queries and keys a block is a head; not asked for here.)
+
+    中文：Adam-mini 对一个矩阵的更新方向。一阶矩 m 和 Adam 一样，每个权重一个数；二阶矩 v 每一行
+    （一个输出神经元的全部权重）只存一个数：这一行 g² 的均值的滑动平均。两者都做偏差修正，ε 加在根号
+    之外。返回（方向, m, v），其中 m 和 v 是未修正的，不得改动传入的张量。
+
+    Args:
+        gradient: g, tensor [rows, columns], a row for each number that comes out.
+        mean: m, tensor [rows, columns]; zeros before the first step.
+        square: v, tensor [rows]; zeros before the first step.
+        step: t, from 1 on.
+        betas: (β₁, β₂).
+        epsilon: ε.
+
+    Returns:
+        (tensor [rows, columns], tensor [rows, columns], tensor [rows]): the direction, and the new
+        m and v, without hats. The first step with g = [[1, 7], [-3, 3]] has the direction
+        [[0.2, 1.4], [-1, 1]], since √((1 + 49) / 2) is 5.
+    """
+    # BEGIN SOLUTION
+    beta1, beta2 = betas
+    mean = beta1 * mean + (1 - beta1) * gradient
+    square = beta2 * square + (1 - beta2) * (gradient**2).mean(dim=1)
+    root = (square / (1 - beta2**step)).sqrt() + epsilon
+    return mean / (1 - beta1**step) / root[:, None], mean, square
+    # END SOLUTION
