@@ -256,9 +256,19 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Small inputs: does it run at all?")
     ] = False,
+    text: Annotated[
+        Path | None, typer.Option(help="The text to learn, for `train`; else it is downloaded.")
+    ] = None,
+    record: Annotated[
+        Path | None, typer.Option(help="File to keep the figures in, as JSON.")
+    ] = None,
 ) -> None:
     """Run a benchmark: ours and the field's, side by side."""
     import importlib
+    import json
+
+    from minillm.text.tokenizer_file import write_whole
+    from minillm.train.manifest import machine, versions
 
     names = [p.stem for p in sorted(Path(__file__).with_name("bench").glob("[!_]*.py"))]
     if name is None:
@@ -266,7 +276,14 @@ def bench(
         return
     if name not in names:
         raise ValueError(f"there is no benchmark {name!r}. Benchmarks: {', '.join(names)}.")
-    importlib.import_module(f"minillm.bench.{name}").run(quick=quick)
+    if text is not None and name != "train":
+        raise ValueError(f"--text is for `minillm bench train`; {name} brings its own")
+    asked = {} if text is None else {"text": text}
+    figures = importlib.import_module(f"minillm.bench.{name}").run(quick=quick, **asked)
+    if record is not None:
+        made = {"made by": f"minillm bench {name}", "versions": versions(), "machine": machine()}
+        write_whole(record, json.dumps({**made, "figures": figures}, indent=1) + "\n")
+        print(f"the figures are in {record}")
 
 
 def _finished() -> list[str]:

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from minillm.recipes import nanogpt, recipe
 from minillm.recipes import run as parts
-from minillm.recipes.data import TextData
 from minillm.recipes.recipe import Recipe
 from minillm.train.loop import LoopConfig, TrainState, train
 from minillm.train.losses import Total, language_loss
@@ -113,8 +112,7 @@ def chosen(quick: bool, text: str | Path | None, seed: int) -> tuple[Recipe, nan
     """Both recipes, for that text."""
     ours, theirs = replace(recipe.find("shakespeare"), seed=seed), nanogpt.Recipe()
     if text is not None:
-        data = TextData(files=(str(text),), ends="file", held_out=ours.data.held_out)
-        ours = replace(ours, data=data)
+        ours = recipe.reading(ours, text)
     if quick:
         ours = recipe.shortened(ours, N_TURNS)
         ours = replace(ours, model=replace(ours.model, width=32, n_layers=1))

@@ -62,6 +62,9 @@ def train_recipe(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Another number of steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed.")] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Another file to read, for a recipe that reads text.")
+    ] = None,
 ) -> None:
     """Train a model; Ctrl-C saves, and the same command goes on.
 
@@ -74,6 +77,8 @@ def train_recipe(
     chosen = recipes.find(recipe)
     if seed is not None:
         chosen = replace(chosen, seed=seed)
+    if text is not None:
+        chosen = recipes.reading(chosen, text)
     if steps is not None:
         chosen = recipes.shortened(chosen, steps)
     run(chosen, out or Path("runs", chosen.name))

@@ -238,6 +238,19 @@ def shortened(recipe: Recipe, n_steps: int) -> Recipe:
     return replace(recipe, training=replace(how, **changed))
 
 
+def reading(recipe: Recipe, file: str | os.PathLike) -> Recipe:
+    """The same with another file to read, cut into documents as before.
+
+    Raises:
+        ValueError: a recipe that reads no text.
+    """
+    if not isinstance(recipe.data, TextData):
+        raise ValueError(
+            f"{recipe.name} reads no text file; its data are of kind {recipe.data.kind}"
+        )
+    return replace(recipe, data=replace(recipe.data, files=(str(file),), url=None, sha256=None))
+
+
 def load(path: str | os.PathLike) -> Recipe:
     """The recipe in a TOML file.
 

@@ -177,19 +177,29 @@ def describe(name: str, seed: int, config: dict[str, Any], data: np.ndarray) -> 
         data_hash=hash_tokens(data),
         n_tokens=len(data),
         code_hash=hash_code(),
-        versions={
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "minillm": minillm.__version__,
-        },
-        machine={
-            "system": platform.system(),
-            "architecture": platform.machine(),
-            "threads": torch.get_num_threads(),
-        },
+        versions=versions(),
+        machine=machine(),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def versions() -> dict[str, str]:
+    """Of what computes: python, torch, numpy and minillm."""
+    return {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "numpy": np.__version__,
+        "minillm": minillm.__version__,
+    }
+
+
+def machine() -> dict[str, str | int]:
+    """Its kind, and how many threads torch has; nothing that would name it."""
+    return {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def hash_tokens(tokens: np.ndarray) -> str:
