@@ -10,6 +10,7 @@ from typing import ClassVar, final
 
 from minillm.town.facts import FactTable
 from minillm.town.stories import StorySource
+from minillm.town.story_words import words
 from minillm.town.world import World
 
 
@@ -60,6 +61,13 @@ class TownData:
             for index in range(n_facts)
             for sentence in facts.block(index, seed=part, languages=self.languages)
         ]
+
+    def to_learn_pieces_from(self, text: str) -> str:
+        """A document as a tokenizer is to learn from it: in Chinese a line for every word."""
+        if text.isascii():
+            return text
+        world = World() if self.world is None else World(seed=self.world)
+        return "\n".join(words(world, "zh").parted(text))
 
 
 @final
@@ -115,6 +123,10 @@ class TextData:
                 f"line between them; {', '.join(self.files) or self.url} has {len(texts)}"
             )
         return texts[-n_held_out:] if part == "held out" else texts[:-n_held_out]
+
+    def to_learn_pieces_from(self, text: str) -> str:
+        """A document as a tokenizer is to learn from it: as it is."""
+        return text
 
     def _read(self) -> Iterator[str]:
         from minillm.text.corpus import fetch, read

@@ -84,7 +84,7 @@ def corpus(recipe: Recipe) -> tuple[Tokenizer, Packed, Packed]:
     order = np.random.default_rng(recipe.seed).permutation(len(texts["train"]))
     mixed, n_characters = [], 0
     for number in order:  # some of everything
-        mixed.append(texts["train"][number])
+        mixed.append(recipe.data.to_learn_pieces_from(texts["train"][number]))
         n_characters += len(mixed[-1])
         if n_characters > LEARNED_CHARACTERS:
             break

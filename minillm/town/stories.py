@@ -37,14 +37,15 @@ from minillm.town.world import World
 BLOCK = 64
 YOUNGEST = 6  # years
 WEIGHTS = {"go": 0.30, "take": 0.25, "give": 0.20, "put": 0.10, "meet": 0.08, "miss": 0.07}
-N_PEOPLE = {2: 0.6, 3: 0.4}
-N_THINGS = {1: 0.5, 2: 0.35, 3: 0.15}
-N_PLACES = {2: 0.25, 3: 0.45, 4: 0.3}
-FEWEST_SENTENCES, MOST_SENTENCES = 5, 9
+N_CAST = 12  # the most famous of the town
+N_PEOPLE = {2: 0.85, 3: 0.15}
+N_THINGS = {1: 0.9, 2: 0.1}
+N_PLACES = {2: 0.4, 3: 0.6}
+FEWEST_SENTENCES, MOST_SENTENCES = 5, 8
 SHARE_HELD = 0.5  # of the things that somebody has when the story begins
-SHARE_PRONOUNS = 0.5  # of the sentences in which a pronoun is clear
+SHARE_PRONOUNS = 0.15  # of the sentences in which a pronoun is clear
 SHARE_SHORT_ENDS = 0.25  # of the last sentences, which say one thing instead of all
-SHARE_ROLL_CALLS = 0.25  # of the stories, in which nothing happens: who is where, told twice
+SHARE_ROLL_CALLS = 0.3  # of the stories, in which nothing happens: who is where, told twice
 N_ROLL_CALL = (4, 5, 6)  # people in such a story
 SHARE_PLAIN = 0.1  # of the sentences, which do not say where something happens
 ROAD_COUNTS = 4
@@ -301,7 +302,8 @@ class StorySource:
         """Who may appear, and their cumulated fame."""
         rows = zip(self.world.people, self.world.fame, strict=True)
         grown = [(person.name, fame) for person, fame in rows if person.age >= YOUNGEST]
-        return [name for name, _ in grown], list(accumulate(fame for _, fame in grown))
+        cast = sorted(grown, key=lambda row: -row[1])[:N_CAST]
+        return [name for name, _ in cast], list(accumulate(fame for _, fame in cast))
 
     def _story(self, rng: random.Random) -> Story:
         language = rng.choice(LANGUAGES[self.language])
