@@ -308,15 +308,13 @@ class StorySource:
     def _story(self, rng: random.Random) -> Story:
         language = rng.choice(LANGUAGES[self.language])
         near = self._map(rng)
-        if rng.random() < SHARE_ROLL_CALLS:
-            plan = self._roll_call(rng)
-        else:
-            plan = self._plan(rng, list(near))
+        calls_roll = rng.random() < SHARE_ROLL_CALLS
+        plan = self._roll_call(rng) if calls_roll else self._plan(rng, list(near))
         events, states = [], [State()]
         for event in plan:
             events.append(event or _next(rng, states[-1], near, events[-1]))
             states.append(states[-1].after(events[-1]))
-        ends = _ends(rng, states[-1])
+        ends = _ends(rng, states[-1], 0.0 if calls_roll else SHARE_SHORT_ENDS)
         text, ways = self._tell(rng, events, ends, language)
         states += [states[-1]] * len(ends)
         return Story(text, language, (*events, *ends), tuple(states[1:]), ways)
@@ -426,9 +424,9 @@ def _undoes(last: Event, kind: str, person: str, thing: str | None, _, other: st
     return moved and {kind, last.kind} == {"take", "put"}
 
 
-def _ends(rng: random.Random, state: State) -> list[Event]:
+def _ends(rng: random.Random, state: State, share_short: float) -> list[Event]:
     """One of the things that are so, or all of them."""
     so = [Event("end-at", person, place=place) for person, place in state.people]
     so += [Event("end-has", person, thing) for thing, person in state.held]
     so += [Event("end-lies", thing=thing, place=place) for thing, place in state.lying]
-    return rng.sample(so, 1 if rng.random() < SHARE_SHORT_ENDS else len(so))
+    return rng.sample(so, 1 if rng.random() < share_short else len(so))
