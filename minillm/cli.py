@@ -188,7 +188,7 @@ def sample(
     ],
     model: Annotated[
         Path,
-        typer.Option(metavar="DIR", help="Folder of a model, ours or one that transformers wrote."),
+        typer.Option(metavar="DIR", help="Folder of a model, or the name of a shipped one."),
     ],
     tokens: Annotated[
         int | None,
@@ -223,6 +223,7 @@ def sample(
     from minillm.model.convert import end_ids, load, load_tokenizer
     from minillm.serve.detokenize import stream_text
     from minillm.serve.sample import SampleConfig, stream
+    from minillm.zoo import shelf
 
     if greedy and temperature:
         raise ValueError(
@@ -231,6 +232,8 @@ def sample(
     if temperature is None:
         temperature = 0.0 if greedy else 0.8
     config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    if not model.exists() and str(model) in shelf.names():
+        model = shelf.folder(str(model))
     transformer, tokenizer = load(model), load_tokenizer(model)
     ids = tokenizer.encode(prompt)
     if not ids:

@@ -1,7 +1,7 @@
 """`minillm bench train`: the speedrun, our recipe `shakespeare` against nanoGPT's for a CPU.
 
 Both learn the same text by the letter: its first 90 %, in order as it stands; the last 10 % is
-held out and read in rows of each model's own context. The two take turns, a twentieth of their
+held out and read in rows of each model's own context. The two take turns, a tenth of their
 steps each, so that a slow moment of the machine hits both; only steps are timed, and evaluations
 are not. Told are
 
@@ -36,7 +36,7 @@ from minillm.train.losses import Total, language_loss
 
 #: What our held-out loss is to reach, in at most nanoGPT's time; and the stretch.
 TARGET, STRETCH = 1.60, 1.55
-N_TURNS = 20
+N_TURNS = 10
 EVALUATED_ROWS = 128  # at once
 
 
@@ -101,7 +101,7 @@ def run(quick: bool = False, text: str | Path | None = None, seed: int = 0) -> d
             begin, end = (runner.n_steps * n // N_TURNS for n in (turn, turn + 1))
             runner.turn(end - begin)
         print(
-            f"{5 * (turn + 1):>4} %  "
+            f"{100 * (turn + 1) // N_TURNS:>4} %  "
             + "   ".join(f"{r.name} {r.curve[-1][1]:.3f} after {r.seconds:.0f} s" for r in runners),
             flush=True,
         )
@@ -203,6 +203,8 @@ def told(theirs: Runner, ours: Runner, n_held_out: int, quick: bool) -> dict[str
         "loss_at_equal_time": at_equal_time,
         "s_at_equal_loss": at_equal_loss,
         "n_held_out": n_held_out,
+        "nanogpt_curve": theirs.curve,
+        "curve": ours.curve,
     }
 
 

@@ -1,0 +1,60 @@
+"""The shelf of shipped models: small, trained by the course's own recipes, ready in an instant.
+
+    model, tokenizer = load("town-1m")
+
+Each stands in a folder of its own: weights in bfloat16 (cast to float32 when they are loaded),
+tokenizer, `manifest.json` with all that decided the run, and `CARD.md`, which says what the model
+has read, what it can do and what it cannot. `minillm train NAME` makes it again.
+
+Chapter: roof
+"""
+
+from pathlib import Path
+
+from minillm.model import convert
+from minillm.model.transformer import Transformer
+from minillm.text.tokenizer_json import Renumbered
+from minillm.train import manifest
+
+HERE = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """What there is.
+
+    Example:
+        >>> names()
+        ['town-1m']
+    """
+    return sorted(path.parent.name for path in HERE.glob("*/config.json"))
+
+
+def folder(name: str) -> Path:
+    """Where a model stands, for those who want its files.
+
+    Raises:
+        ValueError: there is no such model; the message lists those there are.
+    """
+    if name not in names():
+        raise ValueError(f"the shelf has no model {name!r}; it has {', '.join(names()) or 'none'}")
+    return HERE / name
+
+
+def load(name: str) -> tuple[Transformer, Renumbered]:
+    """The model, in float32, and its tokenizer.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    path = folder(name)
+    return convert.load(path), convert.load_tokenizer(path)
+
+
+def card(name: str) -> str:
+    """What the model has read, what it can do and what it cannot: Markdown."""
+    return (folder(name) / "CARD.md").read_text(encoding="utf-8")
+
+
+def described(name: str) -> manifest.Manifest:
+    """How it was made."""
+    return manifest.load(folder(name) / "manifest.json")

@@ -1,0 +1,70 @@
+"""The shipped models are small, whole, and what their cards say."""
+
+import re
+
+import pytest
+import torch
+
+from minillm.recipes import recipe
+from minillm.serve.sample import SampleConfig, generate
+from minillm.town.story_check import check
+from minillm.town.world import World
+from minillm.zoo import shelf
+
+ALL = pytest.mark.parametrize("name", shelf.names())
+
+
+@pytest.fixture(scope="module")
+def town():
+    return shelf.load("town-1m")
+
+
+@ALL
+def test_a_model_is_small_and_has_its_papers(name):
+    files = {path.name: path.stat().st_size for path in shelf.folder(name).iterdir()}
+    assert files["model.safetensors"] <= 3_000_000
+    assert {"config.json", "tokenizer.json", "manifest.json", "CARD.md"} <= files.keys()
+
+
+@ALL
+def test_its_manifest_is_that_of_its_recipe(name):
+    note = shelf.described(name)
+    assert recipe.of(note.config) == recipe.find(name)
+    assert note.losses["final"] > 0
+
+
+@ALL
+def test_its_card_says_the_loss_and_the_size_that_it_has(name):
+    model, _ = shelf.load(name)
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    text = shelf.card(name)
+    assert f"{n_parameters:,} parameters" in text
+    assert f"{shelf.described(name).losses['final']:.3f} nats" in text
+
+
+def test_it_loads_in_float32(town):
+    model, tokenizer = town
+    assert model.embedding.weight.dtype == torch.float32
+    assert tokenizer.n_vocab == len(model.embedding.weight)
+
+
+def test_its_stories_are_read_by_the_checker_and_mostly_free_of_contradiction(town):
+    model, tokenizer = town
+    (end,) = tokenizer.special_ids.values()
+    share = re.search(r"(\d+(?:\.\d+)?) % of 1,000", shelf.card("town-1m"))
+    rows = generate(
+        model, [[end]] * 64, SampleConfig(temperature=0.5), n_tokens=120, stop_ids=[end]
+    )
+    texts = [tokenizer.decode(row) for row in rows]
+    stories = [text for text in texts if text.count(".") + text.count("。") > 2]
+    assert len(stories) >= 32
+    reports = [check(text, World()) for text in stories]
+    good = sum(report.consistent and report.finished for report in reports) / len(stories)
+    # 64 draws lie within four standard errors of the card's 1,000
+    spread = 4 * (float(share[1]) / 100 * (1 - float(share[1]) / 100) / len(stories)) ** 0.5
+    assert abs(good - float(share[1]) / 100) <= max(spread, 0.1)
+
+
+def test_a_model_that_is_not_there_is_named_with_those_that_are():
+    with pytest.raises(ValueError, match="the shelf has no model 'town-2m'; it has town-1m"):
+        shelf.load("town-2m")

@@ -1,0 +1,131 @@
+"""Put a finished run on the shelf: bfloat16 weights, tokenizer, manifest, and a card.
+
+python -m tools.ship runs/town-1m
+"""
+
+import json
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+from minillm.model import convert
+from minillm.model.transformer import Transformer
+from minillm.recipes.recipe import END
+from minillm.serve.sample import SampleConfig, generate
+from minillm.text.tokenizer_file import write_whole
+from minillm.town.story_check import check
+from minillm.town.world import World
+from minillm.train import manifest
+from minillm.zoo.shelf import HERE
+
+N_STORIES, AT_ONCE, TEMPERATURE = 1000, 100, 0.5
+KINDS = {  # in the checker's words, the first that fits
+    "never introduced": "someone or something that was never introduced",
+    "fits nobody": "a pronoun that fits nobody",
+    "already": "going to where one is",
+    "is with": "a thing that another has",
+    "lies": "a thing that lies elsewhere",
+    " is at ": "a person who is elsewhere",
+    " is in ": "a person who is elsewhere",
+}
+
+
+def ship(run: Path) -> None:
+    """Write `minillm/zoo/NAME` from the run's folder."""
+    note = manifest.load(run / "manifest.json")
+    model = convert.load(run / "model")
+    tokenizer = convert.load_tokenizer(run / "model")
+    place = HERE / note.name
+    convert.save(model.to(torch.bfloat16), place)
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        shutil.copy(run / "model" / name, place / name)
+    config = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))
+    write_whole(place / "config.json", json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n")
+    manifest.save(note, place / "manifest.json")
+    stories = judged(convert.load(place), tokenizer)
+    write_whole(place / "CARD.md", card(note, model, stories))
+    print(f"{place.name} is on the shelf; its card:\n\n{card(note, model, stories)}")
+
+
+def card(note: manifest.Manifest, model: Transformer, stories: list) -> str:
+    """What it has read, what it can do and what it cannot, from the first thousand stories."""
+    good = [report.consistent and report.finished for _, report in stories]
+    n_sentences = sum(report.n_sentences for _, report in stories)
+    n_problems = sum(len(report.problems) for _, report in stories)
+    n_readable = n_sentences - sum(len(report.unreadable) for _, report in stories)
+    languages = {
+        "English": [text.isascii() for text, _ in stories],
+        "Chinese": [not text.isascii() for text, _ in stories],
+    }
+    shares = ", ".join(
+        f"{name} {100 * sum(map(min, good, chosen)) / sum(chosen):.1f} %"
+        for name, chosen in languages.items()
+    )
+    examples = "\n".join(
+        f"- {text}" + "".join(f"\n  - *{problem}*" for problem in report.problems)
+        for text, report in stories[:6]
+    )
+    n_parameters = sum(parameter.numel() for parameter in model.parameters())
+    kinds = Counter(_kind(problem) for _, report in stories for problem in report.problems)
+    frequent = "; ".join(f"{kind} {n}" for kind, n in kinds.most_common(5))
+    return f"""# {note.name}
+
+A storyteller of {n_parameters:,} parameters: a Llama-like transformer (RMSNorm, rotary positions,
+SwiGLU, norms on queries and keys), {model.config.n_layers} blocks of width {model.config.width},
+a context of {model.config.context_tokens} tokens, a vocabulary of {model.config.n_vocab:,}.
+
+**What it has read.** {note.n_tokens:,} tokens of Tinytown: stories with a tracked state
+(`minillm.town.stories`) and facts (`minillm.town.facts`), in English and Chinese, made by a
+program; no text by people. Seed, recipe and a hash of the data stand in `manifest.json`, and
+`minillm train {note.name}` makes it again.
+
+**How well it has learned them.** Held-out loss {note.losses["final"]:.3f} nats a token. Of 1,000
+stories that it wrote at temperature {TEMPERATURE}, read by `minillm.town.story_check`:
+
+- {100 * sum(good) / len(good):.1f} % of 1,000 are complete and free of contradiction ({shares});
+- {n_problems / n_sentences:.3f} problems a sentence; by kind: {frequent};
+- {100 * n_readable / n_sentences:.1f} % of the sentences are in one of the stories' wordings.
+
+**What it cannot do.** Anything else. It knows no word that the town does not use, answers no
+question, and follows no instruction. The weights are kept in bfloat16 and cast to float32 when they
+are loaded; the figures above are of these rounded weights.
+
+The first it wrote, and what the checker found:
+
+{examples}
+"""
+
+
+def _kind(problem: str) -> str:
+    """What sort of slip a sentence of the checker tells of."""
+    for words, kind in KINDS.items():
+        if words in problem:
+            return kind
+    return "said otherwise"
+
+
+def judged(model, tokenizer) -> list:
+    """The first thousand stories that it writes, with the checker's reports."""
+    end = tokenizer.special_ids[END]
+    found, row = [], 0
+    while len(found) < N_STORIES:
+        written = generate(
+            model,
+            [[end]] * AT_ONCE,
+            SampleConfig(temperature=TEMPERATURE),
+            n_tokens=model.context_tokens - 2,
+            stop_ids=[end],
+            first_row=row,
+        )
+        row += AT_ONCE
+        texts = [tokenizer.decode(ids) for ids in written]
+        # what has fewer than three sentences is one of its facts, not a story
+        found += [text for text in texts if text.count(".") + text.count("。") > 2]
+    return [(text, check(text, World())) for text in found[:N_STORIES]]
+
+
+if __name__ == "__main__":
+    ship(Path(sys.argv[1]))
