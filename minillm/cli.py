@@ -4,9 +4,10 @@ Chapter: roof
 """
 
 import json
+import math
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -268,7 +269,6 @@ def bench(
 ) -> None:
     """Run a benchmark: ours and the field's, side by side."""
     import importlib
-    import json
 
     from minillm.text.tokenizer_file import write_whole
     from minillm.train.manifest import machine, versions
@@ -282,11 +282,24 @@ def bench(
     if text is not None and name != "train":
         raise ValueError(f"--text is for `minillm bench train`; {name} brings its own")
     asked = {} if text is None else {"text": text}
+    if record is not None:  # now: a file that cannot be written costs no run
+        if record.is_dir():
+            raise ValueError(f"--record must name a file; {record} is a folder")
+        record.parent.mkdir(parents=True, exist_ok=True)
     figures = importlib.import_module(f"minillm.bench.{name}").run(quick=quick, **asked)
     if record is not None:
         made = {"made by": f"minillm bench {name}", "versions": versions(), "machine": machine()}
-        write_whole(record, json.dumps({**made, "figures": figures}, indent=1) + "\n")
+        write_whole(record, json.dumps({**made, "figures": _plain(figures)}, indent=1) + "\n")
         print(f"the figures are in {record}")
+
+
+def _plain(value: Any) -> Any:
+    """Figures as JSON has them: null for NaN and infinity, which it does not know."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _finished() -> list[str]:

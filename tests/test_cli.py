@@ -2,10 +2,12 @@
 
 import io
 import json
+import math
 import os
 import subprocess
 import sys
 import unicodedata
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -83,6 +85,9 @@ def test_every_option_of_every_command_is_explained():
         (["claims", "nonsense", "--json"], "kv-cache-576"),
         (["reproduce", "nonsense"], "kv-cache-576"),
         (["bench", "nonsense"], "bpe"),
+        (["bench", "bpe", "--text", "a.txt"], "--text is for `minillm bench train`; bpe brings"),
+        (["bench", "train", "--quick", "--text", "no/such/file.txt"], "no/such/file.txt"),
+        (["bench", "bpe", "--quick", "--record", "."], "--record must name a file"),
         (["train", "tokenizer", "no/such/file.txt"], "no/such/file.txt"),
         (["tokenize", "a", "--tokenizer", "no/such/folder"], "minillm train tokenizer"),
         (["sample", "a", "--model", "no/such/folder"], "no config.json in no/such/folder"),
@@ -172,6 +177,41 @@ def test_a_tokenizer_is_trained_and_used(minillm, tmp_path):
 
 def test_the_benchmarks_are_listed(minillm):
     assert "minillm bench bpe" in minillm("bench").out
+
+
+def test_the_figures_of_a_benchmark_are_kept(minillm, tmp_path, monkeypatch):
+    from minillm.train.manifest import machine, versions
+
+    figures = {"ratio": 1.5, "never": math.nan, "runs": [[0.1, math.inf, 3]], "which": "beta 2"}
+    monkeypatch.setattr("minillm.bench.bpe.run", lambda *, quick: figures)
+    record = tmp_path / "kept" / "bpe.json"
+    done = minillm("bench", "bpe", "--record", str(record))
+    assert f"the figures are in {record}" in done.out
+    # strictly JSON: what is no number is null
+    assert json.loads(record.read_text(encoding="utf-8"), parse_constant=pytest.fail) == {
+        "made by": "minillm bench bpe",
+        "versions": versions(),
+        "machine": machine(),
+        "figures": {"ratio": 1.5, "never": None, "runs": [[0.1, None, 3]], "which": "beta 2"},
+    }
+
+
+def test_a_record_that_cannot_be_written_is_said_before_the_benchmark(
+    minillm, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("minillm.bench.bpe.run", lambda **_: pytest.fail("it ran"))
+    (tmp_path / "kept").write_text("a file stands here", encoding="utf-8")
+    done = minillm("bench", "bpe", "--record", str(tmp_path / "kept" / "bpe.json"))
+    assert done.returncode == 2
+    assert "kept" in done.err
+
+
+def test_a_text_reaches_the_benchmark_that_learns_it(minillm, monkeypatch):
+    asked = []
+    monkeypatch.setattr("minillm.bench.train.run", lambda **each: asked.append(each))
+    minillm("bench", "train", "--quick", "--text", "letters.txt")
+    minillm("bench", "train")
+    assert asked == [{"quick": True, "text": Path("letters.txt")}, {"quick": False}]
 
 
 def test_output_that_knows_neither_ticks_nor_chinese_does_not_stop_it(tmp_path):

@@ -86,11 +86,17 @@ def run(quick: bool = False, text: str | Path | None = None, seed: int = 0) -> d
         milliseconds a step, `ms`, `nanogpt_ms`.
 
     Raises:
-        ValueError: no such file, or too little text; the download is not the file that was meant.
+        ValueError: no such file, too little text, or letters that are more than a byte; the
+            download is not the file that was meant.
         ConnectionError: there is no net, and no `text`.
     """
     ours, theirs = chosen(quick, text, seed)
     letters = {part: ours.data.documents(part)[0] for part in ("train", "held out")}
+    if strange := sorted(set("".join(letters.values())) - set(map(chr, range(128)))):
+        raise ValueError(
+            "ours reads bytes and nanoGPT letters, which are the same in ASCII only; the text has "
+            f"{strange[0]!r} and {len(strange)} such letters in all. Choose another text"
+        )
     print(
         f"{len(letters['train']):,} letters to learn from, {len(letters['held out']):,} held out; "
         f"torch {torch.__version__}, threads: {torch.get_num_threads()}"
@@ -184,10 +190,9 @@ def told(theirs: Runner, ours: Runner, n_held_out: int, quick: bool) -> dict[str
             f"{runner.curve[-1][1]:>6.3f}"
         )
     print(f"loss at equal time, {theirs.seconds:.0f} s: {at_equal_time:.3f}")
-    print(
-        f"time at equal loss, {theirs.curve[-1][1]:.3f}: {at_equal_loss:.0f} s, "
-        f"{at_equal_loss / theirs.seconds:.2f} of nanoGPT's"
-    )
+    share = f"{at_equal_loss:.0f} s, {at_equal_loss / theirs.seconds:.2f} of nanoGPT's"
+    reached = "never reached" if math.isnan(at_equal_loss) else share
+    print(f"time at equal loss, {theirs.curve[-1][1]:.3f}: {reached}")
     if not quick:
         in_time = ours.seconds <= theirs.seconds
         for name, bound in (("target", TARGET), ("stretch", STRETCH)):

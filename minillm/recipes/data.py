@@ -113,6 +113,11 @@ class TextData:
         if self.ends == "file":
             whole = "".join(self._read())
             n_train = int(len(whole) * (1 - self.held_out))
+            if not 0 < n_train < len(whole):
+                raise ValueError(
+                    f"a text of {len(whole)} letters leaves none for one of the parts, where "
+                    f"held_out is {self.held_out}; give more text"
+                )
             return [whole[n_train:] if part == "held out" else whole[:n_train]]
         texts = [text.strip() for each in self._read() for text in each.split("\n\n")]
         texts = [text for text in texts if text]
@@ -132,6 +137,6 @@ class TextData:
         from minillm.text.corpus import fetch, read
 
         if self.url is not None:
-            yield fetch(self.url, self.sha256).read_text(encoding="utf-8")
+            yield read(fetch(self.url, self.sha256))
         for file in self.files:
             yield read(Path(file))

@@ -6,7 +6,9 @@ GPU (section "quick start"): 2,000 steps of 12 rows of 64 characters.
 
 Paper: Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", section 2.3;
 Karpathy 2022, https://github.com/karpathy/nanoGPT, model.py, train.py, README.md.
-Differs: no dropout (that recipe sets it to 0), no compiled step (likewise).
+Differs: no dropout (that recipe sets it to 0), no compiled step (likewise). 2,000 steps, where
+their loop takes one more. The warm-up's last step, 99, has the peak; theirs climbs by 1/101 of it
+and has it at step 100. Our last step has the final rate; theirs is a hair above it.
 
 Chapter: roof
 """

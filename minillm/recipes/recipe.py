@@ -232,9 +232,11 @@ def shortened(recipe: Recipe, n_steps: int) -> Recipe:
         5
     """
     how = recipe.training
-    changed = {"n_steps": n_steps, "warmup_steps": min(how.warmup_steps, n_steps // 10)}
+    warmup_steps = min(how.warmup_steps, n_steps // 10)
+    changed = {"n_steps": n_steps, "warmup_steps": warmup_steps}
     if how.decay_steps is not None:
-        changed["decay_steps"] = max(1, how.decay_steps * n_steps // how.n_steps)
+        decay_steps = max(1, how.decay_steps * n_steps // how.n_steps)
+        changed["decay_steps"] = min(decay_steps, n_steps - warmup_steps)
     return replace(recipe, training=replace(how, **changed))
 
 

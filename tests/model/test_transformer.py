@@ -13,7 +13,7 @@ from minillm.model.config import TransformerConfig, tiny
 from minillm.model.ffn import MLPConfig, Routing, SwiGLUConfig
 from minillm.model.masks import causal, padding, prefix
 from minillm.model.rope import RopeConfig
-from minillm.model.transformer import Block, loss
+from minillm.model.transformer import Block, loss, silence
 from minillm.train.plain import draw_rows, fit
 
 TOY = TransformerConfig(
@@ -93,6 +93,23 @@ def test_without_parts_that_add_the_model_compares_a_token_with_all_others():
     assert logits.flatten().tolist() == pytest.approx(
         [1, 7, 8 / 5, 5, 5, 2, 7, -1, 6 / 5], rel=1e-5
     )
+
+
+@ALL_KINDS
+def test_a_silenced_model_is_a_table_of_pairs_until_its_blocks_have_learned(config):
+    model, before = built(config), built(config)
+    silence(model)
+    for (name, now), then in zip(model.named_parameters(), before.parameters(), strict=True):
+        if name.endswith(("output.weight", "down.weight")):
+            assert not now.any(), name
+        else:
+            assert torch.equal(now, then), name
+    tokens = some_tokens(2, 9)
+    assert torch.equal(model(tokens), model.logits(model.norm(model.embedding(tokens))))
+    loss(model, tokens).backward()  # and what is silent can learn to speak
+    for block in model.blocks:
+        assert block.mixer.output.weight.grad.any()
+        assert block.ffn.down.weight.grad.any()
 
 
 def test_equal_logits_cost_the_logarithm_of_the_vocabulary():

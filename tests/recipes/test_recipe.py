@@ -1,9 +1,17 @@
 """Recipes are values: read from TOML, kept in manifests, and strict about every key."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minillm.recipes import recipe
-from minillm.recipes.recipe import ModelShape, Recipe, TextData, TownData, Training
+from minillm.recipes.data import TextData, TownData
+from minillm.recipes.recipe import ModelShape, Recipe, Training
+from minillm.train.loop import LoopConfig
+from minillm.train.schedule import Cosine
 
 SMALL = {"name": "mine", "training": {"n_steps": 20, "warmup_steps": 2}}
 
@@ -46,22 +54,48 @@ def test_fewer_steps_get_a_shorter_warm_up():
     assert recipe.shortened(Recipe(name="mine"), 50).training.schedule()(4) == 1.0
 
 
-def test_documents_of_a_file_are_parted_by_blank_lines_and_the_last_are_held_out(tmp_path):
-    file = tmp_path / "letters.txt"
-    file.write_text("one\ntwo\n\n\nthree\n\n four \n\nfive\n", encoding="utf-8")
-    data = TextData(files=(str(file),), held_out=0.25)
-    assert data.documents("train") == ["one\ntwo", "three", "four"]
-    assert data.documents("held out") == ["five"]
+def test_a_plateau_and_a_straight_way_down_or_half_a_cosine():
+    falls = Training(n_steps=10, warmup_steps=2, decay_steps=4).schedule()
+    assert [falls(step) for step in range(10)] == [0.5, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0]
+    assert Training().schedule() == Cosine(n_steps=1000, warmup_steps=100)
 
 
-def test_the_town_gives_stories_in_each_language_and_facts_in_all():
-    data = TownData(story_blocks=2, fact_blocks=3, held_out_blocks=1)
-    train, held_out = data.documents("train"), data.documents("held out")
-    assert (len(train), len(held_out)) == (2 * 2 * 64 + 3 * 64, 2 * 64 + 64)
-    assert train[0].isascii()
-    assert not train[128].isascii()
-    assert not set(train[:256]) & set(held_out[:128])
-    assert TownData(world="Ann", story_blocks=1).documents("train")[0] != train[0]
+def test_the_loop_is_told_all_that_is_its_own():
+    how = Training(n_steps=20, warmup_steps=2, n_batches=3, clip_norm=0.5, evaluate_every=7)
+    assert how.loop() == LoopConfig(
+        n_steps=20,
+        schedule=Cosine(n_steps=20, warmup_steps=2),
+        n_batches=3,
+        clip_norm=0.5,
+        evaluate_every=7,
+    )
+
+
+def test_norms_of_queries_and_keys_and_another_feed_forward_are_built():
+    plain = ModelShape(width=32, n_layers=1).config().build().blocks[0]
+    assert (plain.mixer.q_norm, type(plain.ffn).__name__) == (None, "SwiGLU")
+    other = ModelShape(width=32, n_layers=1, qk_norm=True, feed_forward="relu2")
+    block = other.config().build().blocks[0]
+    assert block.mixer.q_norm is not None
+    assert (type(block.ffn).__name__, block.ffn.activation) == ("MLP", "relu2")
+
+
+def test_fewer_steps_get_a_shorter_way_down():
+    mine = Recipe(name="mine", training=Training(warmup_steps=0, decay_steps=600))
+    assert recipe.shortened(mine, 100).training.decay_steps == 60
+    assert recipe.shortened(mine, 1).training.decay_steps == 1
+    assert recipe.shortened(mine, 3000).training.decay_steps == 1800
+    # nothing between the way up and the way down: a tenth of 950 no longer fits
+    full = replace(mine, training=Training(warmup_steps=50, decay_steps=950))
+    found = recipe.shortened(full, 100).training
+    assert (found.warmup_steps, found.decay_steps) == (10, 90)
+
+
+def test_another_file_is_cut_into_documents_as_before():
+    mine = recipe.find("shakespeare")
+    found = recipe.reading(mine, Path("letters.txt"))
+    assert found.data == TextData(files=("letters.txt",), ends="file", held_out=0.1)
+    assert replace(found, data=mine.data) == mine
 
 
 # --- law ---------------------------------------------------------------------------------------
@@ -70,12 +104,25 @@ def test_the_town_gives_stories_in_each_language_and_facts_in_all():
     [
         Recipe(name="mine", seed=3),
         Recipe(name="mine", data=TextData(files=("a.txt", "b.txt"))),
+        Recipe(name="mine", training=Training(optimizer="muon", decay_steps=10)),
         Recipe(name="mine", data=TownData(world="Ann", languages=("zh",))),
         recipe.find("town-1m"),
+        recipe.find("shakespeare"),
     ],
 )
 def test_what_a_manifest_keeps_of_a_recipe_is_the_recipe(each):
     assert recipe.of(each.as_dict()) == each
+
+
+@given(st.data(), st.integers(1, 300), st.integers(1, 300))
+def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_steps):
+    warmup_steps = data.draw(st.integers(0, n_before - 1))
+    decay_steps = data.draw(st.none() | st.integers(1, n_before - warmup_steps))
+    how = Training(n_steps=n_before, warmup_steps=warmup_steps, decay_steps=decay_steps)
+    found = recipe.shortened(Recipe(name="mine", training=how), n_steps).training
+    assert found.n_steps == n_steps
+    assert found.warmup_steps <= warmup_steps
+    assert (found.decay_steps is None) == (decay_steps is None)
 
 
 # --- what stops it -----------------------------------------------------------------------------
@@ -92,10 +139,24 @@ def test_what_a_manifest_keeps_of_a_recipe_is_the_recipe(each):
         ({"training": {"clip_norm": "no"}}, "training.clip_norm must be a number; got 'no'"),
         ({"training": {"n_steps": 10}}, "warmup_steps"),
         ({"training": {"save_every": 0}}, "evaluate_every and save_every must be at least 1"),
-        ({"training": {"learning_rate": 0}}, "learning_rate must be above 0"),
+        ({"training": {"learning_rate": 0}}, "matrix_rate must be above 0 .*got 0, 0.02 and 0.1"),
+        ({"training": {"matrix_rate": -1}}, "matrix_rate must be above 0 .*got 0.003, -1 and 0.1"),
+        ({"training": {"weight_decay": -1}}, "weight_decay at least 0"),
+        ({"training": {"optimizer": "sgd"}}, 'optimizer must be "adamw" or "muon"; got \'sgd\''),
+        ({"training": {"optimizer": 3}}, "training.optimizer must be a text; got 3"),
+        ({"training": {"decay_steps": 0}}, "decay_steps must be at least 1"),
+        ({"training": {"decay_steps": 901}}, "with the warm-up fit into n_steps"),
+        (
+            {"training": {"decay_steps": 2.5}},
+            "training.decay_steps must be a whole number; got 2.5",
+        ),
+        ({"model": {"feed_forward": "silu"}}, "activation must be one of gelu, relu.*; got 'silu'"),
+        ({"model": {"qk_norm": 1}}, "model.qk_norm must be true or false; got 1"),
+        ({"model": {"silent_start": "yes"}}, "model.silent_start must be true or false; got 'yes'"),
         ({"data": {"kind": "web"}}, "data.kind must be one of town, text; got 'web'"),
-        ({"data": {"kind": "text"}}, r"\[data\] needs 'files'"),
-        ({"data": {"kind": "text", "files": "a.txt"}}, "files must be a list such as"),
+        ({"data": {"kind": "text"}}, "what to read must be files, a list .*, or one url"),
+        ({"data": {"kind": "text", "files": "a.txt"}}, "files, a list such as"),
+        ({"data": {"kind": "text", "url": 3}}, "data.url must be a text; got 3"),
         ({"data": {"kind": "text", "files": ["a"], "held_out": 1.0}}, "share between 0 and 1"),
         ({"data": {"story_blocks": 0}}, "story_blocks and held_out_blocks must be at least 1"),
         ({"seed": -1}, "seed must be at least 0; got -1"),
@@ -130,8 +191,6 @@ def test_a_name_that_is_no_recipe_is_told_those_there_are():
         recipe.find("town-2m")
 
 
-def test_one_document_alone_cannot_be_held_out(tmp_path):
-    file = tmp_path / "letters.txt"
-    file.write_text("one\ntwo\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="at least 2 documents"):
-        TextData(files=(str(file),)).documents("train")
+def test_a_recipe_that_reads_no_text_is_given_no_file():
+    with pytest.raises(ValueError, match="town-1m reads no text file; its data are of kind town"):
+        recipe.reading(recipe.find("town-1m"), "letters.txt")

@@ -26,6 +26,13 @@ MINE = recipe.of(
 )
 
 
+WITH_MUON = replace(
+    MINE,
+    model=replace(MINE.model, qk_norm=True, silent_start=True),
+    training=replace(MINE.training, optimizer="muon", decay_steps=4),
+)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "mine"
@@ -63,12 +70,39 @@ def test_matrices_decay_and_gains_do_not():
     assert n_grouped == sum(p.numel() for p in state.model.parameters())
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest(tied):
+    how = replace(MINE.training, optimizer="muon", learning_rate=0.004, matrix_rate=0.03)
+    mine = replace(MINE, model=replace(MINE.model, tied_embeddings=tied), training=how)
+    state = run.begin(mine)
+    matrices, others = state.optimizer.param_groups
+    block = state.model.blocks[0]
+    assert (matrices["kind"], matrices["lr"], matrices["weight_decay"]) == ("muon", 0.03, 0.1)
+    assert (others["kind"], others["lr"], others["weight_decay"]) == ("adamw", 0.004, 0.0)
+    assert others["betas"] == run.BETAS
+    assert any(p is block.ffn.down.weight for p in matrices["params"])
+    assert any(p is state.model.embedding.weight for p in others["params"])
+    grouped = [id(p) for group in (matrices, others) for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in state.model.parameters())
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_blocks_begin_by_adding_nothing_where_that_is_asked(silent):
+    model = run.begin(replace(MINE, model=replace(MINE.model, silent_start=silent))).model
+    tokens = torch.tensor([[3, 1, 4, 1, 5]])
+    with torch.no_grad():
+        without_blocks = model.logits(model.norm(model.embedding(tokens)))
+        assert torch.equal(model(tokens), without_blocks) == silent
+
+
 # --- law ---------------------------------------------------------------------------------------
-@pytest.mark.parametrize("stop_after", [2, 6])
+@pytest.mark.parametrize(("mine", "stop_after"), [(MINE, 2), (MINE, 6), (WITH_MUON, 4)])
 def test_a_stopped_run_saves_says_so_and_ends_with_the_same_bits(
-    finished, tmp_path, monkeypatch, capsys, stop_after
+    finished, tmp_path, monkeypatch, capsys, mine, stop_after
 ):
-    folder, n_seen = tmp_path / "mine", 0
+    folder, whole, n_seen = tmp_path / "mine", finished, 0
+    if mine is not MINE:
+        whole = run.run(mine, tmp_path / "whole").parent
 
     def stopped(reports, *_, **__):
         nonlocal n_seen
@@ -81,14 +115,14 @@ def test_a_stopped_run_saves_says_so_and_ends_with_the_same_bits(
     with monkeypatch.context() as patched:
         patched.setattr(run, "track", stopped)
         with pytest.raises(KeyboardInterrupt):
-            run.run(MINE, folder)
+            run.run(mine, folder)
     said = capsys.readouterr().out
     assert f"stopped and saved at step {stop_after + 1}; the same command goes on" in said
-    run.run(MINE, folder)
+    run.run(mine, folder)
     assert f"going on from step-{stop_after + 1:08}" in capsys.readouterr().out
-    assert torch.equal(weights(folder), weights(finished))
+    assert torch.equal(weights(folder), weights(whole))
     kept = [(line["step"], line["held_out"]) for line in _log(folder)]
-    assert kept == [(line["step"], line["held_out"]) for line in _log(finished)]
+    assert kept == [(line["step"], line["held_out"]) for line in _log(whole)]
 
 
 def _log(folder):

@@ -4,7 +4,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minillm.model.attention import Context
 from minillm.model.config import tiny
+from minillm.model.masks import causal, document
 from minillm.text.packing import Packed
 
 END = 0
@@ -55,6 +57,25 @@ def test_a_document_in_company_is_read_as_alone():
     torch.testing.assert_close(together, torch.cat(alone)[:12], rtol=1e-4, atol=1e-5)
     with torch.no_grad():  # and without the mask it is not
         assert (model(batch.tokens)[0] - together).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("rows", "one_each"),
+    [([0], True), ([2], True), ([0, 2], True), ([1], False), ([0, 1], False), ([2, 1, 0], False)],
+)
+def test_where_each_row_is_one_document_there_is_no_mask_and_nothing_else_changes(rows, one_each):
+    model = tiny(n_vocab=10).build(seed=0)
+    batch = packed().rows(rows)
+    short = batch.context()
+    assert (short.mask is None) == one_each == (not batch.documents.any())
+    places = torch.arange(4)
+    mask = causal(places, places) & document(batch.documents, batch.documents)
+    begins = (batch.tokens == END) | (places == 0)
+    first = (places * begins).cummax(dim=1).values
+    with torch.no_grad():
+        found = model(batch.tokens, context=short)
+        masked = model(batch.tokens, context=Context(positions=places - first, mask=mask))
+    torch.testing.assert_close(found, masked, rtol=0, atol=1e-6)
 
 
 # --- law ---------------------------------------------------------------------------------------

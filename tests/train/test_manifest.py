@@ -77,6 +77,7 @@ def test_what_runs_here_is_described():
     }  # fmt: skip
     assert abs(datetime.now(UTC) - datetime.fromisoformat(run.started)) < timedelta(minutes=1)
     assert run.losses == {}
+    assert (module.versions(), module.machine()) == (run.versions, run.machine)
 
 
 def test_differences_are_sentences():
