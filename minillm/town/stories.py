@@ -1,11 +1,12 @@
 """Town stories: who goes where with what, and after every sentence what is so.
 
-    Mei is at the bakery with a kite. Bao is at the well. Mei goes to the market square. …
-    At the end, Bao has the kite and Mei is at the market square.
+    Mei has a kite and is at the bakery. Bao is at the well. Mei leaves the bakery and goes to the
+    well. Mei gives Bao the kite at the well. Then Bao walks from the well to the mill. At the end,
+    Bao has the kite and Mei is at the well and Bao is at the mill.
 
-A story is a walk through states (状态): where each person is, who holds each thing or where it
-lies. An event leads from one state to the next, and can only happen in some. The next event is
-drawn among the kinds that can happen, each in proportion to its weight w (`WEIGHTS`),
+A story is a walk through states (状态, `minillm.town.story_state`): where each person is, who holds
+each thing or where it lies. The next event is drawn among the kinds that can happen, each in
+proportion to its weight w (`WEIGHTS`),
 
     p(kind | state) = w(kind) / sum of w over the kinds that can happen in the state
 
@@ -13,9 +14,14 @@ and then evenly among the events of that kind, save that a road to a neighbourin
 times as much as a longer way. So `minillm.town.story_check`, which has the text alone, can be held
 to the truth, and a model that has learned to spell can be asked whether it keeps track.
 
-A pronoun (代词) stands for the one person of the sentence before whom it fits. People come in
-proportion to their fame, from six years on, under their unique names; a story has one thing of a
-kind.
+The last sentence says one of the things that are so, or all of them, in an order of its own. Three
+stories in ten are roll calls (点名), in which nothing happens: four to six people, each somewhere
+else, and at the end where all of them are. They ask for nothing but memory.
+
+Most sentences say where something happens, and from where somebody goes. A pronoun (代词) stands
+for the one person of the sentence before whom it fits. The twelve most famous people of the town,
+from six years on, appear in proportion to their fame, under their unique names; a story has one
+thing of a kind.
 
 Paper: Weston et al. 2015, "Towards AI-Complete Question Answering: A Set of Prerequisite Toy
 Tasks", arXiv:1502.05698, section 4, for text made by simulating a small world.
@@ -31,13 +37,14 @@ from functools import cached_property
 from itertools import accumulate
 from typing import final
 
-from minillm.town.story_words import N_WAYS, at, things_of, words
+from minillm.town.story_state import Event, State
+from minillm.town.story_words import N_WAYS, things_of, words
 from minillm.town.world import World
 
 BLOCK = 64
 YOUNGEST = 6  # years
 WEIGHTS = {"go": 0.30, "take": 0.25, "give": 0.20, "put": 0.10, "meet": 0.08, "miss": 0.07}
-N_CAST = 12  # the most famous of the town
+N_CAST = 12  # people, the most famous of that age
 N_PEOPLE = {2: 0.85, 3: 0.15}
 N_THINGS = {1: 0.9, 2: 0.1}
 N_PLACES = {2: 0.4, 3: 0.6}
@@ -47,152 +54,9 @@ SHARE_PRONOUNS = 0.15  # of the sentences in which a pronoun is clear
 SHARE_SHORT_ENDS = 0.25  # of the last sentences, which say one thing instead of all
 SHARE_ROLL_CALLS = 0.3  # of the stories, in which nothing happens: who is where, told twice
 N_ROLL_CALL = (4, 5, 6)  # people in such a story
-SHARE_PLAIN = 0.1  # of the sentences, which do not say where something happens
+SHARE_PLAIN = 0.1  # of what happens, told without where, or from where one goes
 ROAD_COUNTS = 4
-FIELDS = ("person", "thing", "place", "other", "origin")  # of an event, that may be said
-HERE = ("take", "put", "give", "meet", "miss")  # what happens where the person is
 LANGUAGES = {"en": ("en",), "zh": ("zh",), "both": ("en", "zh")}
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happens, or that the last sentence says is so; names as the world has them.
-
-    Args:
-        kind: "introduce", "bring" (introduced with a thing), "lie" (a thing introduced), "go",
-            "take", "put", "give", "meet", "miss", "end-at", "end-has", "end-lies".
-        person: who; None for "lie" and "end-lies".
-        thing: with what.
-        place: where, or where to; None if it is not said.
-        other: to whom a thing is given, or who is met.
-        origin: from where one goes; None if it is not said.
-    """
-
-    kind: str
-    person: str | None = None
-    thing: str | None = None
-    place: str | None = None
-    other: str | None = None
-    origin: str | None = None
-
-    @property
-    def names(self) -> dict[str, str]:
-        """The fields that are filled in."""
-        said = ((name, getattr(self, name)) for name in FIELDS)
-        return {name: value for name, value in said if value is not None}
-
-
-Pairs = tuple[tuple[str, str], ...]
-
-
-@final
-@dataclass(frozen=True)
-class State:
-    """What is so at one moment; each row sorted, so that equal states are equal.
-
-    Args:
-        people: (person, place).
-        held: (thing, person who holds it).
-        lying: (thing, place where it lies).
-
-    Example:
-        >>> state = State().after(Event("bring", "Mei", "kite", "well"))
-        >>> state = state.after(Event("introduce", "Bao", place="mill"))
-        >>> state.place_of("kite")
-        'well'
-        >>> state.problem(Event("give", "Mei", "kite", other="Bao"))
-        'Bao is at the mill'
-    """
-
-    people: Pairs = ()
-    held: Pairs = ()
-    lying: Pairs = ()
-
-    def place_of(self, name: str) -> str | None:
-        """Where a person is, or a thing, by itself or in somebody's hands; None if unknown."""
-        people = dict(self.people)
-        return people.get(dict(self.held).get(name, name)) or dict(self.lying).get(name)
-
-    def after(self, event: Event) -> "State":
-        """The next state.
-
-        Raises:
-            ValueError: the event cannot happen; the message says what is so instead.
-        """
-        if reason := self.problem(event):
-            raise ValueError(f"{event} cannot happen: {reason}")
-        return self.believing(event)
-
-    def problem(self, event: Event) -> str | None:
-        """What is so that keeps the event from happening, or None.
-
-        What was introduced may be introduced again, if it is still so.
-        """
-        kind, person, thing = event.kind, event.person, event.thing
-        holder, lies = dict(self.held).get(thing), dict(self.lying).get(thing)
-        here = dict(self.people).get(person)
-        known = holder is not None or lies is not None
-        if kind in ("introduce", "bring", "lie"):
-            if here not in (None, event.place):
-                return f"{person} is {at(here)}"
-            so = lies == event.place if kind == "lie" else holder == person
-            return self._where(thing) if known and not so else None
-        for name in (person, event.other):
-            if name is not None and name not in dict(self.people):
-                return f"{name} was never introduced"
-        if thing is not None and not known:
-            return f"the {thing} was never introduced"
-        said = event.origin if kind == "go" else event.place if kind in HERE else None
-        if said not in (None, here):
-            return f"{person} is {at(here)}"
-        if kind in ("put", "give", "end-has") and holder != person:
-            return self._where(thing)
-        match kind:
-            case "put" | "end-has":
-                return None
-            case "go":
-                return f"{person} is {at(here)} already" if event.place == here else None
-            case "take":
-                return self._where(thing) if lies != here else None
-            case "give" | "meet":
-                if event.other == person:
-                    return "it takes two people"
-                there = dict(self.people)[event.other]
-                return f"{event.other} is {at(there)}" if there != here else None
-            case "miss":
-                return self._where(thing) if self.place_of(thing) == here else None
-            case "end-at":
-                return f"{person} is {at(here)}" if event.place != here else None
-            case "end-lies":
-                return self._where(thing) if lies != event.place else None
-        raise ValueError(f"no event {kind!r}; there are {', '.join((*WEIGHTS, 'introduce'))}, …")
-
-    def believing(self, event: Event) -> "State":
-        """The next state if the event is taken at its word, whether it can happen or not."""
-        kind, person, thing = event.kind, event.person, event.thing
-        if kind.startswith("end-"):
-            return self
-        people, held, lying = map(dict, (self.people, self.held, self.lying))
-        if person is not None and event.place is not None:
-            people[person] = event.place
-        here = event.place or people.get(person)
-        if thing is not None and kind != "miss":
-            held.pop(thing, None)
-            lying.pop(thing, None)
-            if kind == "lie" or (kind == "put" and here is not None):
-                lying[thing] = here
-            else:
-                held[thing] = event.other if kind == "give" else person
-        if event.other is not None and here is not None:
-            people[event.other] = here
-        rows = (tuple(sorted(row.items())) for row in (people, held, lying))
-        return State(*rows)
-
-    def _where(self, thing: str) -> str:
-        if thing in dict(self.held):
-            return f"the {thing} is with {dict(self.held)[thing]}"
-        return f"the {thing} lies {at(dict(self.lying)[thing])}"
 
 
 @final
@@ -201,7 +65,7 @@ class Story:
     """A story and its truth.
 
     Args:
-        text: 5 to 9 sentences.
+        text: 5 to 8 sentences, in a roll call 5 to 7.
         language: "en" or "zh".
         events: one a sentence, but one a clause of the last sentence.
         states: after each event.
@@ -218,7 +82,7 @@ class Story:
 def possible(
     state: State, near: Mapping[str, Sequence[str]], last: Event | None = None
 ) -> dict[str, list[tuple]]:
-    """What can happen next, by kind, as (person, thing, place, other).
+    """What can happen next, by kind, as (person, thing, place, other); all go from where they are.
 
     Nothing is undone or done again at once: no two events in a row of one kind share a person or
     a thing, and nobody puts down what was just picked up, or the other way round.
@@ -272,7 +136,7 @@ class StorySource:
     Example:
         >>> story = StorySource(World()).block(0)[0]
         >>> story.text[:35]
-        'At the mill stands Mei with a kite.'
+        'Dan waits at the pottery. Joe waits'
     """
 
     world: World
@@ -320,7 +184,7 @@ class StorySource:
         return Story(text, language, (*events, *ends), tuple(states[1:]), ways)
 
     def _map(self, rng: random.Random) -> dict[str, list[str]]:
-        """Two to four places in a row of roads, each with the others, neighbours four times."""
+        """Two or three places joined by roads, each with the others, neighbours four times."""
         n_places = _draw(rng, N_PLACES)
         places = [rng.choice(self.world.places).name]
         while len(places) < n_places:
@@ -335,7 +199,7 @@ class StorySource:
         return near
 
     def _roll_call(self, rng: random.Random) -> list[Event]:
-        """Everybody somewhere else, and nothing happens."""
+        """Everybody introduced, each somewhere else, and nothing that happens."""
         people = self._people(rng, rng.choice(N_ROLL_CALL))
         places = rng.sample(self.world.places, len(people))
         return [

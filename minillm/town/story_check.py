@@ -1,12 +1,12 @@
 """A reader who has only the text, and says where a story contradicts itself.
 
 The sentences are read one after the other (`minillm.town.story_words`) and replayed as events
-(`minillm.town.stories`). An event that cannot happen in the state that the text has led to is a
+(`minillm.town.story_state`). An event that cannot happen in the state that the text has led to is a
 contradiction (矛盾). After it the text is taken at its word, so that one slip is counted once:
 
     contradiction  somebody acts where they are not, has what another has, gives to somebody who is
-                   elsewhere, goes to where they are, misses what is there, was never introduced;
-                   or the last sentence is false, or is not the last
+                   elsewhere, goes from where they are not or to where they are, misses what is
+                   there, was never introduced; or the last sentence is false, or is not the last
     unreadable     a sentence in none of the stories' wordings, or about nobody of this town
     incomplete     the text ends before its last sentence does
 
@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-from minillm.town.stories import HERE, Event, State
+from minillm.town.story_state import HERE, Event, State
 from minillm.town.story_words import PRONOUNS, Words, sentences, words
 from minillm.town.world import World
 
@@ -35,7 +35,8 @@ class Report:
     Args:
         n_sentences: whole sentences.
         contradictions, unreadable, incomplete: each a sentence with the number of the place.
-        events: that were read, whether they can have happened or not.
+        events: that were read, whether they can have happened or not; where it happened, or from
+            where somebody went, is filled in if it is not said.
         states: after each event.
     """
 
@@ -70,11 +71,13 @@ def check(text: str, world: World) -> Report:
         world: the town it is about.
 
     Example:
-        >>> story = "Mei is at the well with a kite. Bao is at the mill. She gives the kite to Bao."
-        >>> check(story, World()).contradictions[0]
-        "sentence 3: 'she' fits nobody in the sentence before"
-        >>> check(story.replace("She", "Mei"), World()).problems
-        ('sentence 3: Mei gives the kite to Bao, but Bao is at the mill',)
+        >>> begin = "Mei has a kite and is at the well. Bao is at the mill. "
+        >>> check(begin + "She gives the kite to Bao.", World()).problems
+        ("sentence 3: 'she' fits nobody in the sentence before",)
+        >>> check(begin + "Mei gives the kite to Bao.", World()).problems
+        ('sentence 3: Mei gives Bao the kite at the well, but Bao is at the mill',)
+        >>> check(begin + "Bao leaves the hill and goes to the well.", World()).problems
+        ('sentence 3: Bao leaves the hill and goes to the well, but Bao is at the mill',)
     """
     language = "zh" if text.strip()[:1] >= FIRST_OF_CHINESE else "en"
     spoken, english = words(world, language), words(world, "en")

@@ -25,7 +25,9 @@ from minillm.town.world import World
 
 N_WAYS = 3
 # p person, o the other person, t the thing, a one of it ("a kite"), l place, at "at the well",
-# f the place from where somebody comes.
+# f the place from where somebody goes. Every wording begins with who or what, not with where.
+# Of what happens, from "go" on, wording 0 does not say where it happens or from where somebody
+# goes; wordings 1 and 2 do.
 WAYS = {
     "en": {
         "introduce": ("{p} is {at}.", "{p} waits {at}.", "{p} stands {at}."),
@@ -62,7 +64,7 @@ WAYS = {
         "miss": ("{p}找{t}，可是这里没有。", "{p}在{l}找{t}，没有找到。", "{p}在{l}找不到{t}。"),
     },
 }
-# The last sentence: an opening, and what is so in the end, one or two clauses.
+# The last sentence: an opening, and what is so in the end, one clause or several.
 OPENINGS = {
     "en": ("at the end, ", "in the end, ", "finally, "),
     "zh": ("最后，", "到最后，", "一天结束时，"),
@@ -75,7 +77,8 @@ AND = {"en": " and ", "zh": "，"}
 STOP = {"en": ".", "zh": "。"}
 PRONOUNS = {"en": {"she": "she", "he": "he"}, "zh": {"she": "她", "he": "他"}}
 UNCOUNTED = ("ointment", "cough syrup", "dozen nails")  # nobody says "an ointment lies there"
-WITH_PLACE = dict.fromkeys(("take", "put", "give", "meet", "miss"), 1)  # says where
+# The wording that says where, or from where.
+WITH_PLACE = {"go": 2, "take": 1, "put": 1, "give": 1, "meet": 1, "miss": 1}
 FIELDS = {
     "p": "person",
     "o": "other",
@@ -118,8 +121,8 @@ class Reading:
 
     Args:
         kind: of event, a key of `WAYS` or `CLAUSES`.
-        names: "person", "other", "thing", "place", as far as they are said; a person may be "she"
-            or "he".
+        names: "person", "other", "thing", "place", "origin", as far as they are said; a person
+            may be "she" or "he".
         way: number of the wording, or of the opening of a last sentence.
     """
 
@@ -141,11 +144,11 @@ class Words:
         ValueError: another language.
 
     Example:
-        >>> mill = Words(World(), "en")
-        >>> mill.say("go", {"person": "Mei", "place": "mill"}, way=1)
-        'Then Mei walks to the mill.'
-        >>> mill.read("Then Mei walks to the mill.")
-        (Reading(kind='go', names={'person': 'Mei', 'place': 'mill'}, way=1),)
+        >>> spoken = Words(World(), "en")
+        >>> spoken.say("go", {"person": "Mei", "origin": "well", "place": "mill"}, way=1)
+        'Then Mei walks from the well to the mill.'
+        >>> spoken.read("Mei goes to the mill.")
+        (Reading(kind='go', names={'person': 'Mei', 'place': 'mill'}, way=0),)
     """
 
     world: World
@@ -162,7 +165,8 @@ class Words:
 
         Args:
             kind: a key of `WAYS`.
-            names: of the person, the thing, the place, the other, as far as the wording needs them.
+            names: of the person, the thing, the place, the other, the origin, as far as the
+                wording needs them.
             way: 0 to 2.
 
         Raises:
@@ -187,7 +191,7 @@ class Words:
         return _begin(OPENINGS[language][way] + AND[language].join(said) + STOP[language])
 
     def say_plainly(self, kind: str, names: Mapping[str, str]) -> str:
-        """An event of any kind as part of a longer sentence, with its place if that is known.
+        """An event of any kind as part of a longer sentence, with where, or from where, if known.
 
         Example:
             >>> Words(World(), "en").say_plainly("take", {"person": "Mei", "thing": "kite"})
@@ -195,7 +199,8 @@ class Words:
         """
         if kind in CLAUSES[self.language]:
             return _begin(self._fill(CLAUSES[self.language][kind], names))
-        way = WITH_PLACE.get(kind, 0) if "place" in names else 0
+        known = ("origin" if kind == "go" else "place") in names
+        way = WITH_PLACE.get(kind, 0) if known else 0
         return self.say(kind, names, way)[: -len(STOP[self.language])]
 
     def read(self, sentence: str) -> tuple[Reading, ...]:
@@ -210,9 +215,10 @@ class Words:
         return found if again == sentence else ()
 
     def parted(self, text: str) -> list[str]:
-        """A text cut before and after every name, for those who learn pieces of words from it.
+        """A text cut before and after every name, pronoun and place: joined, they are the text.
 
-        Chinese has no spaces; without this a frequent half of a sentence would become one piece.
+        For a tokenizer that learns pieces from it. Chinese has no spaces; without this a frequent
+        half of a sentence would become one piece.
 
         Example:
             >>> Words(World(), "zh").parted("小梅在集市。")
@@ -251,7 +257,7 @@ class Words:
             return template.format_map(forms)
         except KeyError as missing:
             needed = FIELDS[missing.args[0]]
-            raise ValueError(f"{template!r} needs the name of a {needed}") from None
+            raise ValueError(f"{template!r} needs the name of the {needed}") from None
 
     @cached_property
     def _forms(self) -> dict[tuple[str, str], dict[str, str]]:
@@ -322,7 +328,8 @@ class Words:
         if skeleton not in self._skeletons:
             return None
         kind, way, fields = self._skeletons[skeleton]
-        if (opening is not None) != (kind in CLAUSES[self.language]):
+        # A text that itself says "{p}" has fewer names than blanks.
+        if (opening is not None) != (kind in CLAUSES[self.language]) or len(names) < len(fields):
             return None
         named = dict(zip(fields, names, strict=True))
         return Reading(kind, named, way if opening is None else opening)

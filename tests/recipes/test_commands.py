@@ -37,7 +37,7 @@ def test_a_recipe_that_reads_text_can_be_given_another_file(monkeypatch, capsys)
     assert command(monkeypatch, *words) == 0
     ((found, folder),) = asked
     assert (found.data.files, found.data.url, found.data.ends) == (("letters.txt",), None, "file")
-    assert (found.seed, found.training.n_steps, found.training.decay_steps) == (4, 100, 60)
+    assert (found.seed, found.training.n_steps, found.training.decay_steps) == (4, 100, 70)
     assert folder.as_posix() == "runs/shakespeare"
     assert command(monkeypatch, "town-1m", "--text", "letters.txt") == 2
     assert "town-1m reads no text file" in capsys.readouterr().err
