@@ -82,8 +82,8 @@ def run(quick: bool = False, text: str | Path | None = None, seed: int = 0) -> d
 
     Returns:
         `nanogpt_loss`, `nanogpt_s`, `loss` and `s` (ours, at the end), `loss_at_equal_time`,
-        `s_at_equal_loss` (NaN if it was never reached), `n_held_out` letters; and of both the
-        milliseconds a step, `ms`, `nanogpt_ms`.
+        `s_at_equal_loss` (NaN if it was never reached), `n_held_out` letters; of both the
+        milliseconds a step, `ms`, `nanogpt_ms`, and (seconds, loss), `curve`, `nanogpt_curve`.
 
     Raises:
         ValueError: no such file, too little text, or letters that are more than a byte; the

@@ -69,6 +69,7 @@ def test_figures_are_those_of_the_curves(capsys):
     assert figures == {
         "nanogpt_loss": 3.25, "nanogpt_s": 7.0, "nanogpt_ms": 1400.0, "loss": 1.5, "s": 10.0,
         "ms": 1000.0, "loss_at_equal_time": 2.5, "s_at_equal_loss": 3.5, "n_held_out": 99,
+        "nanogpt_curve": [(7.0, 3.25)], "curve": CURVE,
     }  # fmt: skip
     said = capsys.readouterr().out
     assert "loss at equal time, 7 s: 2.500" in said
@@ -107,23 +108,24 @@ def test_a_quick_run_returns_and_prints_every_figure(text, capsys):
     for name, key in (("nanoGPT", "nanogpt_"), ("shakespeare", "")):
         loss, seconds, ms = (figures.pop(key + end) for end in ("loss", "s", "ms"))
         assert 1 < loss < 6
-        assert ms == pytest.approx(1000 * seconds / 20)
-        assert table[name][1:] == ["20", f"{ms:.1f}", f"{seconds:.1f}", f"{loss:.3f}"]
-    assert set(figures) == {"loss_at_equal_time", "s_at_equal_loss"}
+        assert ms == pytest.approx(1000 * seconds / bench.N_TURNS)
+        assert table[name][1:] == ["10", f"{ms:.1f}", f"{seconds:.1f}", f"{loss:.3f}"]
+    assert set(figures) == {"loss_at_equal_time", "s_at_equal_loss", "curve", "nanogpt_curve"}
+    assert len(figures["curve"]) == bench.N_TURNS
     assert f"{figures['loss_at_equal_time']:.3f}" in said
 
 
-def test_in_twenty_turns_both_take_all_their_steps(text, monkeypatch):
+def test_turn_by_turn_both_take_all_their_steps(text, monkeypatch):
     ours, theirs = bench.chosen(True, text, 0)
     both = ours, replace(theirs, n_steps=33)
     runners = []
     monkeypatch.setattr(bench, "chosen", lambda *_: both)
     monkeypatch.setattr(bench, "told", lambda *each, **_: runners.extend(each))
     bench.run(quick=True, text=text)
-    assert [each.n_steps for each in runners] == [33, 20]
+    assert [each.n_steps for each in runners] == [33, 10]
     for each in runners:
         assert next(each.steps, "no step is left") == "no step is left"
-        assert len(each.curve) == 20
+        assert len(each.curve) == 10
         assert each.curve[-1][0] == each.seconds
 
 
