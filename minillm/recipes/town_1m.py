@@ -14,13 +14,13 @@ RECIPE = Recipe(
     # std of about 1/√width; the customary 0.02 is for widths near a thousand
     model=ModelShape(n_vocab=1024, qk_norm=True, initial_std=0.08, silent_start=True),
     training=Training(
-        n_steps=7500,
+        n_steps=6000,
         n_rows=16,
         optimizer="muon",
         learning_rate=4e-3,
         matrix_rate=0.01,
         warmup_steps=50,
-        decay_steps=2500,
+        decay_steps=2000,
         evaluate_every=500,
         save_every=500,
     ),
