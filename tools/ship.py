@@ -16,12 +16,14 @@ from minillm.model.transformer import Transformer
 from minillm.recipes.recipe import END
 from minillm.serve.sample import SampleConfig, generate
 from minillm.text.tokenizer_file import write_whole
+from minillm.town.stories import WEIGHTS
 from minillm.town.story_check import check
 from minillm.town.world import World
 from minillm.train import manifest
 from minillm.zoo.shelf import HERE
 
 N_STORIES, AT_ONCE, TEMPERATURE = 1000, 100, 0.5
+OTHER_TEMPERATURES = (0.3, 1.0)
 KINDS = {  # in the checker's words, the first that fits
     "never introduced": "someone or something that was never introduced",
     "fits nobody": "a pronoun that fits nobody",
@@ -45,12 +47,22 @@ def ship(run: Path) -> None:
     config = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))
     write_whole(place / "config.json", json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n")
     manifest.save(note, place / "manifest.json")
-    stories = judged(convert.load(place), tokenizer)
-    write_whole(place / "CARD.md", card(note, model, stories))
-    print(f"{place.name} is on the shelf; its card:\n\n{card(note, model, stories)}")
+    shelved = convert.load(place)
+    stories = judged(shelved, tokenizer, TEMPERATURE)
+    others = {each: share_good(judged(shelved, tokenizer, each)) for each in OTHER_TEMPERATURES}
+    told = card(note, model, stories, others)
+    write_whole(place / "CARD.md", told)
+    print(f"{place.name} is on the shelf; its card:\n\n{told}")
 
 
-def card(note: manifest.Manifest, model: Transformer, stories: list) -> str:
+def share_good(stories: list) -> float:
+    """Percent of the stories that are complete and free of contradiction."""
+    return 100 * sum(r.consistent and r.finished for _, r in stories) / len(stories)
+
+
+def card(
+    note: manifest.Manifest, model: Transformer, stories: list, others: dict[float, float]
+) -> str:
     """What it has read, what it can do and what it cannot, from the first thousand stories."""
     good = [report.consistent and report.finished for _, report in stories]
     n_sentences = sum(report.n_sentences for _, report in stories)
@@ -64,10 +76,13 @@ def card(note: manifest.Manifest, model: Transformer, stories: list) -> str:
         f"{name} {100 * sum(map(min, good, chosen)) / sum(chosen):.1f} %"
         for name, chosen in languages.items()
     )
+    eventful = [any(event.kind in WEIGHTS for event in report.events) for _, report in stories]
+    n_eventful, n_good = sum(eventful), sum(map(min, good, eventful))
     examples = "\n".join(
         f"- {text}" + "".join(f"\n  - *{problem}*" for problem in report.problems)
         for text, report in stories[:6]
     )
+    cooler = ", ".join(f"at {each} {share:.1f} %" for each, share in others.items())
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
     kinds = Counter(_kind(problem) for _, report in stories for problem in report.problems)
     frequent = "; ".join(f"{kind} {n}" for kind, n in kinds.most_common(5))
@@ -85,7 +100,10 @@ program; no text by people. Seed, recipe and a hash of the data stand in `manife
 **How well it has learned them.** Held-out loss {note.losses["final"]:.3f} nats a token. Of 1,000
 stories that it wrote at temperature {TEMPERATURE}, read by `minillm.town.story_check`:
 
-- {100 * sum(good) / len(good):.1f} % of 1,000 are complete and free of contradiction ({shares});
+- {share_good(stories):.1f} % of 1,000 are complete and free of contradiction ({shares});
+- of the {n_eventful} in which something happens (the others tell who is where, twice),
+  {100 * n_good / n_eventful:.1f} %;
+- at other temperatures, of all: {cooler};
 - {n_problems / n_sentences:.3f} problems a sentence; by kind: {frequent};
 - {100 * n_readable / n_sentences:.1f} % of the sentences are in one of the stories' wordings.
 
@@ -107,7 +125,7 @@ def _kind(problem: str) -> str:
     return "said otherwise"
 
 
-def judged(model, tokenizer) -> list:
+def judged(model, tokenizer, temperature: float) -> list:
     """The first thousand stories that it writes, with the checker's reports."""
     end = tokenizer.special_ids[END]
     found, row = [], 0
@@ -115,7 +133,7 @@ def judged(model, tokenizer) -> list:
         written = generate(
             model,
             [[end]] * AT_ONCE,
-            SampleConfig(temperature=TEMPERATURE),
+            SampleConfig(temperature=temperature),
             n_tokens=model.context_tokens - 2,
             stop_ids=[end],
             first_row=row,
