@@ -31,6 +31,6 @@ def test_it_reads_bytes_in_the_order_of_the_text(tmp_path):
 
 def test_its_model_has_less_than_a_million_numbers_and_starts_silent():
     model = run.begin(replace(RECIPE, seed=1)).model
-    assert 0.8e6 < sum(p.numel() for p in model.parameters()) < 1e6
+    assert sum(p.numel() for p in model.parameters()) == 492_768
     assert not model.blocks[0].mixer.output.weight.any()
     assert model.head is not None
