@@ -1,0 +1,208 @@
+"""A state of fixed size: what a recurrent mixer (循环混合层) keeps in place of keys and values.
+
+Attention keeps two vectors of every token, so its cache grows with the text. The mixers of this
+chapter keep a few tensors and change them with each token:
+
+    state = update(state, token)          as large after a million tokens as after one
+
+`State` holds those tensors for its owner, the caller, as `minillm.model.cache.KVCache` holds keys
+and values, and answers to the same names: `n_tokens`, `n_bytes`, `reset`, `keep`. One thing it
+cannot do: forget the last token alone, since what a token did to a state cannot be taken out.
+
+A mask says who may look at whom, and a state can follow only one kind: everything so far, without
+the fillers of shorter rows. `writes` reads from a mask which tokens are no fillers, and refuses any
+other mask by name.
+
+Chapter: 09
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+@final
+class State:
+    """What one recurrent mixer keeps of B rows.
+
+    Args:
+        kind: the mixer's name: a state of one means nothing to another.
+        parts: its tensors by name, each with the rows first, as they are before the first token.
+
+    Raises:
+        ValueError: no part, or parts of different numbers of rows.
+
+    Example:
+        >>> state = State("Summing", {"sum": torch.zeros(2, 3)})
+        >>> state.update(5, sum=torch.ones(2, 3))
+        >>> state.n_tokens, state.n_bytes, state["sum"].shape  # 2 · 3 numbers of 4 bytes
+        (5, 24, torch.Size([2, 3]))
+        >>> state.reset()
+        >>> state.n_tokens, state["sum"].sum().item()
+        (0, 0.0)
+    """
+
+    def __init__(self, kind: str, parts: Mapping[str, Tensor]):
+        if not parts or len({len(part) for part in parts.values()}) != 1:
+            shapes = {name: list(part.shape) for name, part in parts.items()}
+            raise ValueError(
+                f"a state has at least one part, and all have as many rows; got {shapes or 'none'}"
+            )
+        self.kind, self.n_tokens = kind, 0
+        self._parts = dict(parts)
+        self._before = {name: part[:1].clone() for name, part in parts.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A part as it is now; not to be changed in place."""
+        return self._parts[name]
+
+    @property
+    def n_rows(self) -> int:
+        """B."""
+        return len(next(iter(self._parts.values())))
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all parts, after any number of tokens."""
+        return sum(part.nbytes for part in self._parts.values())
+
+    def update(self, n_new: int, **parts: Tensor) -> None:
+        """Put new tensors in the place of all parts, after n_new more tokens.
+
+        Raises:
+            ValueError: other names, shapes or types than the state has.
+        """
+        for name in self._parts.keys() | parts.keys():
+            old, new = self._parts.get(name), parts.get(name)
+            if old is None or new is None or old.shape != new.shape or old.dtype != new.dtype:
+                raise ValueError(
+                    f"a state of {self.kind} keeps {_shown(self._parts)}; got {_shown(parts)}"
+                )
+        self._parts, self.n_tokens = parts, self.n_tokens + n_new
+
+    def append(self, k: Tensor, v: Tensor) -> None:
+        """Refused: what attention asks of its own cache.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"attention needs a KVCache, from its own new_cache; got a state of {self.kind}. Make "
+            "all caches by the model's new_cache, which asks each block for its own"
+        )
+
+    def reset(self) -> None:
+        """Forget all tokens: as before the first."""
+        n_rows = self.n_rows
+        self._parts = {
+            name: part.repeat_interleave(n_rows, dim=0) for name, part in self._before.items()
+        }
+        self.n_tokens = 0
+
+    def truncate(self, n_tokens: int) -> None:
+        """Nothing where all tokens are kept, `reset` where none is; else it cannot be done.
+
+        Raises:
+            ValueError: another number of tokens: a state holds their sum, not one by one.
+        """
+        if n_tokens == 0:
+            self.reset()
+        elif n_tokens != self.n_tokens:
+            raise ValueError(
+                f"a state cannot go back: it has taken in {self.n_tokens} tokens and keeps none "
+                f"by itself; got truncate({n_tokens}). Copy the state (copy.deepcopy) before the "
+                "tokens that may be taken back, or reset it and read again"
+            )
+
+    def keep(self, rows: Sequence[int] | Int[Tensor, "N"]) -> None:
+        """Keep these rows, in this order; a row may be kept twice or not.
+
+        Raises:
+            ValueError: no row, or one that is not there.
+        """
+        chosen = torch.as_tensor(rows, dtype=torch.int64)
+        if not chosen.numel() or not bool(((chosen >= 0) & (chosen < self.n_rows)).all()):
+            raise ValueError(
+                f"keep needs at least one row out of 0 to {self.n_rows - 1}; got {chosen.tolist()}"
+            )
+        self._parts = {name: part[chosen.to(part.device)] for name, part in self._parts.items()}
+
+
+def checked(cache: Any, kind: str, n_rows: int) -> State:
+    """The cache itself, if it is this mixer's and for as many rows.
+
+    Args:
+        cache: what a mixer was given.
+        kind: the mixer's name.
+        n_rows: B of the tokens that came with it.
+
+    Raises:
+        ValueError: a cache of another mixer, or of another number of rows.
+
+    Example:
+        >>> state = State("RWKV", {"sum": torch.zeros(2, 3)})
+        >>> checked(state, "Mamba", n_rows=2)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        ValueError: Mamba needs a cache from its own new_cache; got one of RWKV...
+    """
+    of = cache.kind if isinstance(cache, State) else type(cache).__name__
+    if of != kind:
+        raise ValueError(
+            f"{kind} needs a cache from its own new_cache; got one of {of}. Make all caches by "
+            "the model's new_cache, which asks each block for its own"
+        )
+    if cache.n_rows != n_rows:
+        raise ValueError(
+            f"this state of {kind} is for {cache.n_rows} rows; got tokens of {n_rows}. Make one "
+            "for this batch with new_cache, or drop finished rows with keep"
+        )
+    return cache
+
+
+def writes(mask: Bool[Tensor, "..."] | None, n_rows: int, n_new: int) -> Bool[Tensor, "B T"] | None:
+    """Which tokens may write into the state: all but those that only fill a row up.
+
+    A filler is a token that is hidden from itself. Every other token must see all tokens before it
+    that are no fillers, since a state cannot leave some of them out.
+
+    Args:
+        mask: as for attention, [T, S] or [B, 1, T, S]; None for plainly causal.
+        n_rows, n_new: B and T.
+
+    Returns:
+        True = writes; None where all do.
+
+    Raises:
+        ValueError: another mask, such as a window, or documents in one row.
+
+    Example:
+        >>> from minillm.model.masks import causal, padding
+        >>> places, is_token = torch.arange(3), torch.tensor([[False, True, True]])
+        >>> writes(causal(places, places) & padding(is_token), 1, 3)
+        tensor([[False,  True,  True]])
+        >>> writes(causal(places, places), 1, 3) is None
+        True
+    """
+    if mask is None:
+        return None
+    table = mask.expand(n_rows, 1, *mask.shape[-2:])[:, 0]
+    n_seen = table.shape[-1]
+    is_token = table.diagonal(offset=n_seen - n_new, dim1=1, dim2=2)  # does it see itself?
+    seen = torch.cat((table[:, -1, : n_seen - n_new], is_token), dim=1)
+    keys = torch.arange(n_seen, device=mask.device)
+    before = keys <= keys[n_seen - n_new :, None]
+    if not bool((table == (before & seen[:, None]))[is_token].all()):
+        raise ValueError(
+            "a recurrent mixer sees everything so far, so of masks it knows causal & padding "
+            "only; got another, such as a window or several documents in one row. Put one "
+            "document in a row, or use a mixer that attends"
+        )
+    return None if bool(is_token.all()) else is_token
+
+
+def _shown(parts: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{name} {list(p.shape)} {p.dtype}" for name, p in parts.items()) or "nothing"
