@@ -8,7 +8,7 @@ T   query tokens           F   feed-forward width
 S   key tokens             V   vocabulary
 D   model width            E   experts
 H   heads                  N   routed tokens
-G   key/value heads
+G   key/value heads        P   pairs of token and expert
 ==  =====================  ==  ==========================
 
 Import path = file path: ``from minillm.text.bpe import train``. Nothing is re-exported, and

@@ -29,6 +29,8 @@ from minillm.model.attention import AttentionConfig, Context, Mixer
 from minillm.model.config import MixerConfig
 from minillm.model.state import State, checked, writes
 
+LAST_TOKENS = "Shifted.shift"  # the kind of one half of its cache
+
 
 class Convolved(NamedTuple):
     """The mixed tokens, and what the next ones will need of these.
@@ -54,6 +56,12 @@ def convolve(
         weight: of each place and number; the last row is for the token itself.
         before: the n - 1 tokens that stand before x; None for zeros, the beginning of a text.
 
+    Returns:
+        y, and a copy of the last n - 1 tokens: a view would keep all of x in memory.
+
+    Raises:
+        ValueError: not n - 1 tokens before x.
+
     Example:
         >>> x = torch.tensor([[[1.0], [2.0], [4.0]]])
         >>> y, last = convolve(x, weight=torch.tensor([[10.0], [1.0]]))
@@ -63,12 +71,17 @@ def convolve(
     n_before = len(weight) - 1
     if before is None:
         before = x.new_zeros(len(x), n_before, x.shape[2])
+    if before.shape[1] != n_before:
+        raise ValueError(
+            f"a convolution over {len(weight)} tokens needs {n_before} before the first; got "
+            f"{before.shape[1]}. Take them from `last` of the same weights"
+        )
     row = torch.cat((before, x), dim=1)
     n_tokens = x.shape[1]
     values = weight[n_before] * x
     for place in range(n_before):
         values = values + weight[place] * row[:, place : place + n_tokens]
-    return Convolved(values, row[:, n_tokens:])
+    return Convolved(values, row[:, n_tokens:].clone())
 
 
 @final
@@ -144,7 +157,7 @@ class Shifted(nn.Module):
         n_before = len(self.weight) - 1
         last = self.weight.new_zeros(n_rows, n_before, self.weight.shape[1])
         return ShiftedCache(
-            State("Shifted", {"last": last.detach()}),
+            State(LAST_TOKENS, {"last": last}),
             self.mixer.new_cache(n_rows, capacity_tokens),
         )
 
@@ -152,6 +165,9 @@ class Shifted(nn.Module):
         self, x: Float[Tensor, "B T D"], context: Context, cache: Any = None
     ) -> Float[Tensor, "B T D"]:
         """What the mixer makes of the mixed tokens.
+
+        Fillers must stand before a row's first token or after its last: one between two tokens
+        would count as a token of zeros.
 
         Raises:
             ValueError: a cache of another mixer, what `minillm.model.state.writes` refuses, and
@@ -164,7 +180,7 @@ class Shifted(nn.Module):
             return self.mixer(convolve(x, self.weight).values, context, None)
         if not isinstance(cache, ShiftedCache):
             checked(cache, "Shifted", len(x))
-        state = checked(cache.shift, "Shifted", len(x))
+        state = checked(cache.shift, LAST_TOKENS, len(x))
         mixed = convolve(x, self.weight, state["last"])
         y = self.mixer(mixed.values, context, cache.mixer)
         state.update(x.shape[1], last=mixed.last)

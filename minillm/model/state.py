@@ -30,10 +30,11 @@ class State:
 
     Args:
         kind: the mixer's name: a state of one means nothing to another.
-        parts: its tensors by name, each with the rows first, as they are before the first token.
+        parts: its tensors by name, each with the rows first, as they are before the first token:
+            the same in every row.
 
     Raises:
-        ValueError: no part, or parts of different numbers of rows.
+        ValueError: no part, no row, or parts of different numbers of rows.
 
     Example:
         >>> state = State("Summing", {"sum": torch.zeros(2, 3)})
@@ -46,10 +47,11 @@ class State:
     """
 
     def __init__(self, kind: str, parts: Mapping[str, Tensor]):
-        if not parts or len({len(part) for part in parts.values()}) != 1:
-            shapes = {name: list(part.shape) for name, part in parts.items()}
+        n_rows = {len(part) for part in parts.values()}
+        if len(n_rows) != 1 or n_rows == {0}:
             raise ValueError(
-                f"a state has at least one part, and all have as many rows; got {shapes or 'none'}"
+                "a state has at least one part of at least one row, and all have as many; got "
+                f"{_shown(parts)}"
             )
         self.kind, self.n_tokens = kind, 0
         self._parts = dict(parts)
@@ -177,7 +179,8 @@ def writes(mask: Bool[Tensor, "..."] | None, n_rows: int, n_new: int) -> Bool[Te
         True = writes; None where all do.
 
     Raises:
-        ValueError: another mask, such as a window, or documents in one row.
+        ValueError: another mask, such as a window, or documents in one row; a mask of another
+            shape. Of a single new token's mask nobody can tell what it hides: a window passes.
 
     Example:
         >>> from minillm.model.masks import causal, padding
@@ -189,8 +192,15 @@ def writes(mask: Bool[Tensor, "..."] | None, n_rows: int, n_new: int) -> Bool[Te
     """
     if mask is None:
         return None
-    table = mask.expand(n_rows, 1, *mask.shape[-2:])[:, 0]
-    n_seen = table.shape[-1]
+    n_seen = mask.shape[-1]
+    fits = mask.shape[:-2] in ((), (1, 1), (n_rows, 1)) and mask.shape[-2] in (1, n_new)
+    if mask.dtype != torch.bool or not fits or n_seen < n_new:
+        raise ValueError(
+            "a recurrent mixer needs a mask of bool, [tokens, keys] or [rows, 1, tokens, keys], "
+            f"with keys for all tokens so far; for {n_rows} rows of {n_new} tokens got "
+            f"{mask.dtype} of {list(mask.shape)}"
+        )
+    table = mask.expand(n_rows, 1, n_new, n_seen)[:, 0]
     is_token = table.diagonal(offset=n_seen - n_new, dim1=1, dim2=2)  # does it see itself?
     seen = torch.cat((table[:, -1, : n_seen - n_new], is_token), dim=1)
     keys = torch.arange(n_seen, device=mask.device)

@@ -1,0 +1,386 @@
+"""Mamba (选择性状态空间): a state that each token may keep, fade or write over, as it chooses.
+
+A state space model is a row of leaky stores. In the time Δ that a token lasts, each store fades at
+its rate A < 0 and takes in B x; what is read is C h:
+
+    h_t = exp(Δ_t A) ⊙ h_(t-1) + Δ_t B_t x_t          y_t = C_t h_t + D x_t
+
+With A = -1 a token of Δ = ln 2 leaves half of what was there. One of Δ = 0 leaves everything and
+writes nothing, a large Δ clears the store for x. Where Δ, B and C are constants (before Mamba) all
+tokens are treated alike, and a word to remember is worth as much as a filler. Mamba makes all three
+from the token: it selects. Each of the E numbers of a token has N stores of its own.
+
+The layer around it makes E = expand · D numbers of a token's D, mixes each with those of the few
+tokens before it, scans, opens or shuts every number by a gate, and goes back to D:
+
+    x, z = W_in u     x = silu(convolve(x))     y = scan(x; Δ, B, C from x)     W_out (y ⊙ silu(z))
+
+h of all tokens is N times as large as x. `selective_scan` makes it a few tokens at a time, so that
+they stay in the processor's cache from the first product to the last: two to five times as fast on
+one thread as all at once (N = 16). The paper's kernel does the same with a GPU's memory.
+
+Paper: Gu and Dao 2023, "Mamba", arXiv:2312.00752, sections 2, 3.1 to 3.4, equations (1) to (4),
+algorithms 1 (`selective=False`) and 2; Gu et al. 2022, "S4D", arXiv:2206.11893 (A = -1, -2, …, -N
+at first). Theirs to ours: D (channels) is E, and D (the skip) is `skip`.
+Differs: B is discretised by Euler's rule, Δ B, as in their code, not by equation (4); the numbers
+of a store stand side by side, [N, E], since a CPU is faster so; h is float32 or wider, as theirs.
+
+Chapter: 09
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import linear, silu, softplus
+
+from minillm.model.attention import Context
+from minillm.model.scan import scan
+from minillm.model.shift import convolve
+from minillm.model.state import State, checked, writes
+
+FIRST_DELTA = (0.001, 0.1)  # how long tokens last at first: the paper's section 3.6
+
+# --- the maths ----------------------------------------------------------------------------------
+
+
+class Discretised(NamedTuple):
+    """What a step of a token's length does to a store.
+
+    Args:
+        stays: Ā, the share of the store that is left.
+        enters: B̄, the share of x that goes in.
+    """
+
+    stays: Float[Tensor, "B T N E"]
+    enters: Float[Tensor, "B T N E"]
+
+
+class Scanned(NamedTuple):
+    """What was read, and the stores after the last token.
+
+    Args:
+        values: y.
+        last: h_T.
+    """
+
+    values: Float[Tensor, "B T E"]
+    last: Float[Tensor, "B N E"]
+
+
+def discretise(
+    delta: Float[Tensor, "B T E"],
+    A: Float[Tensor, "E N"],
+    B: Float[Tensor, "B T N"] | Float[Tensor, "E N"],
+) -> Discretised:
+    """From rates to steps: Ā = exp(Δ A), exact while x stands still (zero-order hold), B̄ = Δ B.
+
+    Exact for B would be B (exp(Δ A) - 1) / A, equation (4), which is Δ B where Δ A is small.
+
+    Args:
+        delta: Δ, how long each token lasts for each number.
+        A: rates, below 0.
+        B: of each token; [E, N] where all tokens have the same.
+
+    Example:
+        >>> delta = torch.tensor([[[0.0], [math.log(2)]]])  # two tokens of one number
+        >>> stays, enters = discretise(delta, A=-torch.ones(1, 1), B=10 * torch.ones(1, 2, 1))
+        >>> stays.flatten(), enters.flatten()
+        (tensor([1.0000, 0.5000]), tensor([0.0000, 6.9315]))
+    """
+    long = delta[:, :, None]
+    return Discretised((long * A.T).exp(), long * _of_each_token(B, delta))
+
+
+def selective_scan_naive(
+    x: Float[Tensor, "B T E"],
+    delta: Float[Tensor, "B T E"],
+    A: Float[Tensor, "E N"],
+    B: Float[Tensor, "B T N"] | Float[Tensor, "E N"],
+    C: Float[Tensor, "B T N"] | Float[Tensor, "E N"],
+    skip: Float[Tensor, "E"],
+    first: Float[Tensor, "B N E"] | None = None,
+) -> Scanned:
+    """Token by token, as it is written: what `selective_scan` must give.
+
+    Args:
+        x: the tokens.
+        delta, A, B: as for `discretise`.
+        C: what is read of each store; [E, N] where it is the same for all tokens.
+        skip: D, how much of x itself is added.
+        first: h_0; None for zeros.
+
+    Example:
+        >>> one = torch.ones(1, 1)
+        >>> x, delta = torch.tensor([[[8.0], [0.0]]]), torch.tensor([[[1.0], [math.log(2)]]])
+        >>> selective_scan_naive(x, delta, A=-one, B=one, C=one, skip=0 * one[0]).values.flatten()
+        tensor([8., 4.])
+    """
+    stays, enters = discretise(delta, A, B)
+    C = _of_each_token(C, x)
+    h = torch.zeros_like(stays[:, 0]) if first is None else first
+    values = []
+    for t in range(x.shape[1]):
+        h = stays[:, t] * h + enters[:, t] * x[:, t, None]
+        values.append((C[:, t] * h).sum(dim=1) + skip * x[:, t])
+    return Scanned(torch.stack(values, dim=1), h)
+
+
+def selective_scan(
+    x: Float[Tensor, "B T E"],
+    delta: Float[Tensor, "B T E"],
+    A: Float[Tensor, "E N"],
+    B: Float[Tensor, "B T N"] | Float[Tensor, "E N"],
+    C: Float[Tensor, "B T N"] | Float[Tensor, "E N"],
+    skip: Float[Tensor, "E"],
+    first: Float[Tensor, "B N E"] | None = None,
+    *,
+    form: Callable[[Tensor, Tensor, Tensor | None], Tensor] = scan,
+    chunk_tokens: int | None = None,
+) -> Scanned:
+    """The same by one of the forms of `minillm.model.scan`.
+
+    Args:
+        x, delta, A, B, C, skip, first: as for `selective_scan_naive`.
+        form: `scan`, `scan_parallel`, or another that finds all h.
+        chunk_tokens: for how many tokens h is made at once; None for all.
+
+    Raises:
+        ValueError: chunk_tokens below 1.
+    """
+    if chunk_tokens is not None and chunk_tokens < 1:
+        raise ValueError(f"chunk_tokens must be None or at least 1; got {chunk_tokens}")
+    n_tokens = chunk_tokens or x.shape[1]
+    deltas, news = (part.split(n_tokens, dim=1) for part in (delta, delta * x))
+    chunks = zip(
+        deltas,
+        news,
+        _in_chunks(B, n_tokens, len(deltas)),
+        _in_chunks(C, n_tokens, len(deltas)),
+        strict=True,
+    )
+    values, h, rates = [], first, A.T.contiguous()
+    for delta_now, new, B_now, C_now in chunks:
+        every = form((delta_now[:, :, None] * rates).exp(), new[:, :, None] * B_now, h)
+        values.append((C_now * every).sum(dim=2))
+        h = every[:, -1]
+    return Scanned(torch.cat(values, dim=1) + skip * x, h)
+
+
+def _of_each_token(part: Tensor, x: Tensor) -> Tensor:
+    """B or C beside [B, T, N, E], whether it is made from tokens or one for all."""
+    return part.T.expand(*x.shape[:2], -1, -1) if part.ndim == 2 else part.unsqueeze(-1)
+
+
+def _in_chunks(part: Tensor, n_tokens: int, n_chunks: int) -> Sequence[Tensor]:
+    """The same, a few tokens at a time; one for all is not repeated."""
+    if part.ndim == 2:
+        return (part.T.contiguous(),) * n_chunks
+    return part.unsqueeze(-1).split(n_tokens, dim=1)
+
+
+# --- one layer ----------------------------------------------------------------------------------
+@final
+@dataclass(frozen=True, kw_only=True)
+class MambaConfig:
+    """What a Mamba layer is built from.
+
+    Args:
+        state_width: N, stores of each number.
+        expand: E is this times the width.
+        conv_tokens: how many tokens are mixed in front of the scan, the newest with them.
+        rank: of the map from a token to its Δ; None for a 16th of the width, rounded up.
+        selective: whether Δ, B and C are made from each token. False makes them constants that are
+            learned, the same for all tokens: the control.
+        chunk_tokens: for how many tokens h is made at once; changes time, not numbers.
+
+    Raises:
+        ValueError: a count below 1.
+
+    Example:
+        >>> layer = MambaConfig(state_width=4).build(width=32)  # E is 64, the rank 2
+        >>> {name: list(p.shape) for name, p in layer.named_parameters() if p.ndim > 1}
+        ... # doctest: +NORMALIZE_WHITESPACE
+        {'kernel': [4, 64], 'A_log': [64, 4], 'delta_weight': [64, 2],
+         'input.weight': [128, 32], 'select.weight': [10, 64], 'output.weight': [32, 64]}
+    """
+
+    state_width: int = 16
+    expand: int = 2
+    conv_tokens: int = 4
+    rank: int | None = None
+    selective: bool = True
+    chunk_tokens: int = 8
+
+    def __post_init__(self):
+        for name in ("state_width", "expand", "conv_tokens", "rank", "chunk_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}")
+
+    def build(
+        self,
+        width: int,
+        context_tokens: int = 2048,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "Mamba":
+        """The layer for a model of that width, with the first weights of the paper's code.
+
+        Args:
+            width: D.
+            context_tokens: not asked for: no part of the layer is as long as the text.
+            device, dtype: of its parameters.
+
+        Raises:
+            ValueError: a width below 1.
+        """
+        if width < 1:
+            raise ValueError(f"width must be at least 1; got {width}")
+        return Mamba(
+            width,
+            self.expand * width,
+            self.state_width,
+            conv_tokens=self.conv_tokens,
+            rank=(self.rank or -(-width // 16)) if self.selective else None,
+            chunk_tokens=self.chunk_tokens,
+            device=device,
+            dtype=dtype,
+        )
+
+
+@final
+class Mamba(nn.Module):
+    """Convolution, selective scan, gate: a `Mixer`.
+
+    What must begin at values of its own is a bare parameter, which `initialise` leaves alone: A at
+    -1 to -N, the skip at 1, and Δ between 0.001 and 0.1, spread evenly on a log scale, so that some
+    numbers remember a few tokens and others hundreds.
+
+    Args:
+        width: D.
+        inner_width: E.
+        state_width: N.
+        conv_tokens: how many tokens are mixed.
+        rank: of the map to Δ; None for Δ, B and C that no token changes.
+        chunk_tokens: for how many tokens h is made at once.
+        device, dtype: of the parameters.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        inner_width: int,
+        state_width: int,
+        *,
+        conv_tokens: int = 4,
+        rank: int | None,
+        chunk_tokens: int = 8,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        made = {"device": device, "dtype": dtype}
+        E, N = inner_width, state_width
+        self.rank, self.chunk_tokens = rank, chunk_tokens
+        self.input = nn.Linear(width, 2 * E, bias=False, **made)  # x's rows first, then the gate's
+        bound = conv_tokens**-0.5
+        self.kernel = nn.Parameter(torch.empty(conv_tokens, E, **made).uniform_(-bound, bound))
+        self.kernel_bias = nn.Parameter(torch.empty(E, **made).uniform_(-bound, bound))
+        stores = torch.arange(1, N + 1, **made)
+        self.A_log = nn.Parameter(stores.log().expand(E, N).clone())  # A = -exp(A_log) < 0
+        self.skip = nn.Parameter(torch.ones(E, **made))
+        low, high = (math.log(bound) for bound in FIRST_DELTA)
+        delta = torch.empty(E, **made).uniform_(low, high).exp()
+        self.delta_bias = nn.Parameter(delta.expm1().log())  # softplus of it is delta
+        if rank is None:
+            self.B = nn.Parameter(torch.ones(E, N, **made))
+            self.C = nn.Parameter(torch.empty(E, N, **made).normal_())
+        else:
+            bound = rank**-0.5
+            weight = torch.empty(E, rank, **made).uniform_(-bound, bound)
+            self.delta_weight = nn.Parameter(weight)
+            self.select = nn.Linear(E, rank + 2 * N, bias=False, **made)  # rows: for Δ, for B, C
+        self.output = nn.Linear(E, width, bias=False, **made)
+
+    def new_cache(self, n_rows: int, capacity_tokens: int) -> State:
+        """The inputs of the last conv_tokens - 1 tokens, and h; as large for any capacity.
+
+        n_rows · E · ((conv_tokens - 1) · bytes of a parameter + N · bytes of a number of h).
+        """
+        E, N = self.A_log.shape
+        parts = {
+            "last": self.kernel.new_zeros(n_rows, len(self.kernel) - 1, E),
+            "h": self.kernel.new_zeros(n_rows, N, E, dtype=_wide(self.kernel).dtype),
+        }
+        return State("Mamba", parts)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context, cache: Any = None
+    ) -> Float[Tensor, "B T D"]:
+        """What each token reads from the stores.
+
+        Raises:
+            ValueError: a cache of another mixer or batch; what `minillm.model.state.writes`
+                refuses.
+        """
+        state = None if cache is None else checked(cache, "Mamba", len(x))
+        is_token = writes(context.mask, len(x), x.shape[1])
+        values, gate = self.input(x).chunk(2, dim=-1)
+        if is_token is not None:
+            values = values * is_token[..., None]  # as at a text's beginning
+        mixed = convolve(values, self.kernel, None if state is None else state["last"])
+        values = _wide(silu(mixed.values + self.kernel_bias))
+        delta, B, C = self.selected(values)
+        if is_token is not None:
+            delta = delta * is_token[..., None]  # a filler takes no time
+        scanned = selective_scan(
+            values,
+            delta,
+            -_wide(self.A_log).exp(),
+            B,
+            C,
+            _wide(self.skip),
+            None if state is None else state["h"],
+            chunk_tokens=self.chunk_tokens,
+        )
+        if state is not None:
+            # copies: views would keep all tokens of this call in memory
+            state.update(x.shape[1], last=mixed.last.clone(), h=scanned.last.clone())
+        return self.output(scanned.values.to(gate.dtype) * silu(gate))
+
+    def selected(
+        self, values: Float[Tensor, "B T E"]
+    ) -> tuple[
+        Float[Tensor, "B T E"],
+        Float[Tensor, "B T N"] | Float[Tensor, "E N"],
+        Float[Tensor, "B T N"] | Float[Tensor, "E N"],
+    ]:
+        """Δ, B and C for each token: what `selective_scan` is given.
+
+        Args:
+            values: the tokens after the convolution.
+
+        Example:
+            >>> layer = MambaConfig(state_width=3).build(width=4)
+            >>> [list(part.shape) for part in layer.selected(torch.ones(1, 5, 8))]
+            [[1, 5, 8], [1, 5, 3], [1, 5, 3]]
+        """
+        if self.rank is None:
+            delta = softplus(_wide(self.delta_bias)).expand_as(values)
+            return delta, _wide(self.B), _wide(self.C)
+        N = self.A_log.shape[1]
+        made = self.select(values.to(self.select.weight.dtype))
+        low, B, C = made.split((self.rank, N, N), dim=-1)
+        delta = softplus(_wide(linear(low, self.delta_weight)) + _wide(self.delta_bias))
+        return delta, _wide(B), _wide(C)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In 16 bits 1 - 0.001 is 1: a store that fades slowly would never fade."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

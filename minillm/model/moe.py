@@ -1,0 +1,407 @@
+"""Mixture of experts (混合专家模型, MoE): E feed-forward parts, of which a token passes only a few.
+
+A router picks k experts for each token (`minillm.model.routing`), and their answers are weighted
+and added up. What was learned grows with E, the work for a token only with k:
+
+    y = Σ w_e expert_e(x) over the chosen e  (+ shared(x))         expert: a `SwiGLU`
+
+Each expert is called once, with all its tokens: the pairs of token and expert stand sorted by
+expert, so that gathering the tokens, cutting them into slices, and adding each answer back to its
+token's place is all that surrounds the experts. `mix_naive` says it pair by pair.
+
+Fine-grained experts are more and narrower ones (`n_experts`, `n_active`, `expert_width`); shared
+experts see every token, and no router.
+
+`MoEConfig` stands where any FFN's config may (`TransformerConfig(ffn=MoEConfig())`). A block hands
+out how it routed; `routed` collects that from all blocks, and `moe_loss` trains with it.
+
+Paper: Shazeer et al. 2017, arXiv:1701.06538, equation (1); Jiang et al. 2024, "Mixtral",
+arXiv:2401.04088, section 2.1; Fedus et al. 2021, "Switch", arXiv:2101.03961, section 2; Dai et al.
+2024, "DeepSeekMoE", arXiv:2401.06066, equations (9) to (11) (shared experts). Theirs to ours: n or
+N experts are E, G(x) are the weights.
+Differs: no noise on the router. An expert without tokens is skipped and has no gradient (None) in
+that step. The shared experts are one SwiGLU as wide as all of them, which is the same sum.
+
+Chapter: 10
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, final
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from minillm.model.attention import Context
+from minillm.model.count import ParameterCount
+from minillm.model.ffn import Routing, SwiGLU, SwiGLUConfig
+from minillm.model.routing import (
+    ExpertRouting,
+    balanced_bias,
+    capacity,
+    load_balance,
+    route_expert_choice,
+    route_switch,
+    route_top_k,
+    shares,
+    z_loss,
+)
+from minillm.model.transformer import Transformer
+
+ROUTERS = ("top_k", "switch", "expert_choice")
+
+
+# --- the layer ----------------------------------------------------------------------------------
+@final
+@dataclass(frozen=True, kw_only=True)
+class MoEConfig:
+    """What a layer of experts is built from.
+
+    Args:
+        n_experts: E.
+        n_active: k, how many experts a token passes; with expert choice, in the mean.
+        expert_width: F of each expert; None for 8/3 of the width, rounded up to a multiple of 8.
+        n_shared: how many experts of that width every token passes besides.
+        router: "top_k", "switch" or "expert_choice", see `minillm.model.routing`.
+        capacity_factor: places for this many times the pairs that there are. None: no limit for
+            top_k, 1.25 for switch, 1 for expert_choice. A limit makes what a token gets depend on
+            the others in the same call: on their number, on fillers, and on later ones too with
+            expert_choice, so that text written token by token differs from text read whole.
+        normalised: of top_k alone, whether a token's weights sum to 1. With n_active=1 they are
+            then all 1, and only auxiliary losses teach the router.
+
+    Raises:
+        ValueError: a count below its range, more active experts than there are, a switch with
+            other than 1 active, an unknown router, a factor not above 0.
+
+    Example:
+        >>> layer = MoEConfig(n_experts=4, expert_width=16).build(width=8)
+        >>> {name: list(p.shape) for name, p in layer.named_parameters() if "0" in name}
+        {'experts.0.gate_up.weight': [32, 8], 'experts.0.down.weight': [8, 16]}
+        >>> y, routing = layer(torch.ones(1, 3, 8))  # three equal tokens take the same two
+        >>> y.shape, sorted(routing.asked.tolist())
+        (torch.Size([1, 3, 8]), [0, 0, 3, 3])
+    """
+
+    n_experts: int = 8
+    n_active: int = 2
+    expert_width: int | None = None
+    n_shared: int = 0
+    router: str = "top_k"
+    capacity_factor: float | None = None
+    normalised: bool = True
+
+    def __post_init__(self):
+        _check_router(self.router, self.n_experts, self.n_active)
+        for name, value, least in (
+            ("expert_width", self.expert_width, 1),
+            ("n_shared", self.n_shared, 0),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}; got {value}")
+        if self.capacity_factor is not None:
+            capacity(1, self.n_experts, self.capacity_factor)  # says what is wrong with it
+
+    def build(
+        self,
+        width: int,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> "MoE":
+        """The layer for a model of that width, with torch's own first weights."""
+        expert = SwiGLUConfig(hidden_width=self.expert_width)
+        experts = [expert.build(width, device=device, dtype=dtype) for _ in range(self.n_experts)]
+        shared = None
+        if self.n_shared:
+            wide = SwiGLUConfig(hidden_width=self.n_shared * experts[0].down.in_features)
+            shared = wide.build(width, device=device, dtype=dtype)
+        return MoE(
+            width,
+            experts,
+            n_active=self.n_active,
+            shared=shared,
+            router=self.router,
+            capacity_factor=self.capacity_factor,
+            normalised=self.normalised,
+            device=device,
+            dtype=dtype,
+        )
+
+
+@final
+class MoE(nn.Module):
+    """A router and its experts: an `FFN`.
+
+    Args:
+        width: D.
+        experts: E of them, all for that width.
+        n_active: k.
+        shared: what every token passes besides, or None.
+        router, capacity_factor, normalised: see `MoEConfig`.
+        device, dtype: of the router. The bias for the choice (`balance`, zeros at first, moved by
+            `balance_by_bias` and by no gradient) has at least 32 bits, since its steps are small.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        experts: Sequence[SwiGLU],
+        *,
+        n_active: int = 2,
+        shared: SwiGLU | None = None,
+        router: str = "top_k",
+        capacity_factor: float | None = None,
+        normalised: bool = True,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ):
+        super().__init__()
+        _check_router(router, len(experts), n_active)
+        default = {"top_k": None, "switch": 1.25, "expert_choice": 1.0}[router]
+        self.capacity_factor = default if capacity_factor is None else capacity_factor
+        self.n_active, self.chooses, self.normalised = n_active, router, normalised
+        self.router = nn.Linear(width, len(experts), bias=False, device=device, dtype=dtype)
+        self.experts = nn.ModuleList(experts)
+        self.shared = shared
+        exact = torch.promote_types(dtype, torch.float32)
+        self.register_buffer("balance", torch.zeros(len(experts), device=device, dtype=exact))
+
+    def route(self, x: Float[Tensor, "N D"]) -> ExpertRouting:
+        """Where each token is sent."""
+        logits, n_experts = self.router(x), len(self.experts)
+        places = None
+        if self.capacity_factor is not None:
+            places = capacity(self.n_active * len(x), n_experts, self.capacity_factor)
+        if self.chooses == "switch":
+            return route_switch(logits, places)
+        if self.chooses == "expert_choice":
+            return route_expert_choice(logits, places)
+        return route_top_k(
+            logits,
+            self.n_active,
+            normalised=self.normalised,
+            bias=self.balance,
+            capacity=places,
+        )
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], ExpertRouting]:
+        """What is to be added to x, and how its tokens were routed, row after row."""
+        flat = rearrange(x, "B T D -> (B T) D")
+        routing = self.route(flat)
+        counts = torch.bincount(routing.experts, minlength=len(self.experts)).tolist()
+        slices = flat.index_select(0, routing.tokens)[None].split(counts, dim=1)
+        answers = torch.cat(
+            [
+                expert(mine)[0][0]
+                for expert, mine, count in zip(self.experts, slices, counts, strict=True)
+                if count
+            ]
+        )
+        answers = answers * routing.weights[:, None].to(answers.dtype)
+        y = answers.new_zeros(flat.shape).index_add(0, routing.tokens, answers).view(x.shape)
+        if self.shared is not None:
+            y = y + self.shared(x)[0]
+        return y, routing
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows."""
+        return f"{self.chooses}, n_active={self.n_active}, capacity_factor={self.capacity_factor}"
+
+
+def mix_naive(x: Float[Tensor, "B T D"], layer: MoE) -> Float[Tensor, "B T D"]:
+    """The same, token by token and expert by expert: what `MoE.forward` must give."""
+    flat = rearrange(x, "B T D -> (B T) D")
+    routing = layer.route(flat)
+    sent = list(zip(routing.tokens.tolist(), routing.experts.tolist(), strict=True))
+    rows = []
+    for n, token in enumerate(flat):
+        row = torch.zeros_like(token)
+        for e, expert in enumerate(layer.experts):
+            if (n, e) in sent:
+                weight = routing.weights[sent.index((n, e))].to(x.dtype)
+                row = row + weight * expert(token[None, None])[0][0, 0]
+        if layer.shared is not None:
+            row = row + layer.shared(token[None, None])[0][0, 0]
+        rows.append(row)
+    return torch.stack(rows).view(x.shape)
+
+
+# --- a model of such layers ---------------------------------------------------------------------
+class Routed(NamedTuple):
+    """What a model says, and how its blocks routed.
+
+    Args:
+        logits: as `model(tokens)` gives them.
+        routings: one a block; None where the block's FFN does not route.
+    """
+
+    logits: Float[Tensor, "B T V"]
+    routings: list[Routing | None]
+
+
+def routed(
+    model: Transformer, tokens: Int[Tensor, "B T"], *, context: Context | None = None
+) -> Routed:
+    """The pass of `Transformer.forward`, with each block's routing kept.
+
+    Args:
+        model: its blocks may be of all kinds.
+        tokens: ids, on the model's device.
+        context: where positions and mask are not the usual ones.
+
+    Raises:
+        ValueError: a text beyond the model's context, where no `context` is given.
+
+    Example:
+        >>> from minillm.model.config import TransformerConfig
+        >>> config = TransformerConfig(n_vocab=50, width=16, n_layers=2, ffn=MoEConfig())
+        >>> found = routed(config.build(seed=0), torch.tensor([[7, 3, 9]]))
+        >>> [routing.asked.sum().item() for routing in found.routings]  # 3 tokens, 2 experts each
+        [6, 6]
+    """
+    if context is None:
+        n_tokens = tokens.shape[1]
+        if n_tokens > model.context_tokens:
+            raise ValueError(
+                f"this model reads texts of up to {model.context_tokens} tokens, its "
+                f"context_tokens; got {n_tokens}. Shorten the text"
+            )
+        context = Context(positions=torch.arange(n_tokens, device=tokens.device))
+    x, routings = model.embedding(tokens), []
+    for block in model.blocks:
+        x, routing = block(x, context)
+        routings.append(routing)
+    return Routed(model.logits(model.norm(x)), routings)
+
+
+def auxiliary_loss(
+    routings: Sequence[Routing | None], *, balance: float = 0.01, z: float = 0.001
+) -> Float[Tensor, ""]:
+    """balance · `load_balance` + z · `z_loss`, the mean over the blocks that routed.
+
+    Args:
+        routings: of `routed`.
+        balance: 0.01 is Switch's.
+        z: 0.001 is ST-MoE's.
+
+    Raises:
+        ValueError: no block routed.
+    """
+    losses = [
+        balance * load_balance(routing) + z * z_loss(routing)
+        for routing in routings
+        if isinstance(routing, ExpertRouting)
+    ]
+    if not losses:
+        raise ValueError(
+            f"the auxiliary losses need a block that routes; none of {len(routings)} did. Build "
+            "with ffn=MoEConfig(), or train with minillm.model.transformer.loss"
+        )
+    return torch.stack(losses).mean()
+
+
+def moe_loss(
+    model: Transformer, tokens: Int[Tensor, "B T"], *, balance: float = 0.01, z: float = 0.001
+) -> Float[Tensor, ""]:
+    """Mean of -log p(token | those before it), as `minillm.model.transformer.loss`, + auxiliary.
+
+    Args:
+        model: with at least one block of experts.
+        tokens: rows of ids; the last of a row is only predicted, never read.
+        balance, z: see `auxiliary_loss`.
+
+    Raises:
+        ValueError: rows of one token; no block that routes.
+
+    Example:
+        >>> from minillm.model.config import TransformerConfig
+        >>> config = TransformerConfig(n_vocab=50, width=16, n_layers=2, ffn=MoEConfig())
+        >>> moe_loss(config.build(seed=0), torch.tensor([[7, 3, 9]])).item() < 4  # log 50 is 3.9
+        True
+    """
+    if tokens.shape[1] < 2:
+        raise ValueError(
+            "a row must have at least 2 tokens, one to read and one to predict; got rows of "
+            f"{tokens.shape[1]}"
+        )
+    found = routed(model, tokens[:, :-1])
+    logits = rearrange(found.logits, "B T V -> (B T) V")
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    wanted = rearrange(tokens[:, 1:], "B T -> (B T)").long()
+    told = nn.functional.cross_entropy(wide, wanted)
+    return told + auxiliary_loss(found.routings, balance=balance, z=z)
+
+
+@torch.no_grad()
+def balance_by_bias(model: Transformer, routings: Sequence[Routing | None], rate: float) -> None:
+    """After a step: move every layer's bias for the choice, in place; see `balanced_bias`.
+
+    Args:
+        model: in which the `balance` of each `MoE` is changed.
+        routings: of this step, from `routed`.
+        rate: how large a step is.
+
+    Raises:
+        ValueError: routings of another number of blocks; experts not chosen by "top_k", since
+            nothing else reads the bias.
+    """
+    for block, routing in zip(model.blocks, _one_a_block(model, routings), strict=True):
+        if not isinstance(block.ffn, MoE):
+            continue
+        if block.ffn.chooses != "top_k":
+            raise ValueError(
+                "only router='top_k' chooses with a bias; this model has a layer with "
+                f"{block.ffn.chooses!r}. Use `auxiliary_loss` there"
+            )
+        bias = block.ffn.balance
+        bias.copy_(balanced_bias(bias, shares(routing).to(bias.dtype), rate))
+
+
+def active_parameters(model: Transformer) -> ParameterCount:
+    """All parameters, and those that one token passes: k of E experts in each layer.
+
+    As in `minillm.model.count`, tables of tokens count as passed.
+
+    Example:
+        >>> from minillm.model.config import TransformerConfig
+        >>> ffn = MoEConfig(n_experts=4, n_active=1, expert_width=8)
+        >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2, ffn=ffn).build()
+        >>> active_parameters(model)  # 2 layers · 3 idle experts · 3 · 16 · 8 apart
+        ParameterCount(total=6928, active=4624)
+    """
+    total = sum(parameter.numel() for parameter in model.parameters())
+    idle = 0
+    for layer in model.modules():
+        if isinstance(layer, MoE):
+            one = sum(parameter.numel() for parameter in layer.experts[0].parameters())
+            idle += (len(layer.experts) - layer.n_active) * one
+    return ParameterCount(total=total, active=total - idle)
+
+
+def _one_a_block(
+    model: Transformer, routings: Sequence[Routing | None]
+) -> Sequence[Routing | None]:
+    if len(routings) != len(model.blocks):
+        raise ValueError(
+            f"routings are one a block, {len(model.blocks)} here; got {len(routings)}. Take those "
+            "of `routed` with this model"
+        )
+    return routings
+
+
+def _check_router(router: str, n_experts: int, n_active: int) -> None:
+    if router not in ROUTERS:
+        raise ValueError(f"router must be one of {', '.join(ROUTERS)}; got {router!r}")
+    if not 1 <= n_active <= n_experts:
+        raise ValueError(
+            "n_active must be at least 1 and at most n_experts; got "
+            f"n_active={n_active}, n_experts={n_experts}"
+        )
+    if router == "switch" and n_active != 1:
+        raise ValueError(
+            f"router='switch' sends a token to one expert; got n_active={n_active}. Write "
+            "n_active=1, or router='top_k' for several"
+        )
