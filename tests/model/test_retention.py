@@ -144,12 +144,14 @@ def test_three_forms_and_all_chunks_agree_with_the_papers_decays_in_float32(n_to
 @given(cuts=st.lists(st.integers(1, 5), min_size=1, max_size=6))
 @settings(max_examples=6, deadline=None)
 def test_piece_by_piece_is_the_whole(name, cuts):
-    model, n_tokens = model_of(VARIANTS[name]), sum(cuts)
+    # In float64: where all products of a query are near 0 the norm makes rounding large. The sums
+    # themselves are held to 1e-5 in float32 above.
+    model, n_tokens = model_of(VARIANTS[name]).double(), sum(cuts)
     tokens = torch.randint(40, (2, n_tokens), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         whole, cache = model(tokens), model.new_cache(2)
         parts = [model(piece, cache=cache) for piece in tokens.split(cuts, dim=1)]
-    close(torch.cat(parts, dim=1), whole, 1e-5)
+    close(torch.cat(parts, dim=1), whole, 1e-10)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

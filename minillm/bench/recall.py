@@ -1,0 +1,167 @@
+"""`minillm bench recall`: what five mixers remember, at two sizes of their state.
+
+Multi-query associative recall (`minillm.town.recall.Pairs`): a row tells 4 to 64 pairs of a key and
+a value and then asks for each key's value. Every contender is one block of width 64 (a hybrid two),
+behind the same short convolution, where it has none of its own; only the mixer differs, and the
+size of what it keeps. All learn with Muon from rows of all five lengths, as many questions a step,
+the rate falling in a straight line to zero.
+
+Equal effort: each contender is run with two rates and seed 0; the better one, by the mean of the
+five accuracies, is then run with three other seeds, and those are told.
+
+Paper: Arora et al. 2023, "Zoology", arXiv:2312.04927, section 3 (the task, and state size against
+recall); Arora et al. 2024, "Based", arXiv:2402.18668 (recall against bytes of state).
+Differs: lengths are mixed in training; theirs are two blocks.
+
+Chapter: roof
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+
+from minillm.lab.track import track
+from minillm.model.attention import AttentionConfig
+from minillm.model.config import MixerConfig, TransformerConfig
+from minillm.model.linear import LinearAttentionConfig
+from minillm.model.mamba import MambaConfig
+from minillm.model.metrics import n_parameters
+from minillm.model.retention import RetentionConfig
+from minillm.model.rwkv import RWKVConfig
+from minillm.model.shift import ShiftedConfig
+from minillm.model.transformer import Transformer
+from minillm.town.recall import Pairs, accuracy, batch_at, recall_loss
+from minillm.train.groups import hidden_matrices_and_others
+from minillm.train.muon import Muon
+
+N_PAIRS = (4, 8, 16, 32, 64)
+SEEDS = (1, 2, 3)  # of the runs that are told; the choice of the rate has seed 0
+RATES = (0.01, 0.02)
+N_STEPS, N_QUESTIONS, N_BLOCKS = 600, 512, 4
+
+
+def attending() -> MixerConfig:
+    """Attention behind the convolution."""
+    return ShiftedConfig(mixer=AttentionConfig(n_heads=1, rope=None))
+
+
+def linear(head_width: int) -> MixerConfig:
+    """Linear attention behind the convolution."""
+    return ShiftedConfig(mixer=LinearAttentionConfig(n_heads=1, head_width=head_width))
+
+
+def retaining(head_width: int) -> MixerConfig:
+    """Retention behind the convolution, its four decays those of the paper."""
+    return ShiftedConfig(
+        mixer=RetentionConfig(n_heads=4, head_width=head_width, value_width=16, rope=None)
+    )
+
+
+#: The mixers of each contender's blocks.
+CONTENDERS: dict[str, tuple[MixerConfig, ...]] = {
+    "attention": (attending(),),
+    "linear, small": (linear(16),),
+    "linear, large": (linear(64),),
+    "retention, small": (retaining(8),),
+    "retention, large": (retaining(32),),
+    "RWKV, small": (RWKVConfig(state_width=64),),
+    "RWKV, large": (RWKVConfig(state_width=256),),
+    "Mamba, small": (MambaConfig(state_width=4),),
+    "Mamba, large": (MambaConfig(state_width=16),),
+    "linear twice": (linear(16), linear(16)),
+    "attention, then linear": (attending(), linear(16)),
+    "linear, then attention": (linear(16), attending()),
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How much is done.
+
+    Args:
+        n_steps: of each run.
+        seeds: of the runs that are told.
+        rates: tried before.
+        contenders: names of `CONTENDERS`.
+    """
+
+    n_steps: int = N_STEPS
+    seeds: tuple[int, ...] = SEEDS
+    rates: tuple[float, ...] = RATES
+    contenders: tuple[str, ...] = tuple(CONTENDERS)
+
+
+QUICK = Work(n_steps=2, seeds=(1,), rates=(0.01,), contenders=("attention", "linear, small"))
+
+
+def run(quick: bool = False) -> dict[str, dict]:
+    """Run the benchmark, print its table, and return every figure.
+
+    Args:
+        quick: a few seconds, two steps of two contenders, to see that it works; its figures mean
+            nothing.
+
+    Returns:
+        For each contender: `rate` (the better one), `parameters`, `state_bytes` (of one row after
+        192 tokens, all blocks), `accuracy` (for each seed a list, one number for each of
+        `N_PAIRS`), and `choice` (accuracies of seed 0, by rate).
+    """
+    work = QUICK if quick else Work()
+    print(
+        f"{work.n_steps} steps of {N_QUESTIONS} questions, rates {work.rates}, seeds {work.seeds}; "
+        f"threads: {torch.get_num_threads()}"
+    )
+    print(f"{'share right, of pairs:':<24}" + "".join(f"{n:>7}" for n in N_PAIRS) + "   bytes kept")
+    figures = {}
+    for name in work.contenders:
+        choice = {rate: trained(name, rate, 0, work.n_steps)[1] for rate in work.rates}
+        rate = max(work.rates, key=lambda rate: float(np.mean(choice[rate])))
+        found = [trained(name, rate, seed, work.n_steps) for seed in work.seeds]
+        model = found[0][0]
+        figures[name] = {
+            "rate": rate,
+            "parameters": n_parameters(model),
+            "state_bytes": sum(cache.n_bytes for cache in model.new_cache(1, 3 * max(N_PAIRS))),
+            "accuracy": [right for _, right in found],
+            "choice": {str(rate): right for rate, right in choice.items()},
+        }
+        mean = np.mean(figures[name]["accuracy"], axis=0)
+        shown = "".join(f"{100 * share:7.1f}" for share in mean)
+        print(f"{name:<24}{shown}{figures[name]['state_bytes']:13,}", flush=True)
+    return figures
+
+
+def trained(name: str, rate: float, seed: int, n_steps: int) -> tuple[Transformer, list[float]]:
+    """A model that has learned recall, and the share of its answers that are right, by length."""
+    mixers = CONTENDERS[name]
+    config = TransformerConfig(
+        n_vocab=Pairs(n_pairs=1).n_vocab,
+        context_tokens=3 * max(N_PAIRS),
+        width=64,
+        n_layers=len(mixers),
+        mixer=mixers,
+        initial_std=0.1,
+    )
+    model = config.build(seed=seed)
+    matrices, others = hidden_matrices_and_others(model)
+    optimizer = Muon(matrices, others, lr=rate, weight_decay=0.0, others_lr=0.01)
+    first = [group["lr"] for group in optimizer.param_groups]
+    batches = [batch_at(Pairs(n_pairs=n), N_QUESTIONS // n, f"train {seed}") for n in N_PAIRS]
+    lengths = np.random.default_rng(seed).integers(len(N_PAIRS), size=n_steps)
+    for step in track(range(n_steps), f"{name}, rate {rate}, seed {seed}"):
+        for group, lr in zip(optimizer.param_groups, first, strict=True):
+            group["lr"] = lr * (1 - step / n_steps)
+        loss = recall_loss(model, batches[lengths[step]](step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model, [right_share(model, n) for n in N_PAIRS]
+
+
+def right_share(model: Transformer, n_pairs: int) -> float:
+    """Of rows that no training has seen."""
+    blocks = (Pairs(n_pairs=n_pairs).block(i, seed="held out") for i in range(N_BLOCKS))
+    return float(np.mean([accuracy(model, block) for block in blocks]))
