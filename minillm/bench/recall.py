@@ -9,13 +9,18 @@ the rate falling in a straight line to zero.
 Equal effort: each contender is run with two rates and seed 0; the better one, by the mean of the
 five accuracies, is then run with three other seeds, and those are told.
 
+Then selective copying (`minillm.town.recall.SelectiveCopy`): two blocks of Mamba whose steps are
+computed from the token, and two whose steps are learned constants; one rate, three seeds.
+
 Paper: Arora et al. 2023, "Zoology", arXiv:2312.04927, section 3 (the task, and state size against
-recall); Arora et al. 2024, "Based", arXiv:2402.18668 (recall against bytes of state).
+recall); Arora et al. 2024, "Based", arXiv:2402.18668 (recall against bytes of state); Gu and Dao
+2023, "Mamba", arXiv:2312.00752, section 4.1.1 and table 1 (selective copying).
 Differs: lengths are mixed in training; theirs are two blocks.
 
 Chapter: roof
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
@@ -32,7 +37,7 @@ from minillm.model.retention import RetentionConfig
 from minillm.model.rwkv import RWKVConfig
 from minillm.model.shift import ShiftedConfig
 from minillm.model.transformer import Transformer
-from minillm.town.recall import Pairs, accuracy, batch_at, recall_loss
+from minillm.town.recall import Pairs, Questions, SelectiveCopy, accuracy, batch_at, recall_loss
 from minillm.train.groups import hidden_matrices_and_others
 from minillm.train.muon import Muon
 
@@ -76,6 +81,14 @@ CONTENDERS: dict[str, tuple[MixerConfig, ...]] = {
 }
 
 
+#: The mixers of those that copy.
+COPIERS: dict[str, tuple[MixerConfig, ...]] = {
+    "copying, selective": (MambaConfig(),) * 2,
+    "copying, constant": (MambaConfig(selective=False),) * 2,
+}
+COPY = SelectiveCopy(n_tokens=64, n_copied=4, n_symbols=8)
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Work:
@@ -107,7 +120,8 @@ def run(quick: bool = False) -> dict[str, dict]:
     Returns:
         For each contender: `rate` (the better one), `parameters`, `state_bytes` (of one row after
         192 tokens, all blocks), `accuracy` (for each seed a list, one number for each of
-        `N_PAIRS`), and `choice` (accuracies of seed 0, by rate).
+        `N_PAIRS`), and `choice` (accuracies of seed 0, by rate). For each copier: `rate`, and
+        `accuracy` (a number for each seed).
     """
     work = QUICK if quick else Work()
     print(
@@ -131,34 +145,67 @@ def run(quick: bool = False) -> dict[str, dict]:
         mean = np.mean(figures[name]["accuracy"], axis=0)
         shown = "".join(f"{100 * share:7.1f}" for share in mean)
         print(f"{name:<24}{shown}{figures[name]['state_bytes']:13,}", flush=True)
+    print(f"share copied, seeds {work.seeds}")
+    return figures | copied(work.n_steps // 2, work.seeds)
+
+
+def copied(n_steps: int, seeds: tuple[int, ...]) -> dict[str, dict]:
+    """Selective copying: `accuracy` of each copier, one number a seed."""
+    figures = {}
+    for name, mixers in COPIERS.items():
+        found = []
+        for seed in seeds:
+            model = built(mixers, COPY.n_vocab, COPY.context_tokens, seed)
+            batches = batch_at(COPY, 32, f"train {seed}")
+            learn(model, batches, n_steps, max(RATES), f"{name}, seed {seed}")
+            blocks = (COPY.block(i, seed="held out") for i in range(N_BLOCKS))
+            found.append(float(np.mean([accuracy(model, block) for block in blocks])))
+        figures[name] = {"rate": max(RATES), "accuracy": found}
+        print(f"{name:<24}" + "".join(f"{100 * share:7.1f}" for share in found), flush=True)
     return figures
 
 
 def trained(name: str, rate: float, seed: int, n_steps: int) -> tuple[Transformer, list[float]]:
     """A model that has learned recall, and the share of its answers that are right, by length."""
-    mixers = CONTENDERS[name]
-    config = TransformerConfig(
-        n_vocab=Pairs(n_pairs=1).n_vocab,
-        context_tokens=3 * max(N_PAIRS),
+    model = built(CONTENDERS[name], Pairs(n_pairs=1).n_vocab, 3 * max(N_PAIRS), seed)
+    batches = [batch_at(Pairs(n_pairs=n), N_QUESTIONS // n, f"train {seed}") for n in N_PAIRS]
+    lengths = np.random.default_rng(seed).integers(len(N_PAIRS), size=n_steps)
+
+    def batch(step: int) -> Questions:
+        return batches[lengths[step]](step)
+
+    learn(model, batch, n_steps, rate, f"{name}, rate {rate}, seed {seed}")
+    return model, [right_share(model, n) for n in N_PAIRS]
+
+
+def built(
+    mixers: tuple[MixerConfig, ...], n_vocab: int, context_tokens: int, seed: int
+) -> Transformer:
+    """A model of width 64, a block for each mixer."""
+    return TransformerConfig(
+        n_vocab=n_vocab,
+        context_tokens=context_tokens,
         width=64,
         n_layers=len(mixers),
         mixer=mixers,
         initial_std=0.1,
-    )
-    model = config.build(seed=seed)
+    ).build(seed=seed)
+
+
+def learn(
+    model: Transformer, batch: Callable[[int], Questions], n_steps: int, rate: float, label: str
+) -> None:
+    """Train in place, the rate falling in a straight line to zero."""
     matrices, others = hidden_matrices_and_others(model)
     optimizer = Muon(matrices, others, lr=rate, weight_decay=0.0, others_lr=0.01)
     first = [group["lr"] for group in optimizer.param_groups]
-    batches = [batch_at(Pairs(n_pairs=n), N_QUESTIONS // n, f"train {seed}") for n in N_PAIRS]
-    lengths = np.random.default_rng(seed).integers(len(N_PAIRS), size=n_steps)
-    for step in track(range(n_steps), f"{name}, rate {rate}, seed {seed}"):
+    for step in track(range(n_steps), label):
         for group, lr in zip(optimizer.param_groups, first, strict=True):
             group["lr"] = lr * (1 - step / n_steps)
-        loss = recall_loss(model, batches[lengths[step]](step))
+        loss = recall_loss(model, batch(step))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return model, [right_share(model, n) for n in N_PAIRS]
 
 
 def right_share(model: Transformer, n_pairs: int) -> float:
