@@ -192,16 +192,17 @@ class MoE(nn.Module):
         flat = rearrange(x, "B T D -> (B T) D")
         routing = self.route(flat)
         counts = torch.bincount(routing.experts, minlength=len(self.experts)).tolist()
-        slices = flat.index_select(0, routing.tokens)[None].split(counts, dim=1)
+        # Cut first, then [None]: cut as [1, P, D] they would be multiplied as batches, more slowly.
+        slices = flat.index_select(0, routing.tokens).split(counts)
         answers = torch.cat(
             [
-                expert(mine)[0][0]
-                for expert, mine, count in zip(self.experts, slices, counts, strict=True)
-                if count
+                expert(mine[None])[0][0]
+                for expert, mine in zip(self.experts, slices, strict=True)
+                if len(mine)
             ]
         )
         answers = answers * routing.weights[:, None].to(answers.dtype)
-        y = answers.new_zeros(flat.shape).index_add(0, routing.tokens, answers).view(x.shape)
+        y = answers.new_zeros(flat.shape).index_add_(0, routing.tokens, answers).view(x.shape)
         if self.shared is not None:
             y = y + self.shared(x)[0]
         return y, routing
