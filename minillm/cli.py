@@ -221,9 +221,11 @@ def sample(
 
     The text ends with the model's own end token, before a --stop, or after --tokens.
     """
-    from minillm.model.convert import end_ids, load, load_tokenizer
+    from minillm.model import convert, convert_mixtral
+    from minillm.model.convert import end_ids, load_tokenizer
     from minillm.serve.detokenize import stream_text
     from minillm.serve.sample import SampleConfig, stream
+    from minillm.text.json_file import read_object
     from minillm.zoo import shelf
 
     if greedy and temperature:
@@ -235,7 +237,10 @@ def sample(
     config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     if not model.exists() and str(model) in shelf.names():
         model = shelf.folder(str(model))
-    transformer, tokenizer = load(model), load_tokenizer(model)
+    said = model / convert.CONFIG
+    mixtral = said.is_file() and read_object(said).get("model_type") == "mixtral"
+    opened = convert_mixtral if mixtral else convert  # which says what is missing, if anything is
+    transformer, tokenizer = opened.load(model), load_tokenizer(model)
     ids = tokenizer.encode(prompt)
     if not ids:
         raise ValueError('the prompt is empty; write how the text begins, such as "Once"')

@@ -341,6 +341,22 @@ def test_a_model_writes_on_what_its_seed_says(minillm, folder):
     assert minillm(*words).out == minillm(*words).out != minillm(*words, "--seed", "1").out
 
 
+def test_a_mixtral_folder_is_opened_too(minillm, tmp_path):
+    from dataclasses import replace
+
+    from minillm.model.config import tiny
+    from minillm.model.convert_mixtral import save
+    from minillm.model.moe import MoEConfig
+    from minillm.text.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer(((104, 105), (32, 256)), (END, "<|mark|>"))
+    config = replace(tiny(tokenizer.n_vocab), ffn=MoEConfig(n_experts=4, expert_width=16))
+    save(config.build(seed=1), tmp_path / "m", tokenizer, end_token=END)
+    done = minillm("sample", "hi hi", "--model", str(tmp_path / "m"), "--tokens", "5")
+    assert done.returncode == 0, done.err
+    assert done.out.startswith("hi hi") and len(done.out) > len("hi hi\n")
+
+
 def test_what_one_says_of_the_choice_reaches_it(minillm, folder, monkeypatch):
     asked = written(monkeypatch, b"")
     words = ["sample", "hi", "--model", str(folder)]

@@ -146,7 +146,7 @@ def run(quick: bool = False) -> dict[str, dict]:
         shown = "".join(f"{100 * share:7.1f}" for share in mean)
         print(f"{name:<24}{shown}{figures[name]['state_bytes']:13,}", flush=True)
     print(f"share copied, seeds {work.seeds}")
-    return figures | copied(work.n_steps // 2, work.seeds)
+    return figures | copied(work.n_steps, work.seeds)
 
 
 def copied(n_steps: int, seeds: tuple[int, ...]) -> dict[str, dict]:

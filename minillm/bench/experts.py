@@ -1,0 +1,421 @@
+"""`minillm bench experts`: more experts, the same work for a token: how many steps does it save?
+
+Eight districts of the town speak eight dialects (`minillm.town.dialects`). A row begins with its
+district's own token, and 64 symbols of that district follow. A small model must learn eight tables
+at once, and a feed-forward part of hidden width 24 is narrow for that.
+
+Every contender sends a token through one such part in each of two blocks: the dense one always
+through the same, the others through one of E experts. So each does the same multiplications for a
+token, but for the router's own E · D. All learn from the same rows in the same order, with AdamW at
+a constant rate. Told is the loss on held-out rows above what the sources themselves pay for the
+same rows (excess, nats a token), and after which share of the steps a contender was as good as the
+dense one at its end, with the same seed.
+
+With one expert a token, the answer is weighted by p (`normalised=False`): else the router would
+learn nothing from the loss. At first p is about 1/E, so the experts begin quietly. At 8 experts:
+
+    no balance    neither auxiliary loss
+    by bias       the z-loss alone; experts are balanced by a bias on the choice, after each step
+    up-cycled     dense for the first half, then eight copies; a new optimizer, warmed up again
+    hashed        an expert for each district, by a table; the domain is given, nothing is routed
+
+`upcycle` keeps what the dense model says only where weights sum to 1. With one expert a token they
+are all 1, and the router of "up-cycled" learns from the auxiliary losses alone. The same work for a
+token was to be kept; with two experts it would have been doubled.
+
+Paper: Fedus et al. 2021, "Switch", arXiv:2101.03961, section 3.1 (experts against steps);
+Komatsuzaki et al. 2022, arXiv:2212.05055 (up-cycling); Wang et al. 2024, arXiv:2408.15664 (bias).
+Differs: no places are limited, so no token is dropped; sources whose best loss is known.
+
+Chapter: roof
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import fmean, median
+from time import perf_counter
+from typing import Any, final
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from minillm.lab.track import track
+from minillm.model import transformer
+from minillm.model.attention import AttentionConfig
+from minillm.model.config import TransformerConfig
+from minillm.model.count import ParameterCount
+from minillm.model.ffn import Routing, SwiGLUConfig
+from minillm.model.hashed import HashedMoE, HashedMoEConfig, hashed_loss
+from minillm.model.moe import (
+    MoE,
+    MoEConfig,
+    active_parameters,
+    auxiliary_loss,
+    balance_by_bias,
+    routed,
+)
+from minillm.model.transformer import Transformer
+from minillm.model.upcycle import upcycle
+from minillm.town.chance import generator
+from minillm.town.dialects import Source, dialects
+
+N_DISTRICTS, N_SYMBOLS, N_TOKENS = 8, 32, 64
+N_VOCAB = N_SYMBOLS + N_DISTRICTS
+HIDDEN_WIDTH = 24
+N_EXPERTS = (2, 4, 8, 16, 32)
+RATE, WARMUP_STEPS, BATCH_ROWS = 0.01, 10, 32
+SEEDS = (1, 2, 3)
+
+
+# --- who takes part -----------------------------------------------------------------------------
+@final
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A feed-forward part, and how it is trained.
+
+    Args:
+        ffn: of both blocks.
+        balance, z: of the auxiliary losses, where it routes.
+        bias_rate: of `balance_by_bias`; 0 for none.
+        from_dense: dense for the first half, then up-cycled to `ffn`.
+    """
+
+    ffn: SwiGLUConfig | MoEConfig | HashedMoEConfig
+    balance: float = 0.01
+    z: float = 0.001
+    bias_rate: float = 0.0
+    from_dense: bool = False
+
+
+DENSE = SwiGLUConfig(hidden_width=HIDDEN_WIDTH)
+
+
+def experts(n_experts: int, normalised: bool = False) -> MoEConfig:
+    """Experts as wide as the dense part, of which a token passes one."""
+    return MoEConfig(
+        n_experts=n_experts, n_active=1, expert_width=HIDDEN_WIDTH, normalised=normalised
+    )
+
+
+HASHED = HashedMoEConfig(
+    n_vocab=N_VOCAB, n_domains=N_DISTRICTS, experts_per_domain=1, expert_width=HIDDEN_WIDTH
+)
+#: By name; the dense one is first, since the others are compared with it.
+CONTENDERS: dict[str, Contender] = {
+    "dense": Contender(ffn=DENSE),
+    **{str(n): Contender(ffn=experts(n)) for n in N_EXPERTS},
+    "8, no balance": Contender(ffn=experts(8), balance=0.0, z=0.0),
+    "8, by bias": Contender(ffn=experts(8), balance=0.0, bias_rate=0.01),
+    "8, up-cycled": Contender(ffn=experts(8, normalised=True), from_dense=True),
+    "hashed": Contender(ffn=HASHED),
+}
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How much is done.
+
+    Args:
+        n_steps: of each run.
+        every: so many steps lie between two measurements.
+        seeds: of the runs.
+        n_pool: rows to learn from, for each seed.
+        n_held_out: rows to judge by.
+    """
+
+    n_steps: int = 500
+    every: int = 20
+    seeds: tuple[int, ...] = SEEDS
+    n_pool: int = 16_384
+    n_held_out: int = 512
+
+
+QUICK = Work(n_steps=4, every=2, seeds=(1,), n_pool=64, n_held_out=32)
+
+
+# --- what is read -------------------------------------------------------------------------------
+@final
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Rows, as many of each district.
+
+    Args:
+        tokens: [B, 65] the district's token, then 64 symbols.
+        districts: [B] whose.
+        price: what the sources themselves pay, nats a symbol.
+    """
+
+    tokens: Tensor
+    districts: Tensor
+    price: float
+
+
+@cache
+def sources() -> tuple[Source, ...]:
+    """The eight districts."""
+    return dialects(
+        n_districts=N_DISTRICTS, order=2, n_symbols=N_SYMBOLS, sharpness=8, n_classes=16
+    )
+
+
+def texts(n_rows: int, *key: int | str) -> Texts:
+    """Rows that depend on the key alone, those of the first district first.
+
+    Args:
+        n_rows: of all districts together.
+        key: what they are for, and a seed.
+    """
+    n_each = n_rows // N_DISTRICTS
+    rows, prices = [], []
+    for k, source in enumerate(sources()):
+        symbols = source.sample(generator("experts", *key, k), n_each, N_TOKENS).tokens
+        rows.append(np.concatenate((np.full((n_each, 1), N_SYMBOLS + k), symbols), axis=1))
+        prices.append(-source.log_probs(symbols).mean())
+    districts = torch.arange(N_DISTRICTS).repeat_interleave(n_each)
+    return Texts(torch.from_numpy(np.concatenate(rows)), districts, float(np.mean(prices)))
+
+
+# --- one run ------------------------------------------------------------------------------------
+@final
+@dataclass(eq=False)
+class Run:
+    """A trained model.
+
+    Args:
+        model: at its end.
+        curve: excess on the held-out rows, after each `every` steps.
+        seconds: of each step; of an up-cycled one, those with experts.
+    """
+
+    model: Transformer
+    curve: list[float]
+    seconds: list[float]
+
+
+def trained(
+    contender: Contender, seed: int, work: Work, pool: Texts, held_out: Texts, label: str = ""
+) -> Run:
+    """Train once; the same seed reads the same rows in the same order."""
+    ffn = DENSE if contender.from_dense else contender.ffn
+    model = TransformerConfig(
+        n_vocab=N_VOCAB,
+        width=48,
+        n_layers=2,
+        context_tokens=N_TOKENS,
+        mixer=AttentionConfig(n_heads=3),
+        ffn=ffn,
+        initial_std=0.1,
+    ).build(seed=seed)
+    optimizer, begun = adamw(model), 0
+    rng = np.random.default_rng(seed)
+    curve, seconds = [], []
+    for step in track(range(work.n_steps), label):
+        if contender.from_dense and step == work.n_steps // 2:
+            model = upcycle(model, contender.ffn, seed=seed)
+            optimizer, begun, seconds = adamw(model), step, []
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1.0, (step - begun + 1) / WARMUP_STEPS)
+        rows = torch.from_numpy(rng.integers(len(pool.tokens), size=BATCH_ROWS))
+        start = perf_counter()
+        loss, routings = loss_of(model, pool.tokens[rows], pool.districts[rows], contender)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if contender.bias_rate:
+            balance_by_bias(model, routings, contender.bias_rate)
+        seconds.append(perf_counter() - start)
+        if (step + 1) % work.every == 0:
+            curve.append(excess(model, held_out))
+    return Run(model, curve, seconds)
+
+
+def adamw(model: Transformer) -> torch.optim.AdamW:
+    """Torch's: one call for all experts, so that their number costs little time."""
+    return torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0, fused=True)
+
+
+def loss_of(
+    model: Transformer, tokens: Tensor, districts: Tensor, contender: Contender
+) -> tuple[Tensor, list[Routing | None]]:
+    """What is made small, and how it was routed: `moe_loss` that hands out its routings."""
+    if isinstance(model.blocks[0].ffn, HashedMoE):
+        return hashed_loss(model, tokens, districts), []
+    if not isinstance(model.blocks[0].ffn, MoE):
+        return transformer.loss(model, tokens), []
+    found = routed(model, tokens[:, :-1])
+    logits = rearrange(found.logits, "B T V -> (B T) V")
+    told = nn.functional.cross_entropy(logits, rearrange(tokens[:, 1:], "B T -> (B T)"))
+    auxiliary = auxiliary_loss(found.routings, balance=contender.balance, z=contender.z)
+    return told + auxiliary, found.routings
+
+
+@torch.no_grad()
+def excess(model: Transformer, held_out: Texts) -> float:
+    """Nats a symbol above what the sources pay."""
+    if isinstance(model.blocks[0].ffn, HashedMoE):
+        loss = hashed_loss(model, held_out.tokens, held_out.districts)
+    else:
+        loss = transformer.loss(model, held_out.tokens)
+    return loss.item() - held_out.price
+
+
+# --- what is told of it -------------------------------------------------------------------------
+def crossing(curve: Sequence[float], goal: float) -> float | None:
+    """After which share of the steps a curve first reached the goal, on straight lines; or None.
+
+    Args:
+        curve: its values after equal numbers of steps, the last at the end.
+        goal: reached by a value that is not above it. If the first one has, that is told.
+
+    Example:
+        >>> crossing([4.0, 2.0, 1.0, 0.5], goal=3.0)  # in the middle of 1/4 and 2/4
+        0.375
+        >>> crossing([4.0, 2.0], goal=1.0) is None
+        True
+    """
+    for i, value in enumerate(curve):
+        if value <= goal:
+            back = (goal - value) / (curve[i - 1] - value) if i else 0.0
+            return (i + 1 - back) / len(curve)
+    return None
+
+
+def information(counts: Tensor) -> float:
+    """Mutual information of row and column, by the logarithm of the number of rows.
+
+    Args:
+        counts: [districts, experts] how many tokens.
+
+    Example:
+        >>> information(torch.tensor([[5, 0], [0, 5]])), information(torch.ones(2, 2))
+        (1.0, 0.0)
+    """
+    joint = counts.double() / counts.sum()
+    apart = joint.sum(dim=1, keepdim=True) * joint.sum(dim=0, keepdim=True)
+    seen = joint > 0
+    nats = (joint[seen] * (joint[seen] / apart[seen]).log()).sum().item()
+    return nats / math.log(len(counts))
+
+
+@torch.no_grad()
+def sent(model: Transformer, held_out: Texts) -> list[Tensor]:
+    """For each block how many tokens of each district each expert was sent; [] if none routes.
+
+    Returns:
+        Of each block [districts, experts].
+    """
+    read = held_out.tokens[:, :-1]
+    if isinstance(model.blocks[0].ffn, HashedMoE):
+        chosen = [block.ffn.experts_of(read, held_out.districts) for block in model.blocks]
+    elif isinstance(model.blocks[0].ffn, MoE):
+        chosen = []
+        for routing in routed(model, read).routings:
+            chosen.append(torch.empty_like(routing.tokens))  # a pair for each token
+            chosen[-1][routing.tokens] = routing.experts
+    else:
+        return []
+    districts = held_out.districts.repeat_interleave(read.shape[1])
+    tables = []
+    for block, mine in zip(model.blocks, chosen, strict=True):
+        n_experts = len(block.ffn.experts)
+        pairs = districts * n_experts + mine.flatten()
+        counts = torch.bincount(pairs, minlength=N_DISTRICTS * n_experts)
+        tables.append(counts.view(N_DISTRICTS, n_experts))
+    return tables
+
+
+def parameters(model: Transformer) -> ParameterCount:
+    """`active_parameters`, which counts hashed experts as all active, and here all but one idle."""
+    total, active = active_parameters(model)
+    for block in model.blocks:
+        if isinstance(block.ffn, HashedMoE):
+            active -= sum(
+                p.numel() for expert in block.ffn.experts[1:] for p in expert.parameters()
+            )
+    return ParameterCount(total, active)
+
+
+# --- the benchmark ------------------------------------------------------------------------------
+def run(quick: bool = False) -> dict[str, dict[str, Any]]:
+    """Run the benchmark, print its table, and return every figure.
+
+    Args:
+        quick: a few seconds, four steps of each, to see that it works; its figures mean nothing.
+
+    Returns:
+        For each contender: `curves` (excess for each seed), `steps` (for each seed the share of the
+        steps after which it was as good as the dense one at its end; None if never), `ms` (median
+        of a step), `parameters` and `active`. For all but the dense one: `shares` (the last block
+        with the first seed: of each district's tokens, which share each expert was sent),
+        `information` (of district and expert in the last block by log 8, for each seed; 1 if the
+        expert tells the district) and `largest_share` (of all tokens, what the busiest expert of
+        any block was sent, for each seed).
+    """
+    work = QUICK if quick else Work()
+    held_out = texts(work.n_held_out, "held out")
+    pools = {seed: texts(work.n_pool, "train", seed) for seed in work.seeds}
+    print(
+        f"{work.n_steps} steps of {BATCH_ROWS} rows, seeds {work.seeds}; the sources pay "
+        f"{held_out.price:.3f} nats a token; torch {torch.__version__}, "
+        f"threads: {torch.get_num_threads()}"
+    )
+    print(
+        f"{'':<14}{'parameters':>11}{'active':>8}{'excess':>8}{'steps':>7}{'ms':>7}"
+        f"{'district':>10}{'largest':>9}"
+    )
+    figures: dict[str, dict[str, Any]] = {}
+    for name, contender in CONTENDERS.items():
+        runs = [
+            trained(contender, seed, work, pools[seed], held_out, f"{name}, seed {seed}")
+            for seed in work.seeds
+        ]
+        dense = figures["dense"]["curves"] if figures else [each.curve for each in runs]
+        figures[name] = told(runs, [curve[-1] for curve in dense], held_out)
+        print(line(name, figures[name]), flush=True)
+    return figures
+
+
+def told(runs: Sequence[Run], goals: Sequence[float], held_out: Texts) -> dict[str, Any]:
+    """The figures of a contender, as `run` returns them.
+
+    Args:
+        runs: one a seed.
+        goals: where the dense one ended, with each seed.
+        held_out: rows to judge by.
+    """
+    total, active = parameters(runs[0].model)
+    found: dict[str, Any] = {
+        "curves": [each.curve for each in runs],
+        "steps": [crossing(each.curve, goal) for each, goal in zip(runs, goals, strict=True)],
+        "ms": 1000 * median(second for each in runs for second in each.seconds),
+        "parameters": total,
+        "active": active,
+    }
+    tables = [sent(each.model, held_out) for each in runs]
+    if tables[0]:
+        last = tables[0][-1]
+        found["shares"] = (last / last.sum(dim=1, keepdim=True)).tolist()
+        found["information"] = [information(blocks[-1]) for blocks in tables]
+        found["largest_share"] = [
+            max((block.sum(dim=0).max() / block.sum()).item() for block in blocks)
+            for blocks in tables
+        ]
+    return found
+
+
+def line(name: str, found: dict[str, Any]) -> str:
+    """A contender in the table: means of all seeds."""
+    end = fmean(curve[-1] for curve in found["curves"])
+    steps = "never" if None in found["steps"] else f"{100 * fmean(found['steps']):.0f} %"
+    shown = (
+        f"{name:<14}{found['parameters']:>11,}{found['active']:>8,}{end:>8.3f}{steps:>7}"
+        f"{found['ms']:>7.1f}"
+    )
+    if "shares" not in found:
+        return shown
+    return f"{shown}{fmean(found['information']):>10.2f}{fmean(found['largest_share']):>9.2f}"
