@@ -9,7 +9,8 @@ through the same, the others through one of E experts. So each does the same mul
 token, but for the router's own E · D. All learn from the same rows in the same order, with AdamW at
 a constant rate. Told is the loss on held-out rows above what the sources themselves pay for the
 same rows (excess, nats a token), and after which share of the steps a contender was as good as the
-dense one at its end, with the same seed.
+dense one at its end, with the same seed. Steps are timed afterwards, all contenders taking turns,
+and the least time of each is told: the machine may have other work.
 
 With one expert a token, the answer is weighted by p (`normalised=False`): else the router would
 learn nothing from the loss. At first p is about 1/E, so the experts begin quietly. At 8 experts:
@@ -34,7 +35,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import fmean, median
+from statistics import fmean
 from time import perf_counter
 from typing import Any, final
 
@@ -46,7 +47,7 @@ from torch import Tensor, nn
 from minillm.lab.track import track
 from minillm.model import transformer
 from minillm.model.attention import AttentionConfig
-from minillm.model.config import TransformerConfig
+from minillm.model.config import FFNConfig, TransformerConfig
 from minillm.model.count import ParameterCount
 from minillm.model.ffn import Routing, SwiGLUConfig
 from minillm.model.hashed import HashedMoE, HashedMoEConfig, hashed_loss
@@ -126,6 +127,7 @@ class Work:
         seeds: of the runs.
         n_pool: rows to learn from, for each seed.
         n_held_out: rows to judge by.
+        n_rounds: of timing.
     """
 
     n_steps: int = 500
@@ -133,9 +135,10 @@ class Work:
     seeds: tuple[int, ...] = SEEDS
     n_pool: int = 16_384
     n_held_out: int = 512
+    n_rounds: int = 40
 
 
-QUICK = Work(n_steps=4, every=2, seeds=(1,), n_pool=64, n_held_out=32)
+QUICK = Work(n_steps=4, every=2, seeds=(1,), n_pool=64, n_held_out=32, n_rounds=4)
 
 
 # --- what is read -------------------------------------------------------------------------------
@@ -189,20 +192,36 @@ class Run:
     Args:
         model: at its end.
         curve: excess on the held-out rows, after each `every` steps.
-        seconds: of each step; of an up-cycled one, those with experts.
     """
 
     model: Transformer
     curve: list[float]
-    seconds: list[float]
 
 
 def trained(
     contender: Contender, seed: int, work: Work, pool: Texts, held_out: Texts, label: str = ""
 ) -> Run:
     """Train once; the same seed reads the same rows in the same order."""
-    ffn = DENSE if contender.from_dense else contender.ffn
-    model = TransformerConfig(
+    model = built(DENSE if contender.from_dense else contender.ffn, seed)
+    optimizer, begun = adamw(model), 0
+    rng = np.random.default_rng(seed)
+    curve = []
+    for step in track(range(work.n_steps), label):
+        if contender.from_dense and step == work.n_steps // 2:
+            model = upcycle(model, contender.ffn, seed=seed)
+            optimizer, begun = adamw(model), step
+        for group in optimizer.param_groups:
+            group["lr"] = RATE * min(1.0, (step - begun + 1) / WARMUP_STEPS)
+        rows = torch.from_numpy(rng.integers(len(pool.tokens), size=BATCH_ROWS))
+        take_a_step(model, optimizer, pool.tokens[rows], pool.districts[rows], contender)
+        if (step + 1) % work.every == 0:
+            curve.append(excess(model, held_out))
+    return Run(model, curve)
+
+
+def built(ffn: FFNConfig, seed: int) -> Transformer:
+    """The small model with that feed-forward part in both blocks."""
+    return TransformerConfig(
         n_vocab=N_VOCAB,
         width=48,
         n_layers=2,
@@ -211,27 +230,41 @@ def trained(
         ffn=ffn,
         initial_std=0.1,
     ).build(seed=seed)
-    optimizer, begun = adamw(model), 0
-    rng = np.random.default_rng(seed)
-    curve, seconds = [], []
-    for step in track(range(work.n_steps), label):
-        if contender.from_dense and step == work.n_steps // 2:
-            model = upcycle(model, contender.ffn, seed=seed)
-            optimizer, begun, seconds = adamw(model), step, []
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, (step - begun + 1) / WARMUP_STEPS)
+
+
+def take_a_step(
+    model: Transformer,
+    optimizer: torch.optim.Optimizer,
+    tokens: Tensor,
+    districts: Tensor,
+    contender: Contender,
+) -> None:
+    """One step on these rows."""
+    loss, routings = loss_of(model, tokens, districts, contender)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    if contender.bias_rate:
+        balance_by_bias(model, routings, contender.bias_rate)
+
+
+def least_ms(pool: Texts, n_rounds: int) -> dict[str, float]:
+    """Of each contender the least milliseconds of a step; all take turns.
+
+    The first 3 rounds do not count. The up-cycled one is timed with its experts.
+    """
+    models = {name: built(contender.ffn, seed=0) for name, contender in CONTENDERS.items()}
+    optimizers = {name: adamw(model) for name, model in models.items()}
+    took: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+    rng = np.random.default_rng(0)
+    for _ in track(range(n_rounds), "timing"):
         rows = torch.from_numpy(rng.integers(len(pool.tokens), size=BATCH_ROWS))
-        start = perf_counter()
-        loss, routings = loss_of(model, pool.tokens[rows], pool.districts[rows], contender)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if contender.bias_rate:
-            balance_by_bias(model, routings, contender.bias_rate)
-        seconds.append(perf_counter() - start)
-        if (step + 1) % work.every == 0:
-            curve.append(excess(model, held_out))
-    return Run(model, curve, seconds)
+        tokens, districts = pool.tokens[rows], pool.districts[rows]
+        for name, contender in CONTENDERS.items():
+            start = perf_counter()
+            take_a_step(models[name], optimizers[name], tokens, districts, contender)
+            took[name].append(1000 * (perf_counter() - start))
+    return {name: min(each[3:]) for name, each in took.items()}
 
 
 def adamw(model: Transformer) -> torch.optim.AdamW:
@@ -349,9 +382,9 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
 
     Returns:
         For each contender: `curves` (excess for each seed), `steps` (for each seed the share of the
-        steps after which it was as good as the dense one at its end; None if never), `ms` (median
-        of a step), `parameters` and `active`. For all but the dense one: `shares` (the last block
-        with the first seed: of each district's tokens, which share each expert was sent),
+        steps after which it was as good as the dense one at its end; None if never), `ms` (least
+        time of a step), `parameters` and `active`. For all but the dense one: `shares` (the last
+        block with the first seed: of each district's tokens, which share each expert was sent),
         `information` (of district and expert in the last block by log 8, for each seed; 1 if the
         expert tells the district) and `largest_share` (of all tokens, what the busiest expert of
         any block was sent, for each seed).
@@ -365,7 +398,7 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
         f"threads: {torch.get_num_threads()}"
     )
     print(
-        f"{'':<14}{'parameters':>11}{'active':>8}{'excess':>8}{'steps':>7}{'ms':>7}"
+        f"{'':<14}{'parameters':>11}{'active':>8}{'excess':>8}{'steps':>7}"
         f"{'district':>10}{'largest':>9}"
     )
     figures: dict[str, dict[str, Any]] = {}
@@ -377,11 +410,14 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
         dense = figures["dense"]["curves"] if figures else [each.curve for each in runs]
         figures[name] = told(runs, [curve[-1] for curve in dense], held_out)
         print(line(name, figures[name]), flush=True)
+    for name, ms in least_ms(pools[work.seeds[0]], work.n_rounds).items():
+        figures[name]["ms"] = ms
+        print(f"{name:<14}{ms:7.1f} ms a step, {ms / figures['dense']['ms']:.2f} of dense")
     return figures
 
 
 def told(runs: Sequence[Run], goals: Sequence[float], held_out: Texts) -> dict[str, Any]:
-    """The figures of a contender, as `run` returns them.
+    """The figures of a contender, as `run` returns them, but for `ms`.
 
     Args:
         runs: one a seed.
@@ -392,7 +428,6 @@ def told(runs: Sequence[Run], goals: Sequence[float], held_out: Texts) -> dict[s
     found: dict[str, Any] = {
         "curves": [each.curve for each in runs],
         "steps": [crossing(each.curve, goal) for each, goal in zip(runs, goals, strict=True)],
-        "ms": 1000 * median(second for each in runs for second in each.seconds),
         "parameters": total,
         "active": active,
     }
@@ -412,10 +447,7 @@ def line(name: str, found: dict[str, Any]) -> str:
     """A contender in the table: means of all seeds."""
     end = fmean(curve[-1] for curve in found["curves"])
     steps = "never" if None in found["steps"] else f"{100 * fmean(found['steps']):.0f} %"
-    shown = (
-        f"{name:<14}{found['parameters']:>11,}{found['active']:>8,}{end:>8.3f}{steps:>7}"
-        f"{found['ms']:>7.1f}"
-    )
+    shown = f"{name:<14}{found['parameters']:>11,}{found['active']:>8,}{end:>8.3f}{steps:>7}"
     if "shares" not in found:
         return shown
     return f"{shown}{fmean(found['information']):>10.2f}{fmean(found['largest_share']):>9.2f}"
