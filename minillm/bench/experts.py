@@ -45,20 +45,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from minillm.lab.track import track
-from minillm.model import transformer
+from minillm.model import moe, transformer
 from minillm.model.attention import AttentionConfig
 from minillm.model.config import FFNConfig, TransformerConfig
 from minillm.model.count import ParameterCount
 from minillm.model.ffn import Routing, SwiGLUConfig
 from minillm.model.hashed import HashedMoE, HashedMoEConfig, hashed_loss
-from minillm.model.moe import (
-    MoE,
-    MoEConfig,
-    active_parameters,
-    auxiliary_loss,
-    balance_by_bias,
-    routed,
-)
 from minillm.model.transformer import Transformer
 from minillm.model.upcycle import upcycle
 from minillm.town.chance import generator
@@ -85,7 +77,7 @@ class Contender:
         from_dense: dense for the first half, then up-cycled to `ffn`.
     """
 
-    ffn: SwiGLUConfig | MoEConfig | HashedMoEConfig
+    ffn: SwiGLUConfig | moe.MoEConfig | HashedMoEConfig
     balance: float = 0.01
     z: float = 0.001
     bias_rate: float = 0.0
@@ -95,9 +87,9 @@ class Contender:
 DENSE = SwiGLUConfig(hidden_width=HIDDEN_WIDTH)
 
 
-def experts(n_experts: int, normalised: bool = False) -> MoEConfig:
+def experts(n_experts: int, normalised: bool = False) -> moe.MoEConfig:
     """Experts as wide as the dense part, of which a token passes one."""
-    return MoEConfig(
+    return moe.MoEConfig(
         n_experts=n_experts, n_active=1, expert_width=HIDDEN_WIDTH, normalised=normalised
     )
 
@@ -245,7 +237,7 @@ def take_a_step(
     loss.backward()
     optimizer.step()
     if contender.bias_rate:
-        balance_by_bias(model, routings, contender.bias_rate)
+        moe.balance_by_bias(model, routings, contender.bias_rate)
 
 
 def least_ms(pool: Texts, n_rounds: int) -> dict[str, float]:
@@ -278,12 +270,12 @@ def loss_of(
     """What is made small, and how it was routed: `moe_loss` that hands out its routings."""
     if isinstance(model.blocks[0].ffn, HashedMoE):
         return hashed_loss(model, tokens, districts), []
-    if not isinstance(model.blocks[0].ffn, MoE):
+    if not isinstance(model.blocks[0].ffn, moe.MoE):
         return transformer.loss(model, tokens), []
-    found = routed(model, tokens[:, :-1])
+    found = moe.routed(model, tokens[:, :-1])
     logits = rearrange(found.logits, "B T V -> (B T) V")
     told = nn.functional.cross_entropy(logits, rearrange(tokens[:, 1:], "B T -> (B T)"))
-    auxiliary = auxiliary_loss(found.routings, balance=contender.balance, z=contender.z)
+    auxiliary = moe.auxiliary_loss(found.routings, balance=contender.balance, z=contender.z)
     return told + auxiliary, found.routings
 
 
@@ -345,9 +337,9 @@ def sent(model: Transformer, held_out: Texts) -> list[Tensor]:
     read = held_out.tokens[:, :-1]
     if isinstance(model.blocks[0].ffn, HashedMoE):
         chosen = [block.ffn.experts_of(read, held_out.districts) for block in model.blocks]
-    elif isinstance(model.blocks[0].ffn, MoE):
+    elif isinstance(model.blocks[0].ffn, moe.MoE):
         chosen = []
-        for routing in routed(model, read).routings:
+        for routing in moe.routed(model, read).routings:
             chosen.append(torch.empty_like(routing.tokens))  # a pair for each token
             chosen[-1][routing.tokens] = routing.experts
     else:
@@ -364,12 +356,10 @@ def sent(model: Transformer, held_out: Texts) -> list[Tensor]:
 
 def parameters(model: Transformer) -> ParameterCount:
     """`active_parameters`, which counts hashed experts as all active, and here all but one idle."""
-    total, active = active_parameters(model)
+    total, active = moe.active_parameters(model)
     for block in model.blocks:
         if isinstance(block.ffn, HashedMoE):
-            active -= sum(
-                p.numel() for expert in block.ffn.experts[1:] for p in expert.parameters()
-            )
+            active -= sum(p.numel() for p in block.ffn.experts[1:].parameters())
     return ParameterCount(total, active)
 
 
@@ -397,10 +387,8 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
         f"{held_out.price:.3f} nats a token; torch {torch.__version__}, "
         f"threads: {torch.get_num_threads()}"
     )
-    print(
-        f"{'':<14}{'parameters':>11}{'active':>8}{'excess':>8}{'steps':>7}"
-        f"{'district':>10}{'largest':>9}"
-    )
+    titles = "    parameters  active  excess  steps  district  largest"
+    print(titles.rjust(len(titles) + 10))
     figures: dict[str, dict[str, Any]] = {}
     for name, contender in CONTENDERS.items():
         runs = [
