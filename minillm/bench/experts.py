@@ -388,7 +388,7 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
         f"threads: {torch.get_num_threads()}"
     )
     titles = "    parameters  active  excess  steps  district  largest"
-    print(titles.rjust(len(titles) + 10))
+    print(titles.rjust(len(titles) + 11))
     figures: dict[str, dict[str, Any]] = {}
     for name, contender in CONTENDERS.items():
         runs = [
