@@ -17,9 +17,10 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,19 +81,20 @@ def load(
     if dtype not in KINDS:
         raise ValueError(f"dtype must be one of {', '.join(map(str, KINDS))}; got {dtype}")
     directory = Path(directory)
-    config = _read_config(directory)
+    config = config_of(directory, read_config)
     if context_tokens is not None:
         config = replace(config, context_tokens=context_tokens)
     there, entries = places(config), safetensors_file.find(directory)
     doubled = {HEAD: entries.pop(HEAD)} if config.tied_embeddings and HEAD in entries else {}
     entries = {name: entry for name, entry in entries.items() if not ANGLES.fullmatch(name)}
-    _check_names(entries, there)
-    _check_entries(entries | doubled, there | dict.fromkeys(doubled, there[EMBEDDING]))
-    _check_rotations(config, dtype)
+    check_names(entries, there)
+    shapes = {name: place.shape for name, place in there.items()}
+    check_entries(entries | doubled, shapes | dict.fromkeys(doubled, shapes.get(EMBEDDING)))
+    check_rotations(config, dtype)
     model = config.build(device=device, dtype=dtype)
     state = model.state_dict()  # shares the parameters' memory
     for name, tensor in safetensors_file.read(entries):
-        rows(state, there[name]).copy_(_finite(name, tensor, dtype))
+        rows(state, there[name]).copy_(finite(name, tensor, dtype))
     for name, tensor in safetensors_file.read(doubled):
         if not torch.equal(tensor.to(device, dtype), state["embedding.weight"]):
             raise ValueError(
@@ -102,7 +104,18 @@ def load(
     return model
 
 
-def _read_config(directory: Path) -> TransformerConfig:
+def config_of(
+    directory: Path, read: Callable[[Mapping[str, Any]], TransformerConfig]
+) -> TransformerConfig:
+    """The config of a folder, as a model family reads it.
+
+    Args:
+        directory: that `save` or transformers wrote.
+        read: what its config.json holds, to our config.
+
+    Raises:
+        ValueError: a file, a folder without a config.json, and what `read` refuses.
+    """
     path = directory / CONFIG
     if directory.is_file():
         safetensors_file.refuse_pickles([directory])
@@ -115,31 +128,34 @@ def _read_config(directory: Path) -> TransformerConfig:
             "or transformers' save_pretrained wrote, and downloads nothing"
         )
     try:
-        return read_config(read_object(path))
+        return read(read_object(path))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def _check_names(entries: Collection[str], there: Collection[str]) -> None:
+def check_names(entries: Collection[str], there: Collection[str]) -> None:
+    """Refuse files that lack a tensor of the model, or have one more."""
     missing, unexpected = set(there) - set(entries), set(entries) - set(there)
     if missing or unexpected:
         raise ValueError(
             f"the files do not hold the tensors of the model that {CONFIG} describes. "
-            f"Missing: {_listed(missing)}. Unexpected: {_listed(unexpected)}"
+            f"Missing: {listed(missing)}. Unexpected: {listed(unexpected)}"
         )
 
 
-def _listed(names: Collection[str], most: int = 20) -> str:
+def listed(names: Collection[str], most: int = 20) -> str:
+    """The first names in order, and how many more there are."""
     first = ", ".join(sorted(names)[:most]) or "none"
     return first if len(names) <= most else f"{first} and {len(names) - most} more"
 
 
-def _check_entries(entries: dict[str, Entry], there: dict[str, Place]) -> None:
+def check_entries(entries: Mapping[str, Entry], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a tensor of another shape than the config says, or of a type that is not read."""
     for name, entry in entries.items():
-        if entry.shape != there[name].shape:
+        if entry.shape != shapes[name]:
             raise ValueError(
                 f"{name} has shape {list(entry.shape)}; by {CONFIG} it should have "
-                f"{list(there[name].shape)}"
+                f"{list(shapes[name])}"
             )
         if entry.kind not in KINDS.values():
             raise ValueError(
@@ -148,7 +164,8 @@ def _check_entries(entries: dict[str, Entry], there: dict[str, Place]) -> None:
             )
 
 
-def _check_rotations(config: TransformerConfig, dtype: torch.dtype) -> None:
+def check_rotations(config: TransformerConfig, dtype: torch.dtype) -> None:
+    """Refuse a context whose rotations would take the machine's memory."""
     n_numbers = sum(2 * mixer.head_width * config.context_tokens for mixer in config.mixers)
     n_bytes = n_numbers * dtype.itemsize
     if n_bytes > MOST_ROTATION_BYTES:
@@ -158,7 +175,8 @@ def _check_rotations(config: TransformerConfig, dtype: torch.dtype) -> None:
         )
 
 
-def _finite(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def finite(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """The tensor in that type; refused where a number is NaN, infinite, or too large for it."""
     cast = tensor.to(dtype)
     if not cast.isfinite().all():
         n_wrong = int((~cast.isfinite()).sum())
@@ -222,16 +240,53 @@ def save(
         ValueError: transformers has no such model; the model is not what its config says, or has
             NaN or infinite weights; the tokenizer has more ids than the model, or no such token.
     """
-    directory = Path(directory)
-    if directory.exists() and not directory.is_dir():
+    check_can_save(model, directory)
+    write_folder(
+        model,
+        directory,
+        _tensors(model),
+        to_config(model.config),
+        tokenizer,
+        end_token,
+        max_shard_bytes,
+    )
+
+
+def check_can_save(model: Transformer, directory: str | os.PathLike) -> None:
+    """Refuse what is no folder, and a model that nothing describes or that has no numbers."""
+    if Path(directory).exists() and not Path(directory).is_dir():
         raise ValueError(f"save needs a folder, and {directory} is a file; choose another name")
     if model.config is None:
         raise ValueError("save needs a model that was built from a config; this one has none")
-    tensors = _tensors(model)
+    if model.embedding.weight.is_meta:
+        raise ValueError("the model is on the device meta, so it has no numbers to save")
+
+
+def write_folder(
+    model: Transformer,
+    directory: str | os.PathLike,
+    tensors: Mapping[str, Tensor],
+    content: Mapping[str, Any],
+    tokenizer: Tokenizer | None,
+    end_token: str | None,
+    max_shard_bytes: int,
+) -> None:
+    """What `save` writes, of any model family, in the order that it promises.
+
+    Args:
+        model: for its type and its context.
+        directory, tokenizer, end_token, max_shard_bytes: as for `save`.
+        tensors: by their names there.
+        content: of config.json, without ids and type.
+
+    Raises:
+        ValueError: the tokenizer has more ids than the model, or no such token.
+    """
+    directory = Path(directory)
     end = _end_id(model.config, tokenizer, end_token)
     ids = {"bos_token_id": None, "eos_token_id": end, "pad_token_id": None}
     dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
-    texts = {CONFIG: to_config(model.config) | ids | {"dtype": dtype}, GENERATION: ids}
+    texts = {CONFIG: {**content, **ids, "dtype": dtype}, GENERATION: ids}
     if tokenizer is not None:
         texts[TOKENIZER_CONFIG] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -242,8 +297,8 @@ def save(
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".saving-") as beside:
         safetensors_file.write(beside, tensors, max_shard_bytes)
-        for name, content in texts.items():
-            write_whole(Path(beside, name), json.dumps(content, indent=2) + "\n")
+        for name, said in texts.items():
+            write_whole(Path(beside, name), json.dumps(said, indent=2) + "\n")
         if tokenizer is not None:
             save_tokenizers_json(tokenizer, Path(beside, TOKENIZER))
         _move(Path(beside), directory)
@@ -251,19 +306,17 @@ def save(
 
 def _tensors(model: Transformer) -> dict[str, Tensor]:
     """Theirs, each a view of rows of ours; the model must be what its config says."""
-    if model.embedding.weight.is_meta:
-        raise ValueError("the model is on the device meta, so it has no numbers to save")
     there, state = places(model.config), model.state_dict()
     expected = {place.ours: _end_of(place) for place in there.values()}  # the last rows count
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     if wrong := dict(expected.items() ^ found.items()):
         raise ValueError(
             "the model is not what its config says, so transformers could not read it; they "
-            f"differ in {_listed(wrong)}"
+            f"differ in {listed(wrong)}"
         )
     tensors = {name: rows(state, place) for name, place in there.items()}
     for name, tensor in tensors.items():
-        _finite(name, tensor, tensor.dtype)
+        finite(name, tensor, tensor.dtype)
     return tensors
 
 

@@ -293,7 +293,7 @@ def test_a_save_that_fails_leaves_the_older_model(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("minillm.model.convert_mixtral.write_whole", full)  # after the weights
+    monkeypatch.setattr("minillm.model.convert.write_whole", full)  # after the weights
     with pytest.raises(OSError, match="no space"):
         save(OURS.build(seed=1), tmp_path)
     assert sorted(os.listdir(tmp_path)) == before
