@@ -85,10 +85,9 @@ def test_each_row_is_filtered_by_itself():
 
 
 def test_a_number_falls_on_the_stretch_of_its_token():
-    logits = logits_of(0.5, 0.25, 0.25).float()
-    numbers = [0.0, 0.4999, 0.5, 0.7499, 0.75, 0.9999]
-    drawn = draw(logits.expand(6, 3), torch.tensor(numbers))
-    assert drawn.tolist() == [0, 0, 1, 1, 2, 2]
+    numbers = [0.0, 0.2499, 0.25, 0.4999, 0.5, 0.7499, 0.75, 0.9999]
+    drawn = draw(torch.zeros(8, 4), torch.tensor(numbers))  # four equal ones: exact everywhere
+    assert drawn.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
 def test_what_is_ruled_out_is_never_drawn_not_even_at_the_ends():
@@ -98,9 +97,10 @@ def test_what_is_ruled_out_is_never_drawn_not_even_at_the_ends():
         drawn = draw(logits.expand(2, len(logits)), torch.tensor([smallest, largest]))
         assert drawn.min() >= 1
         assert drawn.max() <= len(inner)
-    many = torch.randn(5000, generator=torch.Generator().manual_seed(0))
-    assert many.softmax(dim=-1).cumsum(dim=-1)[-1] < largest  # by rounding they end before 1
-    assert draw(many, torch.tensor(largest)).item() == 4999
+    many = torch.randn(200, 500, generator=torch.Generator().manual_seed(0))
+    ends = many.softmax(dim=-1).cumsum(dim=-1)[:, -1]
+    assert (ends <= largest).any()  # by rounding many rows end before 1; which ones, no law says
+    assert draw(many, torch.full((200,), largest)).tolist() == [499] * 200
 
 
 # --- twin --------------------------------------------------------------------------------------
