@@ -38,7 +38,7 @@ _NEVER_RUN = "This cell was never executed, so nothing is stored for it"
 
 # Linux: the high-water mark of this program alone (getrusage's begins with that of the program
 # that started the kernel). Elsewhere getrusage, in bytes on macOS; on Windows psutil.
-_MEMORY = """
+PEAK_MEMORY = """
 def _peak_memory():
     import pathlib, sys
     status = pathlib.Path("/proc/self/status")
@@ -110,7 +110,10 @@ class CourseNotebook(IPyNbFile):
             return None
         client = self.kernel.kc
         message = client.execute(
-            _MEMORY, silent=True, store_history=False, user_expressions={"peak": "_peak_memory()"}
+            PEAK_MEMORY,
+            silent=True,
+            store_history=False,
+            user_expressions={"peak": "_peak_memory()"},
         )
         until = time.monotonic() + _MEMORY_SECONDS
         while time.monotonic() < until:

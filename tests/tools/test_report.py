@@ -35,7 +35,7 @@ class Claim:
 
 def test_a_notebook_within_its_budgets_is_neither_flagged_nor_failed():
     at_the_edge = replace(
-        GOOD, seconds=45, size_bytes=200_000, peak_bytes=1_500_000_000, compared=17
+        GOOD, seconds=45, size_bytes=200_000, peak_bytes=1_180_000_000, compared=17
     )
     assert judge([GOOD, at_the_edge]) == ([], [])
 
@@ -44,7 +44,7 @@ def test_a_notebook_within_its_budgets_is_neither_flagged_nor_failed():
     ("change", "words"),
     [
         ({"size_bytes": 200_600}, "01_tokenizer has 201 kB, more than 200"),
-        ({"peak_bytes": 1_510_000_000}, "used 1.51 GB of memory, more than 1.5"),
+        ({"peak_bytes": 1_190_000_000}, "used 1.19 GB of memory, more than 1.18"),
         ({"peak_bytes": None}, "memory was not measured"),
         ({"seconds": None}, "01_tokenizer was not checked to its end"),
         ({"failed": (3, 4)}, "01_tokenizer: 2 of 20 code cells failed"),
@@ -87,6 +87,14 @@ def test_all_notebooks_together_have_25_minutes():
     ]
 
 
+def test_what_a_bare_kernel_holds_is_not_the_notebooks():
+    memory = report.MEMORY + 680_000_000
+    assert judge([replace(GOOD, peak_bytes=1_850_000_000)], memory) == ([], [])
+    assert "more than 1.86" in judge([replace(GOOD, peak_bytes=1_870_000_000)], memory)[1][0]
+    assert "1.86 GB" in table([GOOD], memory)
+    assert 100_000_000 < report.bare_kernel_bytes() < 1_500_000_000
+
+
 def test_a_course_without_notebooks_fails():
     assert judge([]) == ([], ["there are no notebooks"])
 
@@ -123,7 +131,7 @@ def test_the_table_shows_every_figure_the_sums_and_the_budgets():
         ["01_tokenizer", "40", "0.70", "GB", "120", "kB", "18/20", "5/5", "3/3"],
         ["labs/01_tokenizer", "-", "-", "30", "kB", "0/0", "-", "-"],
         ["together", "40,", "mean", "40", "0.70", "GB", "150", "kB", "18/20", "5/5", "3/3"],
-        ["budget", "90,", "mean", "45", "1.5", "GB", "200", "kB", "85%", "all", "all"],
+        ["budget", "90,", "mean", "45", "1.18", "GB", "200", "kB", "85%", "all", "all"],
     ]
     assert len({len(line) for line in lines}) == 1
 
@@ -137,6 +145,7 @@ def test_the_command_prints_the_reasons_and_ends_with_1(tmp_path, monkeypatch, c
         assert list(given) == records
         return [replace(GOOD, seconds=100), replace(GOOD, size_bytes=300_000, seconds=1)]
 
+    monkeypatch.setattr(report, "bare_kernel_bytes", lambda: 0)
     monkeypatch.setattr(report, "rows_of_course", rows)
     assert report.main([str(path)]) == 1
     printed = capsys.readouterr().out
@@ -149,6 +158,7 @@ def test_the_command_prints_the_reasons_and_ends_with_1(tmp_path, monkeypatch, c
 
 
 def test_a_missing_report_is_said_and_fails(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "bare_kernel_bytes", lambda: 0)
     monkeypatch.setattr(report, "rows_of_course", lambda given: [make_row("01_x", 5, None)])
     assert report.main([str(tmp_path / "none.json")]) == 1
     assert "the notebooks were not checked" in capsys.readouterr().out
