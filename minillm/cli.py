@@ -1,6 +1,6 @@
 """The command line: ``minillm --help``.
 
-Chapter: roof
+Chapter: app
 """
 
 import json
@@ -226,7 +226,7 @@ def sample(
     from minillm.serve.detokenize import stream_text
     from minillm.serve.sample import SampleConfig, stream
     from minillm.text.json_file import read_object
-    from minillm.zoo import shelf
+    from minillm.zoo import checkpoints
 
     if greedy and temperature:
         raise ValueError(
@@ -235,8 +235,8 @@ def sample(
     if temperature is None:
         temperature = 0.0 if greedy else 0.8
     config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    if not model.exists() and str(model) in shelf.names():
-        model = shelf.folder(str(model))
+    if not model.exists() and str(model) in checkpoints.names():
+        model = checkpoints.folder(str(model))
     said = model / convert.CONFIG
     mixtral = said.is_file() and read_object(said).get("model_type") == "mixtral"
     opened = convert_mixtral if mixtral else convert  # which says what is missing, if anything is

@@ -21,7 +21,7 @@ from tools.canonical import IGNORED, TAGS, canonical, dumps, number, title_cell
 
 LARGEST = 200_000  # bytes
 CHECKED = 0.85  # of the code cells
-FROM_THE_ROOF = ("minillm.zoo.shelf",)  # shipped models, which any chapter may open
+APPS_FOR_ALL = ("minillm.zoo.checkpoints",)  # shipped models, which any chapter may open
 NOT_FOR_NOTEBOOKS = ("tools", "tests", "solutions", "exercises")
 
 _MACHINE = [
@@ -416,7 +416,7 @@ def _is_text(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-def imports_stay_on_the_floor(notebook: NotebookNode, context: Context) -> list[str]:
+def imports_keep_to_the_chapter(notebook: NotebookNode, context: Context) -> list[str]:
     """Only modules of this chapter or an earlier one are imported, by their full path."""
     found = []
     for name, cell in code_cells(notebook):
@@ -426,7 +426,7 @@ def imports_stay_on_the_floor(notebook: NotebookNode, context: Context) -> list[
                 found.append(f"{name} imports {module}, which is not for notebooks")
             if head == "minillm":
                 for each in _modules(module, names, context.package):
-                    problem = _floor(each, context)
+                    problem = _import_problem(each, context)
                     found += [f"{name} imports {each}, {problem}"] if problem else []
     return found
 
@@ -449,9 +449,9 @@ def _modules(module: str, names: list[str], package: Path) -> list[str]:
     return [f"{module}.{each}" for each in inner] if names and inner == names else [module]
 
 
-def _floor(module: str, context: Context) -> str:
+def _import_problem(module: str, context: Context) -> str:
     """Say what is wrong with a notebook's importing a module; an empty string if nothing is."""
-    if module in FROM_THE_ROOF:
+    if module in APPS_FOR_ALL:
         return ""
     path = context.package.joinpath(*module.split(".")[1:])
     if path.is_dir():
@@ -463,8 +463,8 @@ def _floor(module: str, context: Context) -> str:
     chapter = _CHAPTER.search(docstring)
     if chapter is None:
         return "whose docstring names no chapter"
-    floor = context.order(chapter[1])
-    if floor is None or context.place is None or floor > context.place:
+    place = context.order(chapter[1])
+    if place is None or context.place is None or place > context.place:
         return f"a module of chapter {chapter[1]}"
     return ""
 
@@ -491,7 +491,7 @@ RULES: tuple[Rule, ...] = (
     nothing_moves,
     expectations_are_literal,
     claims_exist,
-    imports_stay_on_the_floor,
+    imports_keep_to_the_chapter,
 )
 
 

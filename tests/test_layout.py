@@ -47,7 +47,7 @@ dependencies: [python=3.11, pip, {pip: ["-e .[course,test]"]}]
         {"cell_type": "markdown", "source": ["import nothing"]},
         {"cell_type": "code", "source": ["%matplotlib inline\\n", "import numpy as np"]}]}""",
     "minillm/__init__.py": '"""A small house."""\n\n__version__ = "0.1.0"\n',
-    "minillm/cli.py": '"""The command line.\n\nChapter: roof\n"""\n',
+    "minillm/cli.py": '"""The command line.\n\nChapter: app\n"""\n',
     "minillm/text/__init__.py": '"""Text."""\n',
     "minillm/text/bpe.py": BPE,
     "minillm/text/ngram.py": '''"""Count pairs.
@@ -70,43 +70,43 @@ MERGES = bpe.train("aab")
 # rule, file, its new text (None: the file is taken away), words of the finding
 PLANTED = [
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "minillm/text/bpe.py",
         BPE + "\n\ndef late():\n    from minillm.text import ngram\n\n    return ngram\n",
         "bpe.py:15 (chapter 01) imports minillm.text.ngram (chapter 02)",
     ),
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "minillm/text/bpe.py",
         BPE + '\nimport importlib\n\nLATE = importlib.import_module("minillm.text.ngram")\n',
         "imports minillm.text.ngram (chapter 02)",
     ),
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "minillm/text/bpe.py",
         BPE + "\nimport minillm.cli\n",
-        "minillm.cli, which is on the roof",
+        "minillm.cli, which is an app",
     ),
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "minillm/text/bpe.py",
         BPE + "\nfrom . import ngram\n",
         "write the full path",
     ),
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "minillm/cli.py",
-        '"""The command line.\n\nChapter: roof\n"""\n\nimport tools.stubs\n',
+        '"""The command line.\n\nChapter: app\n"""\n\nimport tools.stubs\n',
         "imports tools.stubs; the library stands on its own",
     ),
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "solutions/ch01_tokenizer.py",
         "import minillm.text.ngram\n",
         "ch01_tokenizer.py:1 (chapter 01)",
     ),
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "exercises/graders/ch01_tokenizer.py",
         "from minillm.text.ngram import MERGES\n",
         "graders/ch01_tokenizer.py:1 (chapter 01)",
@@ -146,14 +146,14 @@ PLANTED = [
     (
         "modules_say_their_chapter",
         "minillm/text/bpe.py",
-        '"""Merges.\n\nChapter: roof\n"""\n',
-        "says chapter roof; it must be a number",
+        '"""Merges.\n\nChapter: app\n"""\n',
+        "says chapter app; it must be a number",
     ),
     (
         "modules_say_their_chapter",
         "minillm/cli.py",
         '"""Words.\n\nChapter: 01\n"""\n',
-        "it must be roof",
+        "it must be app",
     ),
     (
         "modules_say_their_chapter",
@@ -368,12 +368,12 @@ def test_installed_versions_are_asked_in_continuous_integration_only(house, monk
     assert rule(house) == []
 
 
-def test_the_roof_may_reach_every_floor_and_a_floor_the_ones_below(house):
+def test_an_app_may_reach_every_chapter(house):
     write(
         house / "minillm/cli.py",
-        '"""The command line.\n\nChapter: roof\n"""\n\nimport minillm.text.ngram\n',
+        '"""The command line.\n\nChapter: app\n"""\n\nimport minillm.text.ngram\n',
     )
-    assert RULES["modules_keep_to_their_floor"](house) == []
+    assert RULES["modules_keep_to_their_chapter"](house) == []
 
 
 def test_an_import_by_from_names_the_module_and_what_may_be_one():
@@ -398,7 +398,7 @@ def test_the_map_is_put_between_its_marks_and_nowhere_else(house):
         "  bpe.py               01  Learn merges\n"
         "  ngram.py             02  Count pairs\n"
         "minillm/\n"
-        "  cli.py             roof  The command line\n"
+        "  cli.py              app  The command line\n"
         "```\n"
     )
 

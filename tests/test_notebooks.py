@@ -270,7 +270,7 @@ VIOLATIONS = {
     rules.claims_exist: [
         ([code("expect('x', 1, equals=1, claim='kv-cash')")], "no claim 'kv-cash' in course/"),
     ],
-    rules.imports_stay_on_the_floor: [
+    rules.imports_keep_to_the_chapter: [
         unused_import(
             "from minillm.text.late import x", "minillm.text.late, a module of chapter 02"
         ),
