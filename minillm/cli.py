@@ -26,6 +26,7 @@ app.add_typer(train_app, name="train")
 #: What would command the terminal; a model may write anything.
 _CONTROL = {n: "�" for n in (*range(32), *range(127, 160)) if chr(n) not in "\t\n\r"}
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Chapter and number, such as 1.2.")]
+Word = Annotated[str | None, typer.Argument(metavar="[WORD]", help="English, Chinese, or code.")]
 
 
 def main() -> None:
@@ -63,6 +64,18 @@ def doctor() -> None:
     from minillm.lab.doctor import report
 
     report()
+
+
+@app.command()
+def glossary(word: Word = None) -> None:
+    """Say what a term means and what it is called in the code.
+
+    Without a word: all terms, in the order in which the chapters explain them. A word that the
+    course does not use leads to the one that it does: try `minillm glossary n_vocab`.
+    """
+    from minillm.lab.glossary import text
+
+    print(text(word))
 
 
 @app.command()

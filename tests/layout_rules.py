@@ -24,11 +24,11 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from minillm.lab.map import code_lines
-from tools import readme as parts
+from minillm.lab.map import APPS, code_lines
+from tools import documents
 
 MOST_CODE_LINES = 250
-APPS = ("cli", "__main__", "bench", "recipes", "zoo")
+LARGEST_README = 9_000  # bytes
 TOP = {"__init__.py", "__main__.py", "cli.py"}
 SAYS_NOTHING = {"utils", "util", "base", "helpers", "helper", "misc", "common"}
 NOT_FOR_THE_LIBRARY = ("tools", "tests", "solutions", "exercises", "course")
@@ -283,9 +283,18 @@ def names_say_something(root: Path) -> list[str]:
 
 
 @rule
-def the_readme_has_the_map(root: Path) -> list[str]:
-    """The README's map is what the modules say of themselves."""
-    return parts.out_of_date(root, ["map"])
+def documents_say_what_the_library_says(root: Path) -> list[str]:
+    """The pages made from the modules are what the modules say of themselves."""
+    return documents.out_of_date(root, ["course/LIBRARY.md", "course/GLOSSARY.md", "parts"])
+
+
+@rule
+def the_readme_is_short(root: Path) -> list[str]:
+    """At most 9,000 bytes: what is longer has a page of its own in `course/`."""
+    size = (root / "README.md").stat().st_size
+    return (
+        [f"README.md has {size:,} bytes, not {LARGEST_README:,}"] if size > LARGEST_README else []
+    )
 
 
 @rule

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.layout_rules import CI_PYTHON, RULES, code_lines, imports
-from tools import readme as parts
+from tools import documents
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,6 +46,21 @@ dependencies: [python=3.11, pip, {pip: ["-e .[course,test]"]}]
     "course/01_tokenizer.ipynb": """{"cells": [
         {"cell_type": "markdown", "source": ["import nothing"]},
         {"cell_type": "code", "source": ["%matplotlib inline\\n", "import numpy as np"]}]}""",
+    "course/glossary.toml": """
+[[term]]
+term = "number of plums"
+chinese = "李子数"
+identifier = "n_plums"
+meaning = "How many plums there are."
+chapter = "01"
+banned = ["plum_count"]
+banned_in = { amount = ["text"], plums = ["bpe"] }
+
+[[no_name]]
+words = ["thing"]
+folders = ["minillm", "course"]
+instead = "a noun"
+""",
     "minillm/__init__.py": '"""A small house."""\n\n__version__ = "0.1.0"\n',
     "minillm/cli.py": '"""The command line.\n\nChapter: app\n"""\n',
     "minillm/text/__init__.py": '"""Text."""\n',
@@ -176,14 +191,25 @@ PLANTED = [
     ("parts_are_one_level_deep", "minillm/text/__init__.py", None, "minillm/text has no __init__"),
     ("names_say_something", "minillm/text/utils.py", '"""Words."""\n', "'utils' says nothing"),
     ("names_say_something", "minillm/common/words.py", '"""Words."""\n', "'common' says nothing"),
-    ("the_readme_has_the_map", "README.md", "# minillm\n", "README.md has no part <!-- map -->"),
-    ("the_readme_has_the_map", "README.md", None, "README.md has no part <!-- map -->"),
     (
-        "the_readme_has_the_map",
+        "documents_say_what_the_library_says",
+        "README.md",
+        "# minillm\n",
+        "README.md <!-- parts --> is missing",
+    ),
+    (
+        "documents_say_what_the_library_says",
+        "course/GLOSSARY.md",
+        None,
+        "GLOSSARY.md is missing",
+    ),
+    (
+        "documents_say_what_the_library_says",
         "minillm/text/bpe.py",
         BPE.replace("Learn merges", "Learn many merges"),
-        "part `map` is out of date",
+        "course/LIBRARY.md is out of date",
     ),
+    ("the_readme_is_short", "README.md", "long " * 1_801, "README.md has 9,005 bytes"),
     ("every_module_has_its_tests", "tests/text/test_bpe.py", None, "tests/text/test_bpe.py"),
     ("every_module_has_its_tests", "tests/test_cli.py", None, "minillm/cli.py has no tests"),
     (
@@ -318,8 +344,10 @@ def house(tmp_path):
     """A small project that keeps every rule."""
     for name, text in HOUSE.items():
         write(tmp_path / name, text)
-    readme = "# minillm\n\n<!-- map -->\n<!-- /map -->\n"
-    write(tmp_path / "README.md", parts.with_block(readme, "map", parts.the_map(tmp_path)))
+    write(
+        tmp_path / "README.md", "".join(f"<!-- {b} -->\n<!-- /{b} -->\n" for b in documents.BLOCKS)
+    )
+    documents.write(tmp_path)
     return tmp_path
 
 
@@ -385,35 +413,3 @@ def test_an_import_by_from_names_the_module_and_what_may_be_one():
 
 def test_code_lines_are_counted_without_docstrings_comments_and_blanks():
     assert code_lines(BPE) == 3
-
-
-def test_the_map_is_put_between_its_marks_and_nowhere_else(house):
-    readme = "before\n<!-- map -->\nold\n<!-- /map -->\nafter\n"
-    new = parts.with_block(readme, "map", "new\n")
-    assert new == "before\n<!-- map -->\nnew\n<!-- /map -->\nafter\n"
-    assert parts.current(new, "map") == "new\n"
-    assert parts.the_map(house) == (
-        "```text\n"
-        "minillm/text/\n"
-        "  bpe.py               01  Learn merges\n"
-        "  ngram.py             02  Count pairs\n"
-        "minillm/\n"
-        "  cli.py              app  The command line\n"
-        "```\n"
-    )
-
-
-def test_the_readme_tells_of_every_chapter_and_claim_as_they_are():
-    assert parts.out_of_date(ROOT) == []
-
-
-def test_an_old_table_of_chapters_is_found(tmp_path):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    write(tmp_path / "README.md", parts.with_block(readme, "chapters", "none yet\n"))
-    (found,) = parts.out_of_date(tmp_path, ["chapters", "claims"])
-    assert "its part `chapters` is out of date" in found
-
-
-def test_a_readme_without_marks_is_told_what_it_needs():
-    with pytest.raises(ValueError, match="<!-- map -->"):
-        parts.with_block("# minillm\n", "map", "new\n")
