@@ -189,7 +189,7 @@ def tokenize(
         bool, typer.Option("--trace", help="Also print every merge, in order.")
     ] = False,
 ) -> None:
-    """Show the pieces of a sentence, in colour."""
+    """Show the tokens of a sentence, in colour."""
     from minillm.recipes.tokenizer import show_pieces
 
     show_pieces(sys.stdin.read() if text == "-" else text, tokenizer, trace=trace)

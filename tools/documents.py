@@ -21,12 +21,6 @@ MADE_FROM = "<!-- Made from {} by `python -m tools.documents --write`; edit that
 #: Five verdicts for README.md that most people would not have guessed.
 SURPRISING = ("kv-cache-576", "loss-is-learning", "square", "adafactor", "moe-4-7x")
 
-#: The verdicts of `VERDICTS`, in its order, as README.md counts them.
-IN_THE_COUNT = (
-    "follows by arithmetic", "seen at our scale", "seen only under a condition",
-    "not seen at our scale", "sources disagree", "not testable here",
-)  # fmt: skip
-
 
 def chapter_table(_: Path = ROOT) -> str:
     """A table of the chapters that can be opened, and one line on those to come."""
@@ -39,7 +33,8 @@ def chapter_table(_: Path = ROOT) -> str:
             lines.append(f"| {chapter.number} | {title} | {chapter.headline} | {chapter.minutes} |")
     coming = [f"{c.number} {c.title}" for c in syllabus() if not c.finished]
     if coming:
-        lines += ["", f"To come: {' · '.join(coming)}."]
+        more = f", and {len(coming) - 3} more up to {coming[-1]}" if len(coming) > 3 else ""
+        lines += ["", f"To come: {' · '.join(coming[:3])}{more}."]
     return "\n".join(lines) + "\n"
 
 
@@ -51,28 +46,32 @@ def part_table(root: Path = ROOT) -> str:
 
 
 def surprising_claims(_: Path = ROOT) -> str:
-    """Five verdicts, and how many there are of which kind."""
+    """Five verdicts, and how many claims there are."""
     ledger = {claim.id: claim for claim in claims.load()}
     lines = ["| what was said | what we found | chapter |", "|---|---|---|"]
     for name in SURPRISING:
         claim = ledger[name]
         lines.append(f"| {claim.claim} | {claim.verdict} | {claim.chapter} |")
-    return (
-        "\n".join([*lines, "", f"{count_of_claims()} All of them: [CLAIMS](course/CLAIMS.md)."])
-        + "\n"
-    )
+    return "\n".join([*lines, "", count_of_claims()]) + "\n"
 
 
 def count_of_claims() -> str:
-    """How many claims there are, how many are measured, and how many have which verdict."""
+    """How many claims there are, and how many are measured."""
     ledger = claims.load()
     measured = {measurement.claim for measurement in claims.all_measurements()}
-    counts = (sum(c.verdict.startswith(word.rstrip(" …")) for c in ledger) for word in VERDICTS)
-    verdicts = ", ".join(f"{words} {n}" for words, n in zip(IN_THE_COUNT, counts, strict=True))
     return (
         f"{len(ledger)} claims so far, {sum(claim.id in measured for claim in ledger)} of them "
-        f"measured in a notebook whose output is checked. Verdicts: {verdicts}."
+        "measured in a notebook whose output is checked."
     )
+
+
+def count_of_verdicts() -> list[str]:
+    """A line for each verdict: how many claims have it."""
+    counts = {
+        word: sum(claim.verdict.startswith(word.rstrip(" …")) for claim in claims.load())
+        for word in VERDICTS
+    }
+    return [f"- {count} × *{word}*" for word, count in counts.items()]
 
 
 def library_page(root: Path = ROOT) -> str:
@@ -106,7 +105,9 @@ def claims_page(_: Path = ROOT) -> str:
     lines = [
         MADE_FROM.format("claims.toml") + "# What was said, what we measured",
         "",
-        count_of_claims(),
+        f"{count_of_claims()} The verdicts:",
+        "",
+        *count_of_verdicts(),
         "",
         "A toy refutes no 175B model: read what each entry *cannot show*. `minillm claims ID`",
         "prints an entry with what the stored notebook measured; `minillm reproduce ID` measures",

@@ -43,13 +43,15 @@ def test_the_pages_tell_of_every_claim_and_term():
 
 
 def test_the_verdicts_that_are_counted_are_all_there_are():
-    words = documents.count_of_claims()
-    counts = [
-        int(word)
-        for word in words.partition("Verdicts: ")[2].replace(",", "").replace(".", "").split()
-        if word.isdigit()
-    ]
-    assert sum(counts) == int(words.split()[0])
+    counts = [int(line.split()[1]) for line in documents.count_of_verdicts()]
+    assert sum(counts) == len(documents.claims.load())
+
+
+def test_readme_lists_finished_chapters_and_three_of_those_to_come():
+    table = documents.chapter_table()
+    assert "| 01 | [Tokenizers](course/01_tokenizer.ipynb) |" in table
+    coming = [chapter for chapter in documents.syllabus() if not chapter.finished]
+    assert f"and {len(coming) - 3} more up to {coming[-1].number}" in table.splitlines()[-1]
 
 
 def test_old_pages_and_tables_are_found_and_then_written(tmp_path):
