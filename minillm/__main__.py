@@ -1,6 +1,6 @@
 """Run the command line as ``python -m minillm``.
 
-Chapter: roof
+Chapter: app
 """
 
 from minillm.cli import main

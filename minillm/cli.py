@@ -1,6 +1,6 @@
 """The command line: ``minillm --help``.
 
-Chapter: roof
+Chapter: app
 """
 
 import json
@@ -26,6 +26,7 @@ app.add_typer(train_app, name="train")
 #: What would command the terminal; a model may write anything.
 _CONTROL = {n: "�" for n in (*range(32), *range(127, 160)) if chr(n) not in "\t\n\r"}
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Chapter and number, such as 1.2.")]
+Word = Annotated[str | None, typer.Argument(metavar="[WORD]", help="English, Chinese, or code.")]
 
 
 def main() -> None:
@@ -63,6 +64,18 @@ def doctor() -> None:
     from minillm.lab.doctor import report
 
     report()
+
+
+@app.command()
+def glossary(word: Word = None) -> None:
+    """Say what a term means and what it is called in the code.
+
+    Without a word: all terms, in the order in which the chapters explain them. A word that the
+    course does not use leads to the one that it does: try `minillm glossary n_vocab`.
+    """
+    from minillm.lab.glossary import text
+
+    print(text(word))
 
 
 @app.command()
@@ -176,7 +189,7 @@ def tokenize(
         bool, typer.Option("--trace", help="Also print every merge, in order.")
     ] = False,
 ) -> None:
-    """Show the pieces of a sentence, in colour."""
+    """Show the tokens of a sentence, in colour."""
     from minillm.recipes.tokenizer import show_pieces
 
     show_pieces(sys.stdin.read() if text == "-" else text, tokenizer, trace=trace)
@@ -226,7 +239,7 @@ def sample(
     from minillm.serve.detokenize import stream_text
     from minillm.serve.sample import SampleConfig, stream
     from minillm.text.json_file import read_object
-    from minillm.zoo import shelf
+    from minillm.zoo import checkpoints
 
     if greedy and temperature:
         raise ValueError(
@@ -235,8 +248,8 @@ def sample(
     if temperature is None:
         temperature = 0.0 if greedy else 0.8
     config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
-    if not model.exists() and str(model) in shelf.names():
-        model = shelf.folder(str(model))
+    if not model.exists() and str(model) in checkpoints.names():
+        model = checkpoints.folder(str(model))
     said = model / convert.CONFIG
     mixtral = said.is_file() and read_object(said).get("model_type") == "mixtral"
     opened = convert_mixtral if mixtral else convert  # which says what is missing, if anything is

@@ -24,17 +24,17 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from minillm.lab.map import code_lines
-from tools import readme as parts
+from minillm.lab.map import APPS, code_lines
+from tools import documents
 
 MOST_CODE_LINES = 250
-ROOF = ("cli", "__main__", "bench", "recipes", "zoo")
+LARGEST_README = 9_000  # bytes
 TOP = {"__init__.py", "__main__.py", "cli.py"}
 SAYS_NOTHING = {"utils", "util", "base", "helpers", "helper", "misc", "common"}
 NOT_FOR_THE_LIBRARY = ("tools", "tests", "solutions", "exercises", "course")
 OURS = {"minillm", "tools", "tests", "solutions", "exercises"}
 CI_PYTHON = (3, 11)
-CHAPTER = re.compile(r"Chapter: (\d\d|A|roof)")
+CHAPTER = re.compile(r"Chapter: (\d\d|A|app)")
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 # Where the name that is imported is not the name that is installed.
 DISTRIBUTIONS = {
@@ -79,8 +79,8 @@ class Source:
         return found[1] if found else None
 
     @property
-    def on_roof(self) -> bool:
-        return self.parts[0] == "minillm" and len(self.parts) > 1 and self.parts[1] in ROOF
+    def is_app(self) -> bool:
+        return self.parts[0] == "minillm" and len(self.parts) > 1 and self.parts[1] in APPS
 
     @property
     def is_package(self) -> bool:
@@ -154,16 +154,16 @@ def notebook_code(root: Path) -> Iterator[tuple[str, ast.Module]]:
         yield where, ast.parse(kept, where)
 
 
-# --- floors and files ----------------------------------------------------------------------------
+# --- chapters and files --------------------------------------------------------------------------
 
 
 @rule
-def modules_keep_to_their_floor(root: Path) -> list[str]:
-    """A module imports its own chapter or an earlier one; the roof imports all, none imports it."""
+def modules_keep_to_their_chapter(root: Path) -> list[str]:
+    """A module imports its own chapter or an earlier one; apps import all, none imports them."""
     modules = {".".join(source.parts): source for source in library(root)}
     found = []
     for source in [*library(root), *sources(root, "exercises", "solutions")]:
-        floor = _floor(source)
+        chapter = _chapter(source)
         for named in imports(source.tree):
             where = f"{source.where}:{named.line}"
             if named.module.startswith("."):
@@ -173,19 +173,19 @@ def modules_keep_to_their_floor(root: Path) -> list[str]:
             if source.parts[0] == "minillm" and first in NOT_FOR_THE_LIBRARY:
                 found.append(f"{where} imports {named.module}; the library stands on its own")
             target = modules.get(named.module)
-            if target is None or source.on_roof:
+            if target is None or source.is_app:
                 continue
-            if target.on_roof:
-                found.append(f"{where} imports {named.module}, which is on the roof")
-            elif floor and target.chapter and target.chapter > floor:
+            if target.is_app:
+                found.append(f"{where} imports {named.module}, which is an app")
+            elif chapter and target.chapter and target.chapter > chapter:
                 found.append(
-                    f"{where} (chapter {floor}) imports {named.module} "
+                    f"{where} (chapter {chapter}) imports {named.module} "
                     f"(chapter {target.chapter}), which a learner has not read yet"
                 )
     return found
 
 
-def _floor(source: Source) -> str | None:
+def _chapter(source: Source) -> str | None:
     if source.parts[0] == "minillm":
         return source.chapter
     named = re.match(r"ch(\d\d|A)_", source.path.name)
@@ -250,10 +250,10 @@ def modules_say_their_chapter(root: Path) -> list[str]:
             continue
         elif source.chapter is None:
             found.append(f"{source.where}: the docstring's last line must be `Chapter: NN`")
-        elif source.on_roof != (source.chapter == "roof"):
-            right = "roof" if source.on_roof else "a number"
+        elif source.is_app != (source.chapter == "app"):
+            right = "app" if source.is_app else "a number"
             found.append(f"{source.where} says chapter {source.chapter}; it must be {right}")
-        elif not source.on_roof and source.chapter not in known:
+        elif not source.is_app and source.chapter not in known:
             found.append(f"{source.where}: the syllabus has no chapter {source.chapter}")
     return found
 
@@ -283,9 +283,18 @@ def names_say_something(root: Path) -> list[str]:
 
 
 @rule
-def the_readme_has_the_map(root: Path) -> list[str]:
-    """The README's map is what the modules say of themselves."""
-    return parts.out_of_date(root, ["map"])
+def documents_say_what_the_library_says(root: Path) -> list[str]:
+    """The pages made from the modules are what the modules say of themselves."""
+    return documents.out_of_date(root, ["course/LIBRARY.md", "course/GLOSSARY.md", "parts"])
+
+
+@rule
+def the_readme_is_short(root: Path) -> list[str]:
+    """At most 9,000 bytes: what is longer has a page of its own in `course/`."""
+    size = (root / "README.md").stat().st_size
+    return (
+        [f"README.md has {size:,} bytes, not {LARGEST_README:,}"] if size > LARGEST_README else []
+    )
 
 
 @rule

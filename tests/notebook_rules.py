@@ -21,7 +21,24 @@ from tools.canonical import IGNORED, TAGS, canonical, dumps, number, title_cell
 
 LARGEST = 200_000  # bytes
 CHECKED = 0.85  # of the code cells
-FROM_THE_ROOF = ("minillm.zoo.shelf",)  # shipped models, which any chapter may open
+MOST_SECTIONS = 7
+MOST_MODULES = 15
+MOST_LINES = 25  # of a cell
+LEAST_SHOWN = 3  # calls of `show`
+MOST_MINUTES = 75
+#: Chapters that still break a rule, as a notebook's path without ending. They may only get fewer.
+EXEMPT = {
+    "sections_are_few": "01_tokenizer 02_sources 05_training 06_optimizers 09_long_context 10_moe",
+    "modules_are_few": "02_sources 04_transformer 05_training 06_optimizers 09_long_context 10_moe",
+    "cells_are_short": "labs/00_claims 01_tokenizer 02_sources 03_attention 04_transformer "
+    "05_training 06_optimizers 09_long_context 10_moe",
+    "code_is_shown": "00_claims 01_tokenizer 02_sources 03_attention 04_transformer 05_training "
+    "06_optimizers 09_long_context 10_moe",
+    "minutes_are_those_of_the_formula": "01_tokenizer 02_sources 03_attention 04_transformer "
+    "05_training 06_optimizers 09_long_context 10_moe",
+    "tasks_are_in_reading_order": "09_long_context 10_moe",
+}
+APPS_FOR_ALL = ("minillm.zoo.checkpoints",)  # shipped models, which any chapter may open
 NOT_FOR_NOTEBOOKS = ("tools", "tests", "solutions", "exercises")
 
 _MACHINE = [
@@ -59,6 +76,11 @@ class Context:
     @property
     def lab(self) -> bool:
         return self.path.parent.name == "labs"
+
+    @property
+    def name(self) -> str:
+        """`01_tokenizer`, or `labs/00_claims`."""
+        return "labs/" * self.lab + self.path.stem
 
     @property
     def course(self) -> Path:
@@ -416,7 +438,7 @@ def _is_text(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
-def imports_stay_on_the_floor(notebook: NotebookNode, context: Context) -> list[str]:
+def imports_keep_to_the_chapter(notebook: NotebookNode, context: Context) -> list[str]:
     """Only modules of this chapter or an earlier one are imported, by their full path."""
     found = []
     for name, cell in code_cells(notebook):
@@ -426,7 +448,7 @@ def imports_stay_on_the_floor(notebook: NotebookNode, context: Context) -> list[
                 found.append(f"{name} imports {module}, which is not for notebooks")
             if head == "minillm":
                 for each in _modules(module, names, context.package):
-                    problem = _floor(each, context)
+                    problem = _import_problem(each, context)
                     found += [f"{name} imports {each}, {problem}"] if problem else []
     return found
 
@@ -449,9 +471,9 @@ def _modules(module: str, names: list[str], package: Path) -> list[str]:
     return [f"{module}.{each}" for each in inner] if names and inner == names else [module]
 
 
-def _floor(module: str, context: Context) -> str:
+def _import_problem(module: str, context: Context) -> str:
     """Say what is wrong with a notebook's importing a module; an empty string if nothing is."""
-    if module in FROM_THE_ROOF:
+    if module in APPS_FOR_ALL:
         return ""
     path = context.package.joinpath(*module.split(".")[1:])
     if path.is_dir():
@@ -463,10 +485,87 @@ def _floor(module: str, context: Context) -> str:
     chapter = _CHAPTER.search(docstring)
     if chapter is None:
         return "whose docstring names no chapter"
-    floor = context.order(chapter[1])
-    if floor is None or context.place is None or floor > context.place:
+    place = context.order(chapter[1])
+    if place is None or context.place is None or place > context.place:
         return f"a module of chapter {chapter[1]}"
     return ""
+
+
+# ------------------------------------------------------------------------------- a chapter's size
+
+
+def sections_are_few(notebook: NotebookNode, context: Context) -> list[str]:
+    """At most seven numbered sections, `## 1 · …`."""
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    count = len(re.findall(r"^## \d+ · ", prose, re.MULTILINE))
+    return [f"has {count} sections, more than {MOST_SECTIONS}"] if count > MOST_SECTIONS else []
+
+
+def modules_are_few(notebook: NotebookNode, context: Context) -> list[str]:
+    """At most 15 modules of minillm are imported; a lab may use more."""
+    modules = {
+        each
+        for _, cell in code_cells(notebook)
+        for module, names in imports(cell)
+        if module.partition(".")[0] == "minillm"
+        for each in _modules(module, names, context.package)
+    }
+    if context.lab or len(modules) <= MOST_MODULES:
+        return []
+    return [f"imports {len(modules)} modules of minillm, more than {MOST_MODULES}"]
+
+
+def cells_are_short(notebook: NotebookNode, context: Context) -> list[str]:
+    """At most 25 lines a code cell; a longer set-up belongs into the library."""
+    return [
+        f"{name} has {lines} lines, more than {MOST_LINES}"
+        for name, cell in code_cells(notebook)
+        if (lines := len(cell.source.splitlines())) > MOST_LINES
+    ]
+
+
+def code_is_shown(notebook: NotebookNode, context: Context) -> list[str]:
+    """A chapter shows code of the library at least three times."""
+    count = sum(len(list(calls(cell, "show"))) for _, cell in code_cells(notebook))
+    if context.lab or count >= LEAST_SHOWN:
+        return []
+    return [f"calls show(...) {count} times, fewer than {LEAST_SHOWN}"]
+
+
+def minutes_of(notebook: NotebookNode) -> float:
+    """Words ÷ 200, a tenth of a minute for each line of code, and the minutes of the tasks."""
+    words = sum(len(c.source.split()) for c in notebook.cells if c.cell_type == "markdown")
+    lines = sum(len(cell.source.splitlines()) for _, cell in code_cells(notebook))
+    return words / 200 + 0.1 * lines + sum(minutes for _, minutes in _tasks(notebook))
+
+
+def _tasks(notebook: NotebookNode) -> list[tuple[str, float]]:
+    """The id and the minutes of every task, in reading order."""
+    found = []
+    for _, cell in code_cells(notebook):
+        for call in calls(cell, "task"):
+            minutes = [k.value.value for k in call.keywords if k.arg == "minutes"]
+            found.append((call.args[0].value, sum(minutes)))
+    return found
+
+
+def minutes_are_those_of_the_formula(notebook: NotebookNode, context: Context) -> list[str]:
+    """A chapter takes at most 75 minutes, and the syllabus says how many, to five minutes."""
+    if context.lab or context.place is None:
+        return []
+    minutes, stated = minutes_of(notebook), context.chapters[context.place].minutes
+    if minutes > MOST_MINUTES:
+        return [f"takes {minutes:.0f} minutes by the formula, more than {MOST_MINUTES}"]
+    if abs(minutes - stated) > 5:
+        return [f"takes {minutes:.0f} minutes by the formula; course/syllabus.toml says {stated}"]
+    return []
+
+
+def tasks_are_in_reading_order(notebook: NotebookNode, context: Context) -> list[str]:
+    """Tasks are numbered as they come: 3.1, 3.2, 3.3."""
+    ids = [name for name, _ in _tasks(notebook)]
+    in_order = sorted(ids, key=lambda name: [int(part) for part in name.split(".")])
+    return [] if ids == in_order else [f"the tasks come as {', '.join(ids)}"]
 
 
 RULES: tuple[Rule, ...] = (
@@ -491,7 +590,13 @@ RULES: tuple[Rule, ...] = (
     nothing_moves,
     expectations_are_literal,
     claims_exist,
-    imports_stay_on_the_floor,
+    imports_keep_to_the_chapter,
+    sections_are_few,
+    modules_are_few,
+    cells_are_short,
+    code_is_shown,
+    minutes_are_those_of_the_formula,
+    tasks_are_in_reading_order,
 )
 
 

@@ -15,8 +15,8 @@ import pytest
 from minillm.cli import main
 
 COMMANDS = [
-    "map", "doctor", "check", "hint", "solution", "progress", "start", "claims", "reproduce",
-    "train", "tokenize", "sample", "bench",
+    "map", "glossary", "doctor", "check", "hint", "solution", "progress", "start", "claims",
+    "reproduce", "train", "tokenize", "sample", "bench",
 ]  # fmt: skip
 
 
@@ -110,6 +110,14 @@ def test_the_map_lists_every_part(minillm):
     assert done.returncode == 0
     for words in ("minillm/lab/", "minillm/text/", "bpe", "lines of code"):
         assert words in done.out
+
+
+def test_a_banned_word_leads_to_the_standard_one_and_a_slip_to_what_looks_alike(minillm):
+    assert minillm("glossary", "n_vocab").out.startswith("Not 'n_vocab' but vocab_size:")
+    assert minillm("glossary").out.endswith(" terms\n")
+    slip = minillm("glossary", "vocabulry")
+    assert slip.returncode == 2
+    assert "Did you mean vocabulary size?" in slip.err
 
 
 def test_the_doctor_looks_around(minillm, monkeypatch):

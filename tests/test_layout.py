@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests import name_rules, part_rules
 from tests.layout_rules import CI_PYTHON, RULES, code_lines, imports
-from tools import readme as parts
+from tools import documents
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,8 +47,23 @@ dependencies: [python=3.11, pip, {pip: ["-e .[course,test]"]}]
     "course/01_tokenizer.ipynb": """{"cells": [
         {"cell_type": "markdown", "source": ["import nothing"]},
         {"cell_type": "code", "source": ["%matplotlib inline\\n", "import numpy as np"]}]}""",
+    "course/glossary.toml": """
+[[term]]
+term = "number of plums"
+chinese = "李子数"
+identifier = "n_plums"
+meaning = "How many plums there are."
+chapter = "01"
+banned = ["plum_count"]
+banned_in = { amount = ["text"], plums = ["bpe"] }
+
+[[no_name]]
+words = ["thing"]
+folders = ["minillm", "course"]
+instead = "a noun"
+""",
     "minillm/__init__.py": '"""A small house."""\n\n__version__ = "0.1.0"\n',
-    "minillm/cli.py": '"""The command line.\n\nChapter: roof\n"""\n',
+    "minillm/cli.py": '"""The command line.\n\nChapter: app\n"""\n\nimport minillm.text.ngram\n',
     "minillm/text/__init__.py": '"""Text."""\n',
     "minillm/text/bpe.py": BPE,
     "minillm/text/ngram.py": '''"""Count pairs.
@@ -70,43 +86,43 @@ MERGES = bpe.train("aab")
 # rule, file, its new text (None: the file is taken away), words of the finding
 PLANTED = [
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "minillm/text/bpe.py",
         BPE + "\n\ndef late():\n    from minillm.text import ngram\n\n    return ngram\n",
         "bpe.py:15 (chapter 01) imports minillm.text.ngram (chapter 02)",
     ),
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "minillm/text/bpe.py",
         BPE + '\nimport importlib\n\nLATE = importlib.import_module("minillm.text.ngram")\n',
         "imports minillm.text.ngram (chapter 02)",
     ),
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "minillm/text/bpe.py",
         BPE + "\nimport minillm.cli\n",
-        "minillm.cli, which is on the roof",
+        "minillm.cli, which is an app",
     ),
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "minillm/text/bpe.py",
         BPE + "\nfrom . import ngram\n",
         "write the full path",
     ),
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "minillm/cli.py",
-        '"""The command line.\n\nChapter: roof\n"""\n\nimport tools.stubs\n',
+        '"""The command line.\n\nChapter: app\n"""\n\nimport tools.stubs\n',
         "imports tools.stubs; the library stands on its own",
     ),
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "solutions/ch01_tokenizer.py",
         "import minillm.text.ngram\n",
         "ch01_tokenizer.py:1 (chapter 01)",
     ),
     (
-        "modules_keep_to_their_floor",
+        "modules_keep_to_their_chapter",
         "exercises/graders/ch01_tokenizer.py",
         "from minillm.text.ngram import MERGES\n",
         "graders/ch01_tokenizer.py:1 (chapter 01)",
@@ -146,14 +162,14 @@ PLANTED = [
     (
         "modules_say_their_chapter",
         "minillm/text/bpe.py",
-        '"""Merges.\n\nChapter: roof\n"""\n',
-        "says chapter roof; it must be a number",
+        '"""Merges.\n\nChapter: app\n"""\n',
+        "says chapter app; it must be a number",
     ),
     (
         "modules_say_their_chapter",
         "minillm/cli.py",
         '"""Words.\n\nChapter: 01\n"""\n',
-        "it must be roof",
+        "it must be app",
     ),
     (
         "modules_say_their_chapter",
@@ -176,13 +192,64 @@ PLANTED = [
     ("parts_are_one_level_deep", "minillm/text/__init__.py", None, "minillm/text has no __init__"),
     ("names_say_something", "minillm/text/utils.py", '"""Words."""\n', "'utils' says nothing"),
     ("names_say_something", "minillm/common/words.py", '"""Words."""\n', "'common' says nothing"),
-    ("the_readme_has_the_map", "README.md", "# minillm\n", "README.md has no part <!-- map -->"),
-    ("the_readme_has_the_map", "README.md", None, "README.md has no part <!-- map -->"),
     (
-        "the_readme_has_the_map",
+        "documents_say_what_the_library_says",
+        "README.md",
+        "# minillm\n",
+        "README.md <!-- parts --> is missing",
+    ),
+    (
+        "documents_say_what_the_library_says",
+        "course/GLOSSARY.md",
+        None,
+        "GLOSSARY.md is missing",
+    ),
+    (
+        "documents_say_what_the_library_says",
         "minillm/text/bpe.py",
         BPE.replace("Learn merges", "Learn many merges"),
-        "part `map` is out of date",
+        "course/LIBRARY.md is out of date",
+    ),
+    ("the_readme_is_short", "README.md", "long " * 1_801, "README.md has 9,005 bytes"),
+    (
+        "names_are_the_standard_ones",
+        "minillm/text/bpe.py",
+        BPE + "\n\nclass Basket:\n    plum_count: int = 1\n",
+        "minillm/text/bpe.py:15 plum_count is not the standard name: n_plums",
+    ),
+    (
+        "names_are_the_standard_ones",
+        "tools/jobs.py",
+        "def pick(plum_count):\n    return plum_count\n",
+        "tools/jobs.py:1 plum_count",
+    ),
+    ("names_are_the_standard_ones", "tests/test_cli.py", "pick(plum_count=1)\n", "plum_count"),
+    ("names_are_the_standard_ones", "solutions/ch01_tokenizer.py", "a.plum_count = 1\n", "plum"),
+    ("names_are_the_standard_ones", "tests/text/test_ngram.py", "amount = 1\n", ":1 amount"),
+    ("names_are_the_standard_ones", "tests/text/test_bpe.py", "with f() as plums: ...\n", "plums"),
+    (
+        "names_are_the_standard_ones",
+        "course/01_tokenizer.ipynb",
+        '{"cells": [{"cell_type": "code", "source": ["for thing in x: pass"]}]}',
+        "01_tokenizer.ipynb:1 thing is not the standard name: a noun",
+    ),
+    (
+        "parts_keep_their_order",
+        "minillm/lab/early.py",
+        '"""Early.\n\nChapter: 02\n"""\n\n\ndef go():\n    import minillm.text.ngram\n',
+        "minillm/lab/early.py:8 (lab) imports minillm.text.ngram of a later part",
+    ),
+    (
+        "parts_keep_their_order",
+        "minillm/plums/pick.py",
+        '"""Pick.\n\nChapter: 01\n"""\n',
+        "minillm/plums/ is no part",
+    ),
+    (
+        "every_module_is_used",
+        "minillm/cli.py",
+        '"""The command line.\n\nChapter: app\n"""\n',
+        "minillm/text/ngram.py is used by no notebook and no app",
     ),
     ("every_module_has_its_tests", "tests/text/test_bpe.py", None, "tests/text/test_bpe.py"),
     ("every_module_has_its_tests", "tests/test_cli.py", None, "minillm/cli.py has no tests"),
@@ -318,8 +385,10 @@ def house(tmp_path):
     """A small project that keeps every rule."""
     for name, text in HOUSE.items():
         write(tmp_path / name, text)
-    readme = "# minillm\n\n<!-- map -->\n<!-- /map -->\n"
-    write(tmp_path / "README.md", parts.with_block(readme, "map", parts.the_map(tmp_path)))
+    write(
+        tmp_path / "README.md", "".join(f"<!-- {b} -->\n<!-- /{b} -->\n" for b in documents.BLOCKS)
+    )
+    documents.write(tmp_path)
     return tmp_path
 
 
@@ -368,12 +437,15 @@ def test_installed_versions_are_asked_in_continuous_integration_only(house, monk
     assert rule(house) == []
 
 
-def test_the_roof_may_reach_every_floor_and_a_floor_the_ones_below(house):
-    write(
-        house / "minillm/cli.py",
-        '"""The command line.\n\nChapter: roof\n"""\n\nimport minillm.text.ngram\n',
-    )
-    assert RULES["modules_keep_to_their_floor"](house) == []
+def test_no_exemption_outlives_what_it_exempts():
+    assert {edge for edge, _ in part_rules.out_of_order(ROOT)} == part_rules.STILL_OUT_OF_ORDER
+    assert part_rules.unused_modules(ROOT).keys() == part_rules.STILL_UNUSED
+    assert {word for word, _ in name_rules.banned_names(ROOT)} == name_rules.STILL_TO_RENAME
+
+
+def test_a_word_that_is_banned_in_one_place_is_fine_in_another(house):
+    write(house / "tests/test_cli.py", "amount = plums = 1\nn_plums = amount\n")
+    assert RULES["names_are_the_standard_ones"](house) == []
 
 
 def test_an_import_by_from_names_the_module_and_what_may_be_one():
@@ -385,35 +457,3 @@ def test_an_import_by_from_names_the_module_and_what_may_be_one():
 
 def test_code_lines_are_counted_without_docstrings_comments_and_blanks():
     assert code_lines(BPE) == 3
-
-
-def test_the_map_is_put_between_its_marks_and_nowhere_else(house):
-    readme = "before\n<!-- map -->\nold\n<!-- /map -->\nafter\n"
-    new = parts.with_block(readme, "map", "new\n")
-    assert new == "before\n<!-- map -->\nnew\n<!-- /map -->\nafter\n"
-    assert parts.current(new, "map") == "new\n"
-    assert parts.the_map(house) == (
-        "```text\n"
-        "minillm/text/\n"
-        "  bpe.py               01  Learn merges\n"
-        "  ngram.py             02  Count pairs\n"
-        "minillm/\n"
-        "  cli.py             roof  The command line\n"
-        "```\n"
-    )
-
-
-def test_the_readme_tells_of_every_chapter_and_claim_as_they_are():
-    assert parts.out_of_date(ROOT) == []
-
-
-def test_an_old_table_of_chapters_is_found(tmp_path):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    write(tmp_path / "README.md", parts.with_block(readme, "chapters", "none yet\n"))
-    (found,) = parts.out_of_date(tmp_path, ["chapters", "claims"])
-    assert "its part `chapters` is out of date" in found
-
-
-def test_a_readme_without_marks_is_told_what_it_needs():
-    with pytest.raises(ValueError, match="<!-- map -->"):
-        parts.with_block("# minillm\n", "map", "new\n")

@@ -1,4 +1,4 @@
-"""Put a finished run on the shelf: bfloat16 weights, tokenizer, manifest, and a card.
+"""Put a finished run into the zoo: bfloat16 weights, tokenizer, manifest, and a card.
 
 python -m tools.ship runs/town-1m
 """
@@ -20,7 +20,7 @@ from minillm.town.stories import WEIGHTS
 from minillm.town.story_check import check
 from minillm.town.world import World
 from minillm.train import manifest
-from minillm.zoo.shelf import HERE
+from minillm.zoo.checkpoints import HERE
 
 N_STORIES, AT_ONCE, TEMPERATURE = 1000, 100, 0.5
 OTHER_TEMPERATURES = (0.3, 1.0)
@@ -52,7 +52,7 @@ def ship(run: Path) -> None:
     others = {each: share_good(judged(shelved, tokenizer, each)) for each in OTHER_TEMPERATURES}
     told = card(note, model, stories, others)
     write_whole(place / "CARD.md", told)
-    print(f"{place.name} is on the shelf; its card:\n\n{told}")
+    print(f"{place.name} is in the zoo; its card:\n\n{told}")
 
 
 def share_good(stories: list) -> float:

@@ -12,7 +12,7 @@ of the machine hits all of them. The text is Python's own documentation and libr
 
 A benchmark needs `tokenizers`, which the library itself never imports.
 
-Chapter: roof
+Chapter: app
 """
 
 import os

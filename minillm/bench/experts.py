@@ -28,7 +28,7 @@ Paper: Fedus et al. 2021, "Switch", arXiv:2101.03961, section 3.1 (experts again
 Komatsuzaki et al. 2022, arXiv:2212.05055 (up-cycling); Wang et al. 2024, arXiv:2408.15664 (bias).
 Differs: no places are limited, so no token is dropped; sources whose best loss is known.
 
-Chapter: roof
+Chapter: app
 """
 
 import math

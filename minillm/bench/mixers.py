@@ -23,7 +23,7 @@ with first weights, and formulas made of torch's operations with loops in Python
 a fused kernel (so its peak has no table of n² scores, and what the kernel takes by itself is not
 seen). The slopes carry over, the milliseconds do not. What a mixer learns is another question.
 
-Chapter: roof
+Chapter: app
 """
 
 from collections.abc import Callable

@@ -20,7 +20,7 @@ That both do the same work is checked first: equal losses, and equal tokens in a
 
 A benchmark needs `transformers`, which the library itself never imports.
 
-Chapter: roof
+Chapter: app
 """
 
 import tempfile

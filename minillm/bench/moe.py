@@ -19,7 +19,7 @@ compiled. A CPU is measured; there `grouped_mm` is a loop over experts too.
 
 A benchmark needs `transformers`, which the library itself never imports.
 
-Chapter: roof
+Chapter: app
 """
 
 import math

@@ -13,7 +13,7 @@ each byte of the model.
 Paper: Sivaprasad et al. 2020, "Optimizer Benchmarking Needs to Account for Hyperparameter Tuning",
 arXiv:1910.11758; Schmidt et al. 2021, "Descending through a Crowded Valley", arXiv:2007.01547.
 
-Chapter: roof
+Chapter: app
 """
 
 import math

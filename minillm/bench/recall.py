@@ -17,7 +17,7 @@ recall); Arora et al. 2024, "Based", arXiv:2402.18668 (recall against bytes of s
 2023, "Mamba", arXiv:2312.00752, section 4.1.1 and table 1 (selective copying).
 Differs: lengths are mixed in training; theirs are two blocks.
 
-Chapter: roof
+Chapter: app
 """
 
 from collections.abc import Callable

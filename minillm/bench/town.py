@@ -8,7 +8,7 @@ in each repetition; the medians are told.
 - *Dialects*: tokens of a Markov source of order 2 and of a hidden Markov source, 64 rows at a time,
   32 symbols; and the sources' own log-probabilities of the same tokens.
 
-Chapter: roof
+Chapter: app
 """
 
 import time

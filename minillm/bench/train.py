@@ -13,7 +13,7 @@ Both in nats a letter. Between evaluations a straight line is drawn.
 Paper: Karpathy 2022, https://github.com/karpathy/nanoGPT (the recipe to beat); Jordan et al. 2024,
 https://github.com/KellerJordan/modded-nanogpt (the idea of a speedrun).
 
-Chapter: roof
+Chapter: app
 """
 
 import math

@@ -12,10 +12,13 @@ from pathlib import Path
 
 from minillm.lab.project import root
 
+#: The parts in their order: each imports only itself and those before it.
 PARTS = (
-    "lab", "text", "town", "model", "train", "probe", "parallel",
-    "serve", "small", "tune", "reason", "agents", "bench", "recipes",
+    "lab", "text", "town", "optim", "baselines", "model", "mixers", "experts", "data", "formats",
+    "train", "measure", "probe", "parallel", "serve", "quant", "small", "tune", "reason", "agents",
 )  # fmt: skip
+#: What may import every part, and is imported by none.
+APPS = ("cli", "__main__", "bench", "recipes", "zoo")
 SILENT = {
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENDMARKER, tokenize.ENCODING,
@@ -52,8 +55,24 @@ def modules(checkout: Path | None = None) -> tuple[Module, ...]:
         clause = " ".join(doc.split("\n\n")[0].split()).rstrip(".")
         lines = code_lines(source)
         found.append(Module(part, path.stem, clause, lines, chapter[1] if chapter else "?", path))
-    order = {part: place for place, part in enumerate(PARTS)}
-    return tuple(sorted(found, key=lambda m: (order.get(m.part, len(PARTS)), m.chapter, m.name)))
+    order = {part: place for place, part in enumerate((*PARTS, "", *APPS))}
+    return tuple(sorted(found, key=lambda m: (order.get(m.part, len(order)), m.chapter, m.name)))
+
+
+def part_lines(checkout: Path | None = None) -> dict[str, str]:
+    """Each part that is there, in order, with the first sentence of its ``__init__.py``.
+
+    Args:
+        checkout: the folder that holds ``minillm/``; by default this one.
+    """
+    package = (checkout or root()) / "minillm"
+    lines = {}
+    for part in (*PARTS, *APPS):
+        path = package / part / "__init__.py"
+        if path.exists():
+            doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+            lines[part] = " ".join(doc.split("\n\n")[0].split()).rstrip(".")
+    return lines
 
 
 def code_lines(source: str) -> int:

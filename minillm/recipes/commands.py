@@ -1,6 +1,6 @@
 """`minillm train …`: the commands that train.
 
-Chapter: roof
+Chapter: app
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """What a recipe reads: stories and facts of a town, or files.
 
-Chapter: roof
+Chapter: app
 """
 
 from collections.abc import Iterator

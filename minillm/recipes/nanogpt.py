@@ -10,7 +10,7 @@ Differs: no dropout (that recipe sets it to 0), no compiled step (likewise). 2,0
 their loop takes one more. The warm-up's last step, 99, has the peak; theirs climbs by 1/101 of it
 and has it at step 100. Our last step has the final rate; theirs is a hair above it.
 
-Chapter: roof
+Chapter: app
 """
 
 import math

@@ -15,7 +15,7 @@
 
 What a file leaves out has the value written here; what it says and nobody asked for is an error.
 
-Chapter: roof
+Chapter: app
 """
 
 import os

@@ -9,7 +9,7 @@
 Ctrl-C saves a checkpoint first. The same command goes on from the newest one that is whole; it
 refuses to, if the recipe or the data have changed.
 
-Chapter: roof
+Chapter: app
 """
 
 import json

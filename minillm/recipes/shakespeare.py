@@ -6,7 +6,7 @@ vocabulary is that of bytes. `minillm bench train` runs it beside nanoGPT's own 
 The text is Karpathy's (char-rnn, 2015); it is downloaded once, or given as a file:
 `minillm train shakespeare --text FILE`.
 
-Chapter: roof
+Chapter: app
 """
 
 from minillm.recipes.data import TextData

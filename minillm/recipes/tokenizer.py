@@ -1,6 +1,6 @@
 """Learn a tokenizer from files, and show the pieces of a sentence.
 
-Chapter: roof
+Chapter: app
 """
 
 import os

@@ -2,7 +2,7 @@
 
 What it has learned and what not stands in its card, beside its weights in `minillm/zoo`.
 
-Chapter: roof
+Chapter: app
 """
 
 from minillm.recipes.data import TownData

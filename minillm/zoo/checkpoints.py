@@ -1,4 +1,4 @@
-"""The shelf of shipped models: small, trained by the course's own recipes, ready in an instant.
+"""The shipped models: small, trained by the course's own recipes, ready in an instant.
 
     model, tokenizer = load("town-1m")
 
@@ -6,7 +6,7 @@ Each stands in a folder of its own: weights in bfloat16 (cast to float32 when th
 tokenizer, `manifest.json` with all that decided the run, and `CARD.md`, which says what the model
 has read, what it can do and what it cannot. `minillm train NAME` makes it again.
 
-Chapter: roof
+Chapter: app
 """
 
 from pathlib import Path
@@ -36,7 +36,7 @@ def folder(name: str) -> Path:
         ValueError: there is no such model; the message lists those there are.
     """
     if name not in names():
-        raise ValueError(f"the shelf has no model {name!r}; it has {', '.join(names()) or 'none'}")
+        raise ValueError(f"the zoo has no model {name!r}; it has {', '.join(names()) or 'none'}")
     return HERE / name
 
 

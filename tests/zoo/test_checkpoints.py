@@ -9,37 +9,37 @@ from minillm.recipes import recipe
 from minillm.serve.sample import SampleConfig, generate
 from minillm.town.story_check import check
 from minillm.town.world import World
-from minillm.zoo import shelf
+from minillm.zoo import checkpoints
 
-ALL = pytest.mark.parametrize("name", shelf.names())
+ALL = pytest.mark.parametrize("name", checkpoints.names())
 
 
 @pytest.fixture(scope="module")
 def town():
-    return shelf.load("town-1m")
+    return checkpoints.load("town-1m")
 
 
 @ALL
 def test_a_model_is_small_and_has_its_papers(name):
-    files = {path.name: path.stat().st_size for path in shelf.folder(name).iterdir()}
+    files = {path.name: path.stat().st_size for path in checkpoints.folder(name).iterdir()}
     assert files["model.safetensors"] <= 3_000_000
     assert {"config.json", "tokenizer.json", "manifest.json", "CARD.md"} <= files.keys()
 
 
 @ALL
 def test_its_manifest_is_that_of_its_recipe(name):
-    note = shelf.described(name)
+    note = checkpoints.described(name)
     assert recipe.of(note.config) == recipe.find(name)
     assert note.losses["final"] > 0
 
 
 @ALL
 def test_its_card_says_the_loss_and_the_size_that_it_has(name):
-    model, _ = shelf.load(name)
+    model, _ = checkpoints.load(name)
     n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    text = shelf.card(name)
+    text = checkpoints.card(name)
     assert f"{n_parameters:,} parameters" in text
-    assert f"{shelf.described(name).losses['final']:.3f} nats" in text
+    assert f"{checkpoints.described(name).losses['final']:.3f} nats" in text
 
 
 def test_it_loads_in_float32(town):
@@ -51,7 +51,7 @@ def test_it_loads_in_float32(town):
 def test_its_stories_are_read_by_the_checker_and_mostly_free_of_contradiction(town):
     model, tokenizer = town
     (end,) = tokenizer.special_ids.values()
-    share = re.search(r"(\d+(?:\.\d+)?) % of 1,000", shelf.card("town-1m"))
+    share = re.search(r"(\d+(?:\.\d+)?) % of 1,000", checkpoints.card("town-1m"))
     rows = generate(
         model, [[end]] * 64, SampleConfig(temperature=0.5), n_tokens=120, stop_ids=[end]
     )
@@ -66,5 +66,5 @@ def test_its_stories_are_read_by_the_checker_and_mostly_free_of_contradiction(to
 
 
 def test_a_model_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(ValueError, match="the shelf has no model 'town-2m'; it has town-1m"):
-        shelf.load("town-2m")
+    with pytest.raises(ValueError, match="the zoo has no model 'town-2m'; it has town-1m"):
+        checkpoints.load("town-2m")
