@@ -6,6 +6,7 @@ Chapter: app
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -182,7 +183,7 @@ def tokenize(
     tokenizer: Annotated[
         Path | None,
         typer.Option(
-            help="What `minillm train tokenizer` made; by default one learned now from the reader."
+            help="A tokenizer.json or its folder; by default one learned now from the reader."
         ),
     ] = None,
     trace: Annotated[
@@ -254,12 +255,15 @@ def sample(
     mixtral = said.is_file() and read_object(said).get("model_type") == "mixtral"
     opened = convert_mixtral if mixtral else convert  # which says what is missing, if anything is
     transformer, tokenizer = opened.load(model), load_tokenizer(model)
-    ids = tokenizer.encode(prompt)
+    ids = [*tokenizer.begin_ids, *tokenizer.encode(prompt)]
     if not ids:
         raise ValueError('the prompt is empty; write how the text begins, such as "Once"')
     if tokens is None:
         tokens = max(1, min(200, transformer.context_tokens - len(ids)))
     stop_ids = end_ids(model) or tuple(tokenizer.special_ids.values())
+    # A table may be larger than the tokenizer, padded to a round number: rows that nobody trained.
+    without_token = set(range(transformer.config.n_vocab)) - {*tokenizer.ids, *stop_ids}
+    config = replace(config, suppress_tokens=tuple(sorted(without_token)))
     written = stream(transformer, ids, config, n_tokens=tokens, stop_ids=stop_ids, seed=seed)
     pieces = stream_text(written, tokenizer, stop or ())
     try:
@@ -288,7 +292,7 @@ def bench(
     """Run a benchmark: ours and the field's, side by side."""
     import importlib
 
-    from minillm.text.tokenizer_file import write_whole
+    from minillm.lab.files import write_whole
     from minillm.train.manifest import machine, versions
 
     names = [p.stem for p in sorted(Path(__file__).with_name("bench").glob("[!_]*.py"))]

@@ -263,7 +263,7 @@ def test_options_reach_what_they_are_for(minillm, tmp_path, monkeypatch):
     out = str(tmp_path / "made")
     words = ["train", "tokenizer", str(tmp_path / "text.txt"), "--vocab", "262", "--out", out]
     assert "262 tokens wanted" in minillm(*words, "--special", "<|a|>", "--special", "<|b|>").out
-    kept = (tmp_path / "made" / "minillm-tokenizer.json").read_text(encoding="utf-8")
+    kept = (tmp_path / "made" / "tokenizer.json").read_text(encoding="utf-8")
     assert "<|a|>" in kept
     assert "<|b|>" in kept
     plain = minillm("tokenize", "plums", "--tokenizer", out).out
@@ -469,3 +469,48 @@ def test_a_folder_that_transformers_wrote_is_sampled(minillm, tmp_path):
     tokens = model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)[0].tolist()
     expected = ours.decode([token for token in tokens if token != 258])
     assert same_text(done.out, expected)
+
+
+def test_a_folder_of_llamas_form_begins_with_its_token_and_never_draws_padding(minillm, tmp_path):
+    import tokenizers
+    import torch
+    from tokenizers import decoders, models, normalizers, processors
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    pieces = ["<unk>", "<s>", "</s>", "▁", "h", "i", "a", "▁h", "▁hi", "村", ".", "▁a"]
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    merges = [("▁", "h"), ("▁h", "i"), ("▁", "a")]
+    theirs = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>"))
+    theirs.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    theirs.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+         decoders.Strip(" ", 1, 0)]
+    )  # fmt: skip
+    theirs.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=theirs, **names).save_pretrained(tmp_path)
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=32, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config)
+    model.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    prompt = tokenizer("hi a", return_tensors="pt")
+    assert prompt["input_ids"].tolist() == [[1, 8, 11]]
+    options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": 2}
+    free = model.generate(**prompt, **options)[0]
+    assert free.max() >= len(pieces)  # a token that nobody can write
+    padding = list(range(len(pieces), 64))
+    tokens = model.generate(**prompt, **options, suppress_tokens=padding)[0].tolist()
+    expected = tokenizer.decode([token for token in tokens if token not in (1, 2)])
+    done = minillm("sample", "hi a", "--model", str(tmp_path), "--greedy", "--tokens", "12")
+    assert done.returncode == 0, done.err
+    assert done.out == expected + "\n"
+    for seed in range(5):
+        words = ["sample", "hi", "--model", str(tmp_path), "--seed", str(seed)]
+        assert minillm(*words, "--temperature", "9", "--top-p", "1").returncode == 0

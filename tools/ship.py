@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
+from minillm.lab.files import write_whole
 from minillm.model import convert
 from minillm.model.transformer import Transformer
 from minillm.recipes.recipe import END
 from minillm.serve.sample import SampleConfig, generate
-from minillm.text.tokenizer_file import write_whole
 from minillm.town.stories import WEIGHTS
 from minillm.town.story_check import check
 from minillm.town.world import World

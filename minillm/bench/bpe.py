@@ -10,8 +10,6 @@ of the machine hits all of them. The text is Python's own documentation and libr
 - *Encoding* is of the same documents, one call each, on one thread, with the same merges.
   `tokenizers` uses `encode_batch_fast`, which leaves out the character offsets.
 
-A benchmark needs `tokenizers`, which the library itself never imports.
-
 Chapter: app
 """
 
@@ -24,6 +22,8 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from statistics import median
+
+import tokenizers
 
 from minillm.text.bpe import train, train_naive
 from minillm.text.fast import to_tiktoken, to_tokenizers_json
@@ -47,17 +47,7 @@ def run(quick: bool = False) -> dict[str, float]:
     Returns:
         Medians in seconds (`..._s`) and MB/s (`..._mb_s`, of 10⁶ bytes), and the ratios of
         `TARGETS`.
-
-    Raises:
-        ValueError: `tokenizers` is not installed.
     """
-    try:
-        import tokenizers
-    except ImportError:
-        raise ValueError(
-            "bench bpe compares with the package `tokenizers`: pip install tokenizers"
-        ) from None
-
     n_repeats = 1 if quick else 5
     n_vocab = 400 if quick else 4096
     documents = real_text(60_000 if quick else 2_500_000)

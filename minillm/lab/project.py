@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from minillm.lab.files import write_whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chapter:
@@ -145,12 +147,4 @@ def read_json(path: Path) -> dict:
 def write_json(path: Path, value: dict) -> None:
     """Write JSON so that a stop in the middle leaves the old file whole."""
     text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-    write_text(path, text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write text under a temporary name, then rename: the old file stays until the new is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
+    write_whole(path, text)

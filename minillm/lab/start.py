@@ -12,6 +12,7 @@ import json
 from itertools import count
 from pathlib import Path
 
+from minillm.lab.files import write_whole
 from minillm.lab.grade import answer_file, find, grade_file, graders, read_answers
 from minillm.lab.project import (
     building,
@@ -21,7 +22,6 @@ from minillm.lab.project import (
     root,
     syllabus,
     write_json,
-    write_text,
 )
 from minillm.lab.task import function_source, put_answer, remember, solution_source
 
@@ -80,11 +80,11 @@ def _deliver(path: Path, text: str) -> list[str]:
             return []
         if _hash_of(path) != delivered.get(name):
             beside = _free_place_beside(path, delivered)
-            write_text(beside, text)
+            write_whole(beside, text)
             write_json(ledger, {**delivered, name: hashed, _name(beside): hashed})
             return [f"{display_path(path)} is yours and stays; the new version is {beside.name}"]
     message = f"{display_path(path)} {'brought up to date' if path.exists() else 'is new'}"
-    write_text(path, text)
+    write_whole(path, text)
     write_json(ledger, {**delivered, name: hashed})
     return [message]
 
@@ -135,7 +135,7 @@ def _answer_cell(path: Path, function: str, source: str) -> None:
         is_task = "task" in cell["metadata"].get("tags", [])
         if is_task and "NotImplementedError" in text and _defines(text, function):
             cell["source"] = source.rstrip().splitlines(keepends=True)
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
 
 
 def _defines(text: str, function: str) -> bool:

@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable
 from datetime import datetime
 
+from minillm.lab.files import write_whole
 from minillm.lab.grade import (
     Result,
     answer_file,
@@ -37,7 +38,6 @@ from minillm.lab.project import (
     read_json,
     root,
     write_json,
-    write_text,
 )
 from minillm.lab.show import print_source
 
@@ -170,7 +170,7 @@ def put_answer(chapter: Chapter, name: str, source: str) -> None:
         text = text.rstrip("\n") + "\n\n\n" + source
     else:
         text = "".join([*lines[: span[0]], source, *lines[span[1] :]])
-    write_text(path, text)
+    write_whole(path, text)
 
 
 def _span(module_source: str, name: str) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@
     model.safetensors         its weights, or shards of them (`minillm.model.safetensors_file`),
                               under the names of `minillm.model.convert_names`
     generation_config.json    the token that ends a text
-    tokenizer.json            how text becomes ids (`minillm.text.tokenizer_json`)
+    tokenizer.json            how text becomes ids (`minillm.formats.tokenizer_json`)
     tokenizer_config.json     which class of transformers is to read that
 
 A file from outside is not trusted: nothing in it is executed, sizes are checked before memory is
@@ -25,18 +25,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minillm.formats import tokenizer_json
+from minillm.formats.tokenizer_json import JsonTokenizer
+from minillm.lab.files import write_whole
 from minillm.model import safetensors_file
 from minillm.model.config import TransformerConfig
 from minillm.model.convert_config import read_config, to_config
 from minillm.model.convert_names import EMBEDDING, HEAD, Place, places, rows
 from minillm.model.safetensors_file import Entry
 from minillm.model.transformer import Transformer
-from minillm.text import tokenizer_json
 from minillm.text.fast import save_tokenizers_json
 from minillm.text.json_file import read_object
 from minillm.text.tokenizer import Tokenizer
-from minillm.text.tokenizer_file import write_whole
-from minillm.text.tokenizer_json import Renumbered
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -185,12 +185,12 @@ def finite(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     return cast
 
 
-def load_tokenizer(directory: str | os.PathLike) -> Renumbered:
+def load_tokenizer(directory: str | os.PathLike) -> JsonTokenizer:
     """The tokenizer in a folder that `save` or `transformers` wrote.
 
     Raises:
-        ValueError: there is no tokenizer.json, or it is of another kind than byte-level BPE; see
-            `minillm.text.tokenizer_json`.
+        ValueError: there is no tokenizer.json, or it is of a kind that is not read; see
+            `minillm.formats.tokenizer_json`.
     """
     return tokenizer_json.read(Path(directory) / TOKENIZER)
 

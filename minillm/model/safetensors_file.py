@@ -26,8 +26,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from minillm.lab.files import write_whole
 from minillm.text.json_file import read_object
-from minillm.text.tokenizer_file import write_whole
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARDS = "model-*-of-*.safetensors"

@@ -38,14 +38,14 @@ def train_tokenizer(
     vocab: Annotated[
         int, typer.Option(help="Tokens in all: 256 bytes, merges, special tokens.")
     ] = 4096,
-    out: Annotated[Path, typer.Option(help="Folder for the two files.")] = Path("tokenizer"),
+    out: Annotated[Path, typer.Option(help="Folder for tokenizer.json.")] = Path("tokenizer"),
     special: Annotated[
         list[str] | None, typer.Option(help="A special token; may be given several times.")
     ] = None,
 ) -> None:
     """Learn a byte-pair vocabulary from text.
 
-    It is written as our own readable file and as tokenizer.json.
+    It is written as tokenizer.json, which the tokenizers library and transformers read too.
     """
     from minillm.recipes.tokenizer import run
 

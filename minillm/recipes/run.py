@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from minillm.lab.figures import BLUE, ORANGE, figure, label
+from minillm.lab.files import write_whole
 from minillm.lab.track import track
 from minillm.model import convert
 from minillm.model.transformer import Transformer, silence
@@ -29,7 +30,6 @@ from minillm.recipes.recipe import END, Recipe, Training
 from minillm.text import bpe
 from minillm.text.packing import Packed
 from minillm.text.tokenizer import Tokenizer
-from minillm.text.tokenizer_file import write_whole
 from minillm.train import checkpoint, manifest, run_state
 from minillm.train.groups import groups, hidden_matrices_and_others, matrices_and_others
 from minillm.train.loop import Report, TrainState, train

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from minillm.formats.tokenizer_json import JsonTokenizer, read
+from minillm.text.fast import from_tokenizers_json, save_tokenizers_json
 from minillm.text.tokenizer import Tokenizer
 
-OUR_FILE, THEIR_FILE = "minillm-tokenizer.json", "tokenizer.json"
+FILE = "tokenizer.json"
 #: Background colours of neighbouring pieces, from the 256-colour palette, with black text on them.
 GROUNDS = (153, 223, 157, 218)
 
@@ -18,12 +20,12 @@ GROUNDS = (153, 223, 157, 218)
 def run(
     files: Sequence[Path], *, n_vocab: int, out: Path, special_tokens: tuple[str, ...]
 ) -> Tokenizer:
-    """Learn a byte-pair vocabulary and write it twice: as our file and as tokenizer.json.
+    """Learn a byte-pair vocabulary and write it as tokenizer.json.
 
     Args:
         files: text files or folders, UTF-8.
         n_vocab: 256 bytes, the merges, and the special tokens.
-        out: folder for the two files; made if it is missing.
+        out: folder for the file; made if it is missing.
         special_tokens: such as "<|endoftext|>".
 
     Raises:
@@ -33,8 +35,6 @@ def run(
 
     from minillm.text.bpe import train
     from minillm.text.corpus import read
-    from minillm.text.fast import save_tokenizers_json
-    from minillm.text.tokenizer_file import save
 
     texts = [read(path) for path in files]
     out.mkdir(parents=True, exist_ok=True)  # now: a folder that cannot be made costs no training
@@ -45,12 +45,11 @@ def run(
         tokenizer = train(
             texts, n_vocab, special_tokens=special_tokens, progress=lambda _: bar.update()
         )
-    save(tokenizer, out / OUR_FILE)
-    save_tokenizers_json(tokenizer, out / THEIR_FILE)
+    save_tokenizers_json(tokenizer, out / FILE)
     n_tokens = sum(len(tokenizer.encode(text)) for text in texts)
     print(f"{n_bytes / n_tokens:.2f} bytes a token on this text")
-    print(f"{out / OUR_FILE}   for minillm: minillm tokenize --tokenizer {out} 'some text'")
-    print(f"{out / THEIR_FILE}   for tokenizers and transformers")
+    print(f"{out / FILE}   also for tokenizers and transformers")
+    print(f"next: minillm tokenize --tokenizer {out} 'some text'")
     return tokenizer
 
 
@@ -59,16 +58,18 @@ def show_pieces(text: str, where: Path | None, *, trace: bool = False) -> None:
 
     Args:
         text: what to cut; special tokens in it are text like any other.
-        where: a tokenizer's file or its folder; None learns one from the course's reader.
+        where: a tokenizer.json or its folder, a model's too; None learns a tokenizer from the
+            course's reader.
         trace: also print each word's merges, in the order in which they are replayed.
 
     Raises:
-        ValueError: there is no such tokenizer, or the text holds lone surrogates.
+        ValueError: there is no such tokenizer; the text holds lone surrogates; a trace of a
+            tokenizer that minillm did not make.
     """
     from minillm.text.escape import escape
     from minillm.text.pretokenize import pretokenize
 
-    tokenizer = _from_reader() if where is None else _load(where)
+    tokenizer = _from_reader() if where is None else _load(where, trace)
     ids = tokenizer.encode(text)
     pieces = [tokenizer.token_bytes(token) for token in ids]
     print(coloured(pieces) if _colours() else "|".join(escape(piece) for piece in pieces))
@@ -105,15 +106,15 @@ def _colours() -> bool:
     return sys.stdout.isatty() or os.environ.get("FORCE_COLOR", "") not in ("", "0")
 
 
-def _load(where: Path) -> Tokenizer:
-    from minillm.text.tokenizer_file import load
-
-    path = where / OUR_FILE if where.is_dir() else where
+def _load(where: Path, trace: bool) -> Tokenizer | JsonTokenizer:
+    """Any tokenizer.json; for a trace one of ours, since it needs the list of merges."""
+    path = where / FILE if where.is_dir() else where
     if not path.exists():
         raise ValueError(
             f"no tokenizer at {path}; make one: minillm train tokenizer FILES --out {where}"
         )
-    return load(path)
+    tokenizer = read(path)
+    return from_tokenizers_json(path.read_text(encoding="utf-8")) if trace else tokenizer
 
 
 def _from_reader() -> Tokenizer:

@@ -28,8 +28,8 @@ def stream_text(
     """Text of the tokens, as soon as it is certain, up to the first stop string.
 
     The first is the one that is complete first; what comes after it is not even asked for. All
-    pieces together are `tokenizer.decode(tokens)` up to there. Where tokens end in the middle of a
-    character, that character is left out.
+    pieces together are `tokenizer.decode_bytes(tokens)` as text up to there: what the tokens add to
+    a text before them. Where they end in the middle of a character, that character is left out.
 
     Args:
         tokens: ids, one at a time: what `minillm.serve.sample.stream` gives.

@@ -50,6 +50,8 @@ class SampleConfig:
         top_k: from how many of the likeliest; None for no such limit.
         top_p: from the fewest that have this probability together; 1 for no such limit.
         min_p: from those at least this share as likely as the likeliest; 0 for no such limit.
+        suppress_tokens: ids that are never chosen, such as those of a padded table's last rows,
+            which no token of the tokenizer has.
 
     Raises:
         ValueError: a number out of its range; the message says which.
@@ -64,6 +66,7 @@ class SampleConfig:
     top_k: int | None = None
     top_p: float = 1.0
     min_p: float = 0.0
+    suppress_tokens: tuple[int, ...] = ()
 
     def __post_init__(self):
         self.filtered(torch.zeros(1, device="cpu"))  # each filter says what is wrong with a number
@@ -85,6 +88,9 @@ class SampleConfig:
             uniform: a random number for each row, from 0 on and below 1; not read where the
                 temperature is 0.
         """
+        if self.suppress_tokens:
+            ids = torch.tensor(self.suppress_tokens, device=logits.device)
+            logits = logits.index_fill(-1, ids, -torch.inf)
         if self.temperature == 0:
             return logits.argmax(dim=-1)
         return filters.draw(self.filtered(logits.float()), uniform)
@@ -218,6 +224,7 @@ def _begin(
 ) -> Iterator[Tensor]:
     """Check everything, then hand out the loop; the cache is made outside of its mode."""
     prompts = _checked(model, prompts, n_tokens, stop_ids)
+    _check_suppressed(config.suppress_tokens, len(model.embedding.weight))
     tokens, n_padding = left_pad(prompts)
     uniforms = _uniforms(seed, first_row, len(prompts), n_tokens)
     device = model.embedding.weight.device
@@ -327,6 +334,12 @@ def _tokens(name: str, row: Sequence[int], n_vocab: int) -> list[int]:
         return checked_tokens(row, n_vocab).tolist()
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+
+
+def _check_suppressed(ids: Sequence[int], n_vocab: int) -> None:
+    _tokens("suppress_tokens", ids, n_vocab)
+    if len(set(ids)) == n_vocab:
+        raise ValueError(f"suppress_tokens names all {n_vocab:,} tokens, so none could be chosen")
 
 
 def _refuse_nan(logits: Float[Tensor, "B 1 V"]) -> None:

@@ -26,9 +26,9 @@ from typing import final
 import regex
 import tiktoken
 
+from minillm.lab.files import write_whole
 from minillm.text.pretokenize import CLASSES
 from minillm.text.tokenizer import Tokenizer, merge_word, split_specials
-from minillm.text.tokenizer_file import write_whole
 
 
 def to_tiktoken(tokenizer: Tokenizer, name: str = "minillm") -> tiktoken.Encoding:
@@ -179,12 +179,37 @@ def to_tokenizers_json(tokenizer: Tokenizer) -> str:
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
 
-def save_tokenizers_json(tokenizer: Tokenizer, path: str | PathLike) -> None:
-    """Write `to_tokenizers_json` to a file, whole or not at all.
+def from_tokenizers_json(text: str) -> Tokenizer:
+    """The tokenizer that `to_tokenizers_json` wrote, merges and all.
 
     Raises:
-        ValueError: the folder does not exist; or as `to_tokenizers_json`.
+        ValueError: the text is no such file, down to the last key; `minillm.formats.tokenizer_json`
+            reads those of others, though not as a list of merges.
+
+    Example:
+        >>> tokenizer = Tokenizer(((104, 105), (32, 256)), ("<|endoftext|>",))
+        >>> from_tokenizers_json(to_tokenizers_json(tokenizer)) == tokenizer
+        True
     """
+    try:
+        content = json.loads(text)
+        vocab, merges = content["model"]["vocab"], content["model"]["merges"]
+        pattern = content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
+        specials = tuple(token["content"] for token in content["added_tokens"])
+        pairs = tuple((vocab[left], vocab[right]) for left, right in merges)
+        tokenizer = Tokenizer(pairs, specials, pattern)
+        if json.loads(to_tokenizers_json(tokenizer)) == content:
+            return tokenizer
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        pass
+    raise ValueError(
+        "this is no tokenizer.json as minillm writes it, so its merges cannot be shown one by one; "
+        "`minillm train tokenizer` makes one"
+    )
+
+
+def save_tokenizers_json(tokenizer: Tokenizer, path: str | PathLike) -> None:
+    """Write `to_tokenizers_json` to a file, whole or not at all; see there what is refused."""
     write_whole(path, to_tokenizers_json(tokenizer))
 
 

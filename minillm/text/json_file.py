@@ -20,8 +20,8 @@ def read_object(path: str | PathLike, max_bytes: int = MAX_BYTES) -> dict[str, A
         max_bytes: a larger file is refused before it is read.
 
     Raises:
-        ValueError: there is no such file; it is larger, no UTF-8 text, cut off, no JSON, or JSON
-            of another kind, such as a list.
+        ValueError: there is no such file; it is larger, a pickle, no UTF-8 text, cut off, no JSON,
+            or JSON of another kind, such as a list.
 
     Example:
         >>> import tempfile
@@ -40,6 +40,11 @@ def read_object(path: str | PathLike, max_bytes: int = MAX_BYTES) -> dict[str, A
         raise ValueError(
             f"{path.name} is larger than {max_bytes:,} bytes, which no such file needs; is it "
             "another file under this name?"
+        )
+    if data[:1] == b"\x80" or data[:2] == b"PK":
+        raise ValueError(
+            f"{path.name} is a pickle, or an archive that holds one. Opening a pickle runs "
+            "whatever it contains, so minillm never does; ask its author for the JSON file"
         )
     try:
         content = json.loads(data.decode("utf-8"))

@@ -117,6 +117,19 @@ def split_specials(
         >>> split_specials("a<|end|>b", ["<|end|>"], allowed=[])
         ['a<|end|>b']
     """
+    check_specials(text, special_tokens, allowed)
+    if not allowed:
+        return [text]
+    longest_first = sorted(allowed, key=len, reverse=True)
+    return re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+
+
+def check_specials(text: str, special_tokens: Collection[str], allowed: Collection[str]) -> None:
+    """Refuse what is no text, and special tokens that do not exist.
+
+    Raises:
+        ValueError: as `split_specials`.
+    """
     refuse_surrogates(text)
     if isinstance(allowed, str):
         raise ValueError(
@@ -127,10 +140,28 @@ def split_specials(
             f"allowed_special names {sorted(unknown)}, but this tokenizer's special tokens are "
             f"{sorted(special_tokens)}"
         )
-    if not allowed:
-        return [text]
-    longest_first = sorted(allowed, key=len, reverse=True)
-    return re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+
+
+def to_text(data: bytes, errors: str) -> str:
+    """Decode UTF-8; what is none becomes "�", or is refused.
+
+    Args:
+        data: what tokens spell.
+        errors: "replace" or "strict".
+
+    Raises:
+        ValueError: `errors` is neither; with "strict", the bytes are not UTF-8.
+    """
+    if errors not in ("replace", "strict"):
+        raise ValueError(f'errors must be "replace" or "strict", not {errors!r}')
+    try:
+        return data.decode("utf-8", errors)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"these ids spell no whole text: at byte {error.start} of {len(data)} stands "
+            f"{escape(data[error.start : error.end])}, which is not UTF-8 ({error.reason}); "
+            "decode_bytes keeps the bytes, errors='replace' marks them with �"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -300,17 +331,7 @@ class Tokenizer:
         Raises:
             ValueError: an id does not exist; with "strict", the bytes are not UTF-8.
         """
-        data = self.decode_bytes(ids)
-        if errors not in ("replace", "strict"):
-            raise ValueError(f'errors must be "replace" or "strict", not {errors!r}')
-        try:
-            return data.decode("utf-8", errors)
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"these ids spell no whole text: at byte {error.start} of {len(data)} stands "
-                f"{escape(data[error.start : error.end])}, which is not UTF-8 ({error.reason}); "
-                "decode_bytes keeps the bytes, errors='replace' marks them with �"
-            ) from None
+        return to_text(self.decode_bytes(ids), errors)
 
     def trace(self, word: str) -> list[Step]:
         """Show how one word is put together: every merge, in order.

@@ -11,9 +11,9 @@ Chapter: app
 
 from pathlib import Path
 
+from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.model import convert
 from minillm.model.transformer import Transformer
-from minillm.text.tokenizer_json import Renumbered
 from minillm.train import manifest
 
 HERE = Path(__file__).parent
@@ -40,7 +40,7 @@ def folder(name: str) -> Path:
     return HERE / name
 
 
-def load(name: str) -> tuple[Transformer, Renumbered]:
+def load(name: str) -> tuple[Transformer, JsonTokenizer]:
     """The model, in float32, and its tokenizer.
 
     Raises:

@@ -44,19 +44,6 @@ def test_without_the_course_the_message_says_what_to_do(monkeypatch, tmp_path):
         root()
 
 
-def test_a_write_that_fails_leaves_the_old_file_whole(monkeypatch, tmp_path):
-    path = tmp_path / "progress.json"
-    write_json(path, {"a": 1})
-
-    def full(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="disk full"):
-        write_json(path, {"a": 2})
-    assert read_json(path) == {"a": 1}
-
-
 def test_no_file_reads_as_empty(tmp_path):
     assert read_json(tmp_path / "none.json") == {}
 

@@ -308,7 +308,7 @@ def test_transformers_reads_the_tokenizer_and_what_it_writes_is_read_here(tmp_pa
     theirs.save_pretrained(tmp_path / "theirs")
     for folder in ("ours", "theirs"):
         ours = load_tokenizer(tmp_path / folder)
-        assert ours.tokenizer == TOKENIZER
+        assert ours.n_vocab == TOKENIZER.n_vocab
         for text in ("the hens see the men", " 村里的人 看12345人\n\n\tnaïve 🙂", ""):
             assert theirs(text)["input_ids"] == ours.encode(text) == TOKENIZER.encode(text)
             assert theirs.decode(ours.encode(text)) == text

@@ -1,8 +1,9 @@
 import pytest
 from tokenizers import Tokenizer as TheirTokenizer
+from tokenizers import decoders, models
 
-from minillm.recipes.tokenizer import OUR_FILE, THEIR_FILE, coloured, run, show_pieces
-from minillm.text.tokenizer_file import load
+from minillm.recipes.tokenizer import FILE, coloured, run, show_pieces
+from minillm.text.fast import from_tokenizers_json
 
 TEXT = "Mei sells plums in the village. Mei lives in the village. 小梅住在村里。\n" * 20
 
@@ -15,10 +16,11 @@ def trained(tmp_path):
     return run([tmp_path / "text.txt"], n_vocab=290, out=out, special_tokens=special), out
 
 
-def test_both_files_hold_the_same_vocabulary(trained):
+def test_the_file_is_ours_and_that_of_the_tokenizers_library(trained):
     tokenizer, out = trained
-    assert load(out / OUR_FILE) == tokenizer
-    theirs = TheirTokenizer.from_file(str(out / THEIR_FILE))
+    assert [path.name for path in out.iterdir()] == [FILE]
+    assert from_tokenizers_json((out / FILE).read_text(encoding="utf-8")) == tokenizer
+    theirs = TheirTokenizer.from_file(str(out / FILE))
     sentence = "Mei lives in the village, 小梅!"
     assert theirs.encode(sentence).ids == tokenizer.encode(sentence)
 
@@ -28,8 +30,7 @@ def test_the_run_says_what_it_made(tmp_path, capsys):
     run([tmp_path / "text.txt"], n_vocab=270, out=tmp_path / "out", special_tokens=())
     out = capsys.readouterr().out
     assert "bytes a token on this text" in out
-    assert OUR_FILE in out
-    assert THEIR_FILE in out
+    assert FILE in out
 
 
 def test_pieces_ids_and_costs_are_shown(trained, capsys):
@@ -66,6 +67,23 @@ def test_an_empty_text_has_no_pieces_and_no_rate(trained, capsys):
 def test_a_missing_tokenizer_says_how_to_make_one(tmp_path):
     with pytest.raises(ValueError, match="minillm train tokenizer FILES"):
         show_pieces("a", tmp_path)
+
+
+def test_a_tokenizer_of_others_shows_its_pieces_but_no_merges(tmp_path, capsys):
+    theirs = TheirTokenizer(models.BPE(vocab={"h": 0, "i": 1, "hi": 2}, merges=[("h", "i")]))
+    theirs.decoder = decoders.ByteLevel()
+    theirs.save(str(tmp_path / FILE))
+    show_pieces("hih", tmp_path)
+    assert capsys.readouterr().out.splitlines()[:2] == ["hi|h", "2 0"]
+    with pytest.raises(ValueError, match="its merges cannot be shown"):
+        show_pieces("hih", tmp_path, trace=True)
+
+
+def test_an_old_file_says_how_to_make_a_new_one(tmp_path):
+    old = tmp_path / "minillm-tokenizer.json"
+    old.write_text('{"format": "minillm byte-level BPE", "version": 1}', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"former format.*minillm train tokenizer FILES"):
+        show_pieces("a", old)
 
 
 def test_without_a_tokenizer_the_reader_teaches_one(capsys):

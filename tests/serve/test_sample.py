@@ -149,6 +149,14 @@ def test_the_random_number_decides_and_greedy_does_not_look_at_it():
     assert SampleConfig(top_k=2).choose(logits, numbers).tolist() == [1, 1, 1, 2]
 
 
+def test_a_suppressed_token_is_never_chosen_however_likely_it_is():
+    logits = torch.tensor([9.0, 8.0, 1.0, 1.0])
+    for temperature in (0, 1, 1e6):
+        config = SampleConfig(temperature=temperature, suppress_tokens=(0, 1))
+        chosen = config.choose(logits.expand(99, 4), torch.arange(99) / 99)
+        assert set(chosen.tolist()) == ({2} if temperature == 0 else {2, 3})
+
+
 def test_numbers_of_16_bits_are_widened_before_they_are_drawn_from():
     # 4000 equally likely tokens: sums in bfloat16 would stand still at a fraction of them
     logits = torch.zeros(1, 4000, dtype=torch.bfloat16)
@@ -342,14 +350,16 @@ def test_prompts_may_be_arrays_and_tensors():
         ({"prompts": [[3] * 50], "n_tokens": 1}, "at most 0 may still be generated"),
         ({"n_tokens": 0}, "n_tokens must be at least 1"),
         ({"stop_ids": [19]}, "stop_ids: token 19 at place 0 is outside"),
+        ({"config": SampleConfig(suppress_tokens=(19,))}, "suppress_tokens: token 19 at place 0"),
+        ({"config": SampleConfig(suppress_tokens=(*range(19),))}, "names all 19 tokens"),
         ({"seed": -1}, "at least 0; got seed -1 and row 0"),
         ({"first_row": -2}, "got seed 0 and row -2"),
     ],
 )
 def test_bad_input_is_named(change, words):
-    arguments = {"prompts": [[3], [4, 5]], "n_tokens": 4, **change}
+    arguments = {"prompts": [[3], [4, 5]], "config": FREE, "n_tokens": 4, **change}
     with pytest.raises(ValueError) as error:
-        generate(built(), arguments.pop("prompts"), FREE, **arguments)
+        generate(built(), **arguments)
     assert words in str(error.value)
 
 

@@ -16,6 +16,7 @@ from minillm.text.fast import (
     FastTokenizer,
     byte_characters,
     disagreeing_code_points,
+    from_tokenizers_json,
     save_tokenizers_json,
     to_tiktoken,
     to_tokenizers_json,
@@ -114,6 +115,10 @@ def test_decoding_is_the_same():
     assert FAST.decode_bytes(ids) == "村里 hi".encode() + b"\xe6"
     assert FAST.encoding.decode_bytes(ids) == FAST.decode_bytes(ids)
     assert FAST.n_vocab == TOKENIZER.n_vocab == RUST.get_vocab_size()
+
+
+def test_a_tokenizer_comes_back_from_its_file_merges_and_all():
+    assert from_tokenizers_json(to_tokenizers_json(TOKENIZER)) == TOKENIZER
 
 
 # --- reference ---
@@ -216,6 +221,14 @@ def test_a_lone_surrogate_is_refused_before_tiktoken_replaces_it():
 def test_errors_are_those_of_the_plain_tokenizer(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", to_tokenizers_json(TOKENIZER).replace("1.0", "1.1")]
+)
+def test_a_file_of_another_form_has_no_merges_for_us(text):
+    with pytest.raises(ValueError, match=r"no tokenizer\.json as minillm writes it"):
+        from_tokenizers_json(text)
 
 
 @pytest.mark.parametrize("export", [to_tiktoken, to_tokenizers_json, FastTokenizer])

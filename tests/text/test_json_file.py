@@ -55,7 +55,13 @@ def test_a_flag_is_true_or_false(value):
 
 
 # --- bad input ---------------------------------------------------------------------------------
-@pytest.mark.parametrize("data", [b"", b'{"a": 1', b"\x80\x02}q\x00.", b'{"a": \xff}', b"{'a': 1}"])
+@pytest.mark.parametrize("data", [b"\x80\x02}q\x00.", b"PK\x03\x04 as torch.save writes"])
+def test_a_pickle_is_named_as_one(tmp_path, data):
+    with pytest.raises(ValueError, match=r"config\.json is a pickle, or an archive"):
+        read_object(written(tmp_path, data))
+
+
+@pytest.mark.parametrize("data", [b"", b'{"a": 1', b'{"a": \xff}', b"{'a': 1}"])
 def test_what_is_cut_off_or_no_json_is_refused(tmp_path, data):
     with pytest.raises(ValueError, match=r"config\.json is not JSON in UTF-8, or is cut off"):
         read_object(written(tmp_path, data))

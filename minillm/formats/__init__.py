@@ -1,0 +1,1 @@
+"""Files from others and for others, in the formats of the field."""

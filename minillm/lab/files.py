@@ -1,0 +1,38 @@
+"""Files that are written whole or not at all.
+
+Chapter: 00
+"""
+
+import os
+from pathlib import Path
+
+
+def write_whole(path: str | os.PathLike, text: str) -> None:
+    """Write a text file so that a reader sees the old content or the new, never a part.
+
+    The text goes to a temporary file beside `path`, which then takes its name in one step. If that
+    fails, as on a full disk, the old file is still there. Lines end with a line feed on every
+    system; a folder that is missing is made.
+
+    Args:
+        path: of the file.
+        text: its content, written as UTF-8.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_whole(Path(folder, "made", "a.txt"), "plum")
+        ...     Path(folder, "made", "a.txt").read_text(encoding="utf-8")
+        'plum'
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # on the disk before the name changes
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
