@@ -249,9 +249,9 @@ class LinearAttentionConfig:
         n_heads: H.
         head_width: K; None for width / n_heads.
         features: φ, with N features; see `minillm.model.features`.
-        rope: a rotation of queries and keys before φ; None for no positions. `FavorFeatures` and
-            `TaylorFeatures` then weigh by distances, as attention does; `EluFeatures`, which treats
-            each number by itself, weighs by places too.
+        rope: a rotation of queries and keys before φ; None for no positions. With
+            `FavorFeatures` a weight then depends, on average, on the distance alone, as in
+            attention; with `EluFeatures`, which treats each number by itself, on positions too.
         chunk_tokens: C; changes the speed only.
 
     Raises:

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from einops import einsum, rearrange, reduce
+from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -333,19 +333,3 @@ def with_rows(model: Transformer, *, soft: bool) -> Transformer:
     for layer in layers:
         layer.soft = soft
     return twin
-
-
-@torch.no_grad()
-def agreement(model: Transformer, tokens: Int[Tensor, "B T"]) -> float:
-    """The share of places at which soft and hard rows lead to the same most probable next token.
-
-    Args:
-        model: with `LookupFFN` layers, trained soft or hard; it stays as it is.
-        tokens: texts to ask about; softly each token takes h · 2^τ numbers of memory, so a few.
-
-    Raises:
-        ValueError: a model without such layers.
-    """
-    soft, hard = (with_rows(model, soft=each)(tokens).argmax(dim=-1) for each in (True, False))
-    same = reduce((soft == hard).double(), "B T -> ", "mean")
-    return same.item()
