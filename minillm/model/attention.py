@@ -41,11 +41,11 @@ from minillm.model.rope import RopeConfig, rotate, tables
 
 
 class Attended(NamedTuple):
-    """What attention gives: the values that were taken, and from where.
+    """The outputs of attention and its weights.
 
     Args:
-        values: of each query, the weighted sum of the values.
-        weights: of each query, how much it took of each key's value; a row sums to 1.
+        values: for each query the weighted sum of the values.
+        weights: for each query the attention weight of each key; a row sums to 1.
     """
 
     values: Float[Tensor, "B H T K"]
@@ -79,14 +79,18 @@ def attend(
                   [0.5000, 0.5000]]]])
     """
     _check(q, k, mask)
+    # 1. scores q kᵀ / √K: how well each query fits each key; R query heads share one key head
     q = rearrange(q, "B (G R) T K -> B G R T K", G=k.shape[1])
     scores = einsum(q, k, "B G R T K, B G S K -> B G R T S") / math.sqrt(q.shape[-1])
     scores = rearrange(scores, "B G R T S -> B (G R) T S")
+    # 2. mask: a key that may not be seen gets -∞
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
+    # 3. softmax over the keys: weights that sum to 1
     weights = scores.softmax(dim=-1)
     if mask is not None:
         weights = weights.masked_fill(~mask, 0)  # a row of -inf alone had become NaN
+    # 4. for each query the weighted sum of the values, [B H T K]
     shared = rearrange(weights, "B (G R) T S -> B G R T S", G=k.shape[1])
     values = einsum(shared, v, "B G R T S, B G S K -> B G R T K")
     return Attended(rearrange(values, "B G R T K -> B (G R) T K"), weights)

@@ -27,7 +27,7 @@ from minillm.model.attention import AttentionConfig, Mixer
 from minillm.model.ffn import FFN, SwiGLUConfig
 from minillm.model.transformer import Block, Transformer, initialise
 
-OF_THE_PARTS = 2**40  # added to a seed
+LAYER_SEED_OFFSET = 2**40  # layers that draw weights themselves use seed + this
 
 
 class MixerConfig(Protocol):
@@ -126,8 +126,8 @@ class TransformerConfig:
         meta = torch.device(device).type == "meta"
         made = {"device": "meta" if meta else "cpu", "dtype": dtype}
         with torch.random.fork_rng(devices=[]):
-            # What parts draw for themselves; other numbers than those that initialise draws.
-            torch.default_generator.manual_seed(seed + OF_THE_PARTS)
+            # So they draw other numbers than `initialise`, which uses the seed itself.
+            torch.default_generator.manual_seed(seed + LAYER_SEED_OFFSET)
             blocks = [
                 Block(
                     self.width,

@@ -34,10 +34,9 @@ ACTIVATIONS = ("gelu", "relu", "relu2")
 # --- what a block asks of it --------------------------------------------------------------------
 @runtime_checkable
 class Routing(Protocol):
-    """How a layer of experts chose, for the losses that keep experts in use.
+    """The routing of a layer of experts: router logits [N, E], N tokens and E experts.
 
-    A value, made anew by every call; later chapters say more in theirs. Every choice begins with a
-    number for each token and expert.
+    The load-balancing loss reads it. Concrete routings hold more, see `minillm.model.routing`.
     """
 
     logits: Float[Tensor, "N E"]
@@ -66,8 +65,10 @@ def swiglu_naive(
         >>> swiglu_naive(torch.tensor([2.0]), gate=9 * one, up=one, down=one)  # silu(18) · 2
         tensor([36.])
     """
+    # 1. the gate: silu(z) = z · sigmoid(z) of z = W_gate x, [... F]
     opened = x @ gate.T
     opened = opened * torch.sigmoid(opened)
+    # 2. gate times W_up x, number by number, and back to D by W_down
     return (opened * (x @ up.T)) @ down.T
 
 

@@ -81,8 +81,11 @@ def outer_parallel(
     """
     k, written = _written(k, is_token)
     clock = written.cumsum(dim=1)  # by how many tokens S has been changed, each with itself
+    # 1. y_t = Σ_(s ≤ t) γ^(t-s) (q_t · k_s) v_s, from a table of all pairs [B H T T]
     values = _within(q, k, decay, clock) @ v
+    # 2. what the tokens leave behind: S = Σ_s γ^(T-s) k_s v_sᵀ, [B H N K]
     new = _faded(k, decay, (clock[:, -1:] - clock)[..., None]).mT @ v
+    # 3. what came before them, faded
     if state is not None:
         values = values + _faded(q @ state, decay, clock[..., None])
         new = new + _faded(state, decay, clock[:, -1:, None])
@@ -105,10 +108,13 @@ def outer_recurrent(
     k, written = _written(k, is_token)
     if state is None:
         state = _zeros(k, v)
-    values = []
+    # γ of each head and token, 1 at padding: [R H T]
+    gamma = v.new_ones(1, 1, q.shape[2]) if decay is None else _powers(decay, written)
+    gamma, values = gamma.to(state.dtype), []
     for t in range(q.shape[2]):
-        state = _faded(state, decay, written[:, t, None, None])
-        state = state + k[:, :, t, :, None] * v[:, :, t, None, :]
+        # 1. fade and write: S ← γ S + k vᵀ, [B H N K]
+        state = gamma[:, :, t, None, None] * state + k[:, :, t, :, None] * v[:, :, t, None, :]
+        # 2. read: y = Sᵀ q, [B H 1 K]
         values.append(q[:, :, t, None, :] @ state)
     return Summed(torch.cat(values, dim=2), state)
 
@@ -137,7 +143,9 @@ def outer_chunked(
     k, written = _written(k, is_token)
     q, k, v = (_in_chunks(x, size) for x in (q, k, v))  # [B H n C N]
     clock = _in_chunks(written[..., None], size).squeeze(-1).cumsum(dim=-1)  # [1 or B, n, C]
+    # 1. within each chunk: the table of pairs [B H n C C], as in `outer_parallel`
     values = _within(q, k, decay, clock) @ v
+    # 2. from chunk to chunk: S ← γ^C S + Σ γ^(C-s) k_s v_sᵀ
     added = _faded(k, decay, (clock[..., -1:] - clock)[..., None]).mT @ v  # by each chunk to S
     if state is None:
         state = _zeros(k, v)
@@ -145,6 +153,7 @@ def outer_chunked(
     for chunk in range(added.shape[2]):
         before.append(state)
         state = _faded(state, decay, clock[:, chunk, -1:, None]) + added[:, :, chunk]
+    # 3. what each token reads of the chunks before its own
     carried = q @ torch.stack(before, dim=2)
     values = values + _faded(carried, decay, clock[..., None])
     return Summed(rearrange(values, "B H n C K -> B H (n C) K")[:, :, :n_tokens], state)
