@@ -126,9 +126,11 @@ class SwiGLU(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
-        self.gate_up = nn.Linear(width, 2 * hidden_width, bias=False, **made)  # gate's rows first
-        self.down = nn.Linear(hidden_width, width, bias=False, **made)
+        factory_kwargs = {"device": device, "dtype": dtype}
+        self.gate_up = nn.Linear(
+            width, 2 * hidden_width, bias=False, **factory_kwargs
+        )  # gate's rows first
+        self.down = nn.Linear(hidden_width, width, bias=False, **factory_kwargs)
 
     def forward(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], None]:
         """What is to be added to x; nothing is routed."""
@@ -223,10 +225,10 @@ class MLP(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
+        factory_kwargs = {"device": device, "dtype": dtype}
         self.activation = activation
-        self.up = nn.Linear(width, hidden_width, bias=False, **made)
-        self.down = nn.Linear(hidden_width, width, bias=False, **made)
+        self.up = nn.Linear(width, hidden_width, bias=False, **factory_kwargs)
+        self.down = nn.Linear(hidden_width, width, bias=False, **factory_kwargs)
 
     def forward(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], None]:
         """What is to be added to x; nothing is routed."""

@@ -353,11 +353,13 @@ class LinearAttention(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
+        factory_kwargs = {"device": device, "dtype": dtype}
         self.n_heads, self.head_width, self.chunk_tokens = n_heads, head_width, chunk_tokens
-        self.qkv = nn.Linear(width, 3 * n_heads * head_width, bias=False, **made)  # q's rows first
+        self.qkv = nn.Linear(
+            width, 3 * n_heads * head_width, bias=False, **factory_kwargs
+        )  # q's rows first
         self.features = features
-        self.output = nn.Linear(n_heads * head_width, width, bias=False, **made)
+        self.output = nn.Linear(n_heads * head_width, width, bias=False, **factory_kwargs)
         self.rotations = None if frequencies is None else Rotations(frequencies)
 
     def reserve(self, context_tokens: int) -> None:
@@ -392,10 +394,10 @@ class LinearAttention(nn.Module):
             before = checked(cache, "LinearAttention", len(x))["sum"]
         is_token = writes(context.mask, len(x), x.shape[1])
         q, k, v = self.project(x, context.positions)
-        found, after = attend_linear(q, k, v, before, is_token, self.chunk_tokens)
+        values, after = attend_linear(q, k, v, before, is_token, self.chunk_tokens)
         if cache is not None:
             cache.update(x.shape[1], sum=after)
-        return self.output(rearrange(found, "B H T K -> B T (H K)"))
+        return self.output(rearrange(values, "B H T K -> B T (H K)"))
 
     def project(
         self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "*B T"]

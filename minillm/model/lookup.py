@@ -285,18 +285,18 @@ class LookupFFN(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
+        factory_kwargs = {"device": device, "dtype": dtype}
         self.bits, self.soft = bits, soft
         n_numbers = n_tables * bits
-        self.tables = nn.Parameter(0.02 * torch.randn(n_tables, 2**bits, width, **made))
+        self.tables = nn.Parameter(0.02 * torch.randn(n_tables, 2**bits, width, **factory_kwargs))
         if block_width is None:
             shape, n_summands = (n_numbers, width), width
         else:
             n_blocks, n_copies = width // block_width, -(-n_numbers // width)
             shape = (n_copies, N_FACTORS, n_blocks, block_width, block_width)
             n_summands = block_width
-        self.projection = nn.Parameter(torch.randn(shape, **made) / math.sqrt(n_summands))
-        self.bias = nn.Parameter(torch.zeros(n_numbers, **made))
+        self.projection = nn.Parameter(torch.randn(shape, **factory_kwargs) / math.sqrt(n_summands))
+        self.bias = nn.Parameter(torch.zeros(n_numbers, **factory_kwargs))
 
     def project(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... h bits"]:
         """z, whose signs are the rows' names."""

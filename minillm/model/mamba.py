@@ -288,28 +288,34 @@ class Mamba(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
+        factory_kwargs = {"device": device, "dtype": dtype}
         E, N = inner_width, state_width
         self.rank, self.chunk_tokens = rank, chunk_tokens
-        self.input = nn.Linear(width, 2 * E, bias=False, **made)  # x's rows first, then the gate's
+        self.input = nn.Linear(
+            width, 2 * E, bias=False, **factory_kwargs
+        )  # x's rows first, then the gate's
         bound = conv_tokens**-0.5
-        self.kernel = nn.Parameter(torch.empty(conv_tokens, E, **made).uniform_(-bound, bound))
-        self.kernel_bias = nn.Parameter(torch.empty(E, **made).uniform_(-bound, bound))
-        stores = torch.arange(1, N + 1, **made)
+        self.kernel = nn.Parameter(
+            torch.empty(conv_tokens, E, **factory_kwargs).uniform_(-bound, bound)
+        )
+        self.kernel_bias = nn.Parameter(torch.empty(E, **factory_kwargs).uniform_(-bound, bound))
+        stores = torch.arange(1, N + 1, **factory_kwargs)
         self.A_log = nn.Parameter(stores.log().expand(E, N).clone())  # A = -exp(A_log) < 0
-        self.skip = nn.Parameter(torch.ones(E, **made))
+        self.skip = nn.Parameter(torch.ones(E, **factory_kwargs))
         low, high = (math.log(bound) for bound in FIRST_DELTA)
-        delta = torch.empty(E, **made).uniform_(low, high).exp()
+        delta = torch.empty(E, **factory_kwargs).uniform_(low, high).exp()
         self.delta_bias = nn.Parameter(delta.expm1().log())  # softplus of it is delta
         if rank is None:
-            self.B = nn.Parameter(torch.ones(E, N, **made))
-            self.C = nn.Parameter(torch.empty(E, N, **made).normal_())
+            self.B = nn.Parameter(torch.ones(E, N, **factory_kwargs))
+            self.C = nn.Parameter(torch.empty(E, N, **factory_kwargs).normal_())
         else:
             bound = rank**-0.5
-            weight = torch.empty(E, rank, **made).uniform_(-bound, bound)
+            weight = torch.empty(E, rank, **factory_kwargs).uniform_(-bound, bound)
             self.delta_weight = nn.Parameter(weight)
-            self.select = nn.Linear(E, rank + 2 * N, bias=False, **made)  # rows: for Δ, for B, C
-        self.output = nn.Linear(E, width, bias=False, **made)
+            self.select = nn.Linear(
+                E, rank + 2 * N, bias=False, **factory_kwargs
+            )  # rows: for Δ, for B, C
+        self.output = nn.Linear(E, width, bias=False, **factory_kwargs)
 
     def new_cache(self, n_rows: int, capacity_tokens: int) -> State:
         """The inputs of the last conv_tokens - 1 tokens, and h; as large for any capacity.

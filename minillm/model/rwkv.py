@@ -284,13 +284,13 @@ class RWKV(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
-        self.receptance = nn.Linear(width, state_width, bias=False, **made)
-        self.key = nn.Linear(width, state_width, bias=False, **made)
-        self.value = nn.Linear(width, state_width, bias=False, **made)
-        self.output = nn.Linear(state_width, width, bias=False, **made)
-        of_width = torch.arange(width, **made) / width
-        channel = torch.arange(state_width, **made)
+        factory_kwargs = {"device": device, "dtype": dtype}
+        self.receptance = nn.Linear(width, state_width, bias=False, **factory_kwargs)
+        self.key = nn.Linear(width, state_width, bias=False, **factory_kwargs)
+        self.value = nn.Linear(width, state_width, bias=False, **factory_kwargs)
+        self.output = nn.Linear(state_width, width, bias=False, **factory_kwargs)
+        of_width = torch.arange(width, **factory_kwargs) / width
+        channel = torch.arange(state_width, **factory_kwargs)
         slow_to_fast = channel / max(state_width - 1, 1)
         mixtures = torch.stack((of_width**0.5, of_width, of_width))  # of r, k, v
         self.mixtures = nn.Parameter(mixtures)

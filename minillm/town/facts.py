@@ -114,8 +114,8 @@ class FactTable:
         """How likely each of `facts` is the one that is said; sums to one."""
         n_facts = Counter(fact.subject for fact in self.facts)
         fame = dict(zip(self.people, self.world.fame, strict=True))
-        found = np.array([fame[fact.subject] / n_facts[fact.subject] for fact in self.facts])
-        return found / found.sum()
+        weights = np.array([fame[fact.subject] / n_facts[fact.subject] for fact in self.facts])
+        return weights / weights.sum()
 
     @cached_property
     def n_possible(self) -> dict[str, int]:

@@ -326,7 +326,7 @@ class Grammar:
         steps = iter(derivation)
         root: list = []
         todo: list = [(self.start, root)]
-        made = []  # the nodes, parents first
+        nodes = []  # the nodes, parents first
         while todo:
             part, parent = todo.pop()
             if part not in self.rules:
@@ -334,9 +334,9 @@ class Grammar:
                 continue
             node = [part]
             parent.append(node)
-            made.append((node, parent, len(parent) - 1))
+            nodes.append((node, parent, len(parent) - 1))
             todo += [(child, node) for child in reversed(self.numbered[next(steps)][2])]
-        for node, parent, place in reversed(made):
+        for node, parent, place in reversed(nodes):
             parent[place] = tuple(node)
         return root[0]
 

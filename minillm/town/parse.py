@@ -86,9 +86,9 @@ def parse(grammar: "Grammar", tokens: Sequence[str]) -> "tuple[Tree, ...]":
     def spans(symbol: str, i: int) -> dict[int, list]:
         if (symbol, i) in table:
             return table[symbol, i]
-        found = table[symbol, i] = {}
+        ends = table[symbol, i] = {}
         if i == n or tokens[i] not in first[symbol]:
-            return found
+            return ends
         for _, right in rules[symbol]:
             partial = {i: [(symbol,)]}
             for part in right:
@@ -104,8 +104,8 @@ def parse(grammar: "Grammar", tokens: Sequence[str]) -> "tuple[Tree, ...]":
                         )
                 partial = longer
             for end, trees in partial.items():
-                found.setdefault(end, []).extend(trees)
-        return found
+                ends.setdefault(end, []).extend(trees)
+        return ends
 
     return tuple(spans(grammar.start, 0).get(n, ()))
 

@@ -228,7 +228,7 @@ class World:
             ('donkey', "orchard's trees")
         """
         who = self.person(person) if isinstance(person, str) else person
-        found = {
+        answers = {
             "lives-in": who.home,
             "works-as": who.works_as,
             "parent-of": who.children,
@@ -237,9 +237,9 @@ class World:
             "owns": who.owns,
             "born-in": who.born_in,
         }
-        if relation not in found:
+        if relation not in answers:
             raise ValueError(f"no relation {relation!r}; there are {', '.join(RELATIONS)}")
-        value = found[relation]
+        value = answers[relation]
         return value if isinstance(value, tuple) else () if value is None else (value,)
 
     def on_day(self, day: int) -> tuple[Person, ...]:
