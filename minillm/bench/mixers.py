@@ -132,7 +132,7 @@ def run(quick: bool = False) -> dict[str, float]:
 def costs(layers: dict[str, nn.Module], work: Work) -> dict[str, float]:
     """What each layer takes for texts of each length: all of them in turns, so that a slow moment
     of the machine bends no slope."""
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     reading: dict[str, Callable[[], Tensor]] = {}
     writing: dict[str, Callable[[], Tensor]] = {}
     for n_tokens in work.lengths:
@@ -144,13 +144,13 @@ def costs(layers: dict[str, nn.Module], work: Work) -> dict[str, float]:
             writing[f"{name}_decode_{n_tokens}"] = steps(
                 layer, token, cache, n_tokens, work.n_steps
             )
-            found[f"{name}_cache_{n_tokens}"] = cache.n_bytes
+            figures[f"{name}_cache_{n_tokens}"] = cache.n_bytes
             # This warms up, too: sparse attention remembers the layout of a length it has met.
-            found[f"{name}_peak_{n_tokens}"] = peak_elements(read)
+            figures[f"{name}_peak_{n_tokens}"] = peak_elements(read)
     race(writing, 1)
-    found |= {name: 1000 * took for name, took in least(reading, work.n_repeats).items()}
+    figures |= {name: 1000 * took for name, took in least(reading, work.n_repeats).items()}
     took = least(writing, work.n_repeats)
-    return found | {name: 1000 * each / work.n_steps for name, each in took.items()}
+    return figures | {name: 1000 * each / work.n_steps for name, each in took.items()}
 
 
 def least(contenders: dict[str, Callable[[], object]], n_repeats: int) -> dict[str, float]:
@@ -198,8 +198,8 @@ def check_next(layer: nn.Module, n_tokens: int) -> None:
     x = noise(n_tokens + 1)
     whole = reads(layer, x)()[:, -1:]
     text, token = x[:, :n_tokens], x[:, n_tokens:]
-    found = steps(layer, token, filled(layer, text), n_tokens, 1)()
-    error = (found - whole).abs().max().item() / whole.abs().max().item()
+    outputs = steps(layer, token, filled(layer, text), n_tokens, 1)()
+    error = (outputs - whole).abs().max().item() / whole.abs().max().item()
     assert error <= 1e-4, (
         f"{type(layer).__name__}: a token after {n_tokens} differs by {error:.1e} from the text "
         "read whole"
@@ -243,9 +243,9 @@ def print_tables(figures: dict[str, float], work: Work) -> None:
     for name in MIXERS:
         # + 0.0: a slope of -0.00 is 0.00
         cells = "".join(f"{round(figures[f'{name}_{cost}'], 2) + 0.0:>9.2f}" for cost in COSTS)
-        told = "; ".join(
+        verdicts = "; ".join(
             f"{cost} {verdict(round(figures[f'{name}_{cost}'], 2), *TARGETS[f'{name}_{cost}'])}"
             for cost in COSTS
             if f"{name}_{cost}" in TARGETS
         )
-        print(f"  {name:<{len(f'slopes from {work.long:,} tokens on') - 2}}{cells}   {told}")
+        print(f"  {name:<{len(f'slopes from {work.long:,} tokens on') - 2}}{cells}   {verdicts}")

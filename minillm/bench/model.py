@@ -136,7 +136,7 @@ def run(quick: bool = False) -> dict[str, float]:
             f"{shape.n_rows} × {shape.n_tokens} tokens"
         )
         # Writing comes first, since training changes the two models' weights.
-        found = {
+        measured = {
             f"{name}_{figure}": value
             for figure, value in (
                 compare_writing(ours, theirs, 1, work)
@@ -144,7 +144,7 @@ def run(quick: bool = False) -> dict[str, float]:
                 | compare_training(ours, theirs, shape, work)
             ).items()
         }
-        figures |= found
+        figures |= measured
         print_lines(name, figures)
     return figures
 

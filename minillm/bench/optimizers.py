@@ -240,9 +240,9 @@ def run(quick: bool = False) -> dict[str, Any]:
             "excess": [trial["excess"] for trial in again],
             "state": again[0]["state"],
         }
-        told = ", ".join(f"{trial['excess']:.2f} %" for trial in again)
+        excesses = ", ".join(f"{trial['excess']:.2f} %" for trial in again)
         print(
             f"{name:<10} {again[0]['state']:>6.3f} {rate:>8.2g} "
-            f"{search.option + ' ' + str(value):<20} {told}"
+            f"{search.option + ' ' + str(value):<20} {excesses}"
         )
     return figures

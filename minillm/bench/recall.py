@@ -153,15 +153,15 @@ def copied(n_steps: int, seeds: tuple[int, ...]) -> dict[str, dict]:
     """Selective copying: `accuracy` of each copier, one number a seed."""
     figures = {}
     for name, mixers in COPIERS.items():
-        found = []
+        accuracies = []
         for seed in seeds:
             model = built(mixers, COPY.n_vocab, COPY.context_tokens, seed)
             batches = batch_at(COPY, 32, f"train {seed}")
             learn(model, batches, n_steps, max(RATES), f"{name}, seed {seed}")
             blocks = (COPY.block(i, seed="held out") for i in range(N_BLOCKS))
-            found.append(float(np.mean([accuracy(model, block) for block in blocks])))
-        figures[name] = {"rate": max(RATES), "accuracy": found}
-        print(f"{name:<24}" + "".join(f"{100 * share:7.1f}" for share in found), flush=True)
+            accuracies.append(float(np.mean([accuracy(model, block) for block in blocks])))
+        figures[name] = {"rate": max(RATES), "accuracy": accuracies}
+        print(f"{name:<24}" + "".join(f"{100 * share:7.1f}" for share in accuracies), flush=True)
     return figures
 
 

@@ -93,18 +93,18 @@ def claimed_sentences(source: str) -> dict[str, str]:
         >>> claimed_sentences('expect("one cache, GiB", 18.0, equals=18, claim="kv")')
         {'one cache, GiB': 'kv'}
     """
-    found = {}
+    claim_of = {}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "expect":
             claim = next((k.value for k in node.keywords if k.arg == "claim"), None)
             if isinstance(claim, ast.Constant) and isinstance(node.args[0], ast.Constant):
-                found[node.args[0].value] = claim.value
-    return found
+                claim_of[node.args[0].value] = claim.value
+    return claim_of
 
 
 def measurements(notebook: Path) -> tuple[Measurement, ...]:
     """What a stored notebook measured for the ledger, in the order of its cells."""
-    found = []
+    results = []
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         source = "".join(cell["source"])
         if cell["cell_type"] != "code" or "claim=" not in source:
@@ -113,7 +113,7 @@ def measurements(notebook: Path) -> tuple[Measurement, ...]:
         printed = "".join("".join(output.get("text", "")) for output in cell["outputs"])
         for match in MEASURED.finditer(printed):
             if match["sentence"] in sentences:
-                found.append(
+                results.append(
                     Measurement(
                         claim=sentences[match["sentence"]],
                         sentence=match["sentence"],
@@ -122,7 +122,7 @@ def measurements(notebook: Path) -> tuple[Measurement, ...]:
                         notebook="labs/" * (notebook.parent.name == "labs") + notebook.stem,
                     )
                 )
-    return tuple(found)
+    return tuple(results)
 
 
 def all_measurements() -> tuple[Measurement, ...]:

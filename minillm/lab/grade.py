@@ -138,13 +138,13 @@ def as_tensor(got: object) -> "Tensor":
 @cache
 def graders() -> dict[str, tuple[Chapter, Grader]]:
     """Every task of every chapter that has a grader, by task id."""
-    found = {}
+    grader_of = {}
     for chapter in syllabus():
         path = root() / "exercises" / "graders" / f"ch{chapter.name}.py"
         if path.exists():
             module = load_file(path, f"graders_ch{chapter.name}")
-            found.update({task: (chapter, grader) for task, grader in module.GRADERS.items()})
-    return found
+            grader_of.update({task: (chapter, grader) for task, grader in module.GRADERS.items()})
+    return grader_of
 
 
 def find(task_id: str) -> tuple[Chapter, Grader]:

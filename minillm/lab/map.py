@@ -44,7 +44,7 @@ def modules(checkout: Path | None = None) -> tuple[Module, ...]:
         checkout: the folder that holds ``minillm/``; by default this one.
     """
     checkout = checkout or root()
-    found = []
+    entries = []
     for path in sorted((checkout / "minillm").rglob("*.py")):
         if path.name == "__init__.py":
             continue
@@ -54,9 +54,9 @@ def modules(checkout: Path | None = None) -> tuple[Module, ...]:
         chapter = re.search(r"^Chapter: (\S+)\s*$", doc, re.MULTILINE)
         clause = " ".join(doc.split("\n\n")[0].split()).rstrip(".")
         lines = code_lines(source)
-        found.append(Module(part, path.stem, clause, lines, chapter[1] if chapter else "?", path))
+        entries.append(Module(part, path.stem, clause, lines, chapter[1] if chapter else "?", path))
     order = {part: place for place, part in enumerate((*PARTS, "", *APPS))}
-    return tuple(sorted(found, key=lambda m: (order.get(m.part, len(order)), m.chapter, m.name)))
+    return tuple(sorted(entries, key=lambda m: (order.get(m.part, len(order)), m.chapter, m.name)))
 
 
 def part_lines(checkout: Path | None = None) -> dict[str, str]:

@@ -41,11 +41,11 @@ from minillm.model.rope import RopeConfig, rotate, tables
 
 
 class Attended(NamedTuple):
-    """What attention gives: the values that were taken, and from where.
+    """The outputs of attention and its weights.
 
     Args:
-        values: of each query, the weighted sum of the values.
-        weights: of each query, how much it took of each key's value; a row sums to 1.
+        values: for each query the weighted sum of the values.
+        weights: for each query the attention weight of each key; a row sums to 1.
     """
 
     values: Float[Tensor, "B H T K"]
@@ -79,14 +79,18 @@ def attend(
                   [0.5000, 0.5000]]]])
     """
     _check(q, k, mask)
+    # 1. scores q kᵀ / √K: how well each query fits each key; R query heads share one key head
     q = rearrange(q, "B (G R) T K -> B G R T K", G=k.shape[1])
     scores = einsum(q, k, "B G R T K, B G S K -> B G R T S") / math.sqrt(q.shape[-1])
     scores = rearrange(scores, "B G R T S -> B (G R) T S")
+    # 2. mask: a key that may not be seen gets -∞
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
+    # 3. softmax over the keys: weights that sum to 1
     weights = scores.softmax(dim=-1)
     if mask is not None:
         weights = weights.masked_fill(~mask, 0)  # a row of -inf alone had become NaN
+    # 4. for each query the weighted sum of the values, [B H T K]
     shared = rearrange(weights, "B (G R) T S -> B G R T S", G=k.shape[1])
     values = einsum(shared, v, "B G R T S, B G S K -> B G R T K")
     return Attended(rearrange(values, "B G R T K -> B (G R) T K"), weights)
@@ -295,15 +299,15 @@ class Attention(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
+        factory_kwargs = {"device": device, "dtype": dtype}
         self.n_heads, self.n_kv_heads, self.head_width = n_heads, n_kv_heads, head_width
         self.qk_norm_epsilon, self.window_tokens = qk_norm_epsilon, window_tokens
         n_projected = n_heads + 2 * n_kv_heads  # rows: all q heads, all k heads, all v heads
-        self.qkv = nn.Linear(width, n_projected * head_width, bias=False, **made)
-        self.output = nn.Linear(n_heads * head_width, width, bias=False, **made)
+        self.qkv = nn.Linear(width, n_projected * head_width, bias=False, **factory_kwargs)
+        self.output = nn.Linear(n_heads * head_width, width, bias=False, **factory_kwargs)
         normed = qk_norm_epsilon is not None
-        self.q_norm = nn.Parameter(torch.ones(head_width, **made)) if normed else None
-        self.k_norm = nn.Parameter(torch.ones(head_width, **made)) if normed else None
+        self.q_norm = nn.Parameter(torch.ones(head_width, **factory_kwargs)) if normed else None
+        self.k_norm = nn.Parameter(torch.ones(head_width, **factory_kwargs)) if normed else None
         self.frequencies = frequencies
         self.register_buffer("rotations", None, persistent=False)
 
@@ -345,9 +349,9 @@ class Attention(nn.Module):
         windowed = self.window_tokens is not None and self.window_tokens < n_keys
         all_before = mask is None and not windowed
         if all_before and n_queries == n_keys:
-            found = attend_fast(q, k, v, causal=True)
+            values = attend_fast(q, k, v, causal=True)
         elif all_before and n_queries == 1:
-            found = attend_fast(q, k, v)  # nothing is later than the newest token
+            values = attend_fast(q, k, v)  # nothing is later than the newest token
         else:
             # Places in the row, as the cache counts them; positions may begin anew in each text.
             keys = torch.arange(n_keys, device=x.device)
@@ -357,8 +361,8 @@ class Attention(nn.Module):
                 mask = near if mask is None else mask & near
             elif mask is None:
                 mask = causal(queries, keys)
-            found = attend_fast(q, k, v, mask)
-        return self.output(found.transpose(1, 2).flatten(2))
+            values = attend_fast(q, k, v, mask)
+        return self.output(values.transpose(1, 2).flatten(2))
 
     def project(
         self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "*B T"]

@@ -27,7 +27,7 @@ from minillm.model.attention import AttentionConfig, Mixer
 from minillm.model.ffn import FFN, SwiGLUConfig
 from minillm.model.transformer import Block, Transformer, initialise
 
-OF_THE_PARTS = 2**40  # added to a seed
+LAYER_SEED_OFFSET = 2**40  # layers that draw weights themselves use seed + this
 
 
 class MixerConfig(Protocol):
@@ -124,17 +124,17 @@ class TransformerConfig:
             ValueError: what the parts refuse, such as heads that do not divide the width.
         """
         meta = torch.device(device).type == "meta"
-        made = {"device": "meta" if meta else "cpu", "dtype": dtype}
+        factory_kwargs = {"device": "meta" if meta else "cpu", "dtype": dtype}
         with torch.random.fork_rng(devices=[]):
-            # What parts draw for themselves; other numbers than those that initialise draws.
-            torch.default_generator.manual_seed(seed + OF_THE_PARTS)
+            # So they draw other numbers than `initialise`, which uses the seed itself.
+            torch.default_generator.manual_seed(seed + LAYER_SEED_OFFSET)
             blocks = [
                 Block(
                     self.width,
-                    mixer.build(self.width, self.context_tokens, **made),
-                    ffn.build(self.width, **made),
+                    mixer.build(self.width, self.context_tokens, **factory_kwargs),
+                    ffn.build(self.width, **factory_kwargs),
                     norm_epsilon=self.norm_epsilon,
-                    **made,
+                    **factory_kwargs,
                 )
                 for mixer, ffn in zip(self.mixers, self.ffns, strict=True)
             ]
@@ -146,7 +146,7 @@ class TransformerConfig:
                 norm_epsilon=self.norm_epsilon,
                 tied_embeddings=self.tied_embeddings,
                 config=self,
-                **made,
+                **factory_kwargs,
             )
         initialise(model, seed, self.initial_std)
         return model.to(device)

@@ -135,6 +135,7 @@ def gpt_parameters(*, n_layers: int, width: int, vocabulary_size: int, context_t
     """
     n_layers, width = _count("n_layers", n_layers), _count("width", width)
     rows = _count("vocabulary_size", vocabulary_size) + _count("context_tokens", context_tokens)
+    # embeddings + layers of 12 D² weights and 13 D biases and norm weights + the last norm
     return rows * width + n_layers * (12 * width**2 + 13 * width) + 2 * width
 
 
@@ -317,6 +318,7 @@ def kv_cache_bytes(
     Paper: Pope et al. 2022 (arXiv 2211.05102), section 2; Shazeer 2019 (arXiv 1911.02150).
     Differs: none.
     """
+    # a key and a value, of each layer, key/value head, number, token and conversation
     elements = (
         2
         * _count("n_layers", n_layers)
@@ -373,6 +375,7 @@ def training_flops(*, n_parameters: int, n_tokens: int) -> int:
     Paper: Kaplan et al. 2020 (arXiv 2001.08361), section 2.1.
     Differs: attention's own products, which grow with the context, are left out, as there.
     """
+    # per parameter and token 2 operations forward and 4 backward: 6 N D in all
     return 6 * _count("n_parameters", n_parameters) * _count("n_tokens", n_tokens)
 
 

@@ -2,13 +2,12 @@
 
 Softmax attention weighs by exp(q · k / √K), which must be computed for every pair of tokens. If the
 weight is a plain product of two vectors instead, one made from the query alone and one from the key
-alone, sums over keys can be kept and the keys forgotten (`minillm.model.linear`). Three such φ:
+alone, sums over keys can be kept and the keys forgotten (`minillm.model.linear`). Two such φ:
 
     elu        elu(x) + 1                                   N = K        simply positive
     FAVOR+     exp(ωᵀx - |x|²/2) / √m for m random ω        N = m        exp(q · k) on average
-    Taylor     1, x, x⊗x / √2                               N = 1+K+K²   1 + q·k + (q·k)²/2
 
-For the last two, q and k are divided by K^(1/4) first, so that their product is divided by √K.
+For FAVOR+, q and k are divided by K^(1/4) first, so that their product is divided by √K.
 Why FAVOR+ is right on average: ω · (q + k) with ω from N(0, I) has the variance |q + k|², so
 
     mean of exp(ω · q - |q|²/2) exp(ω · k - |k|²/2) = exp(|q + k|²/2 - |q|²/2 - |k|²/2) = exp(q · k)
@@ -18,9 +17,7 @@ cancels; each map may leave such factors out.
 
 Paper: Katharopoulos, Vyas, Pappas and Fleuret 2020, "Transformers are RNNs", arXiv:2006.16236,
 equation (7) (elu); Choromanski et al. 2020, "Rethinking Attention with Performers",
-arXiv:2009.14794, lemma 1 and sections 2.3, 2.4 (FAVOR+); Arora et al. 2024, "Simple linear
-attention language models balance the recall-throughput tradeoff" (Based), arXiv:2402.18668, section
-4.1 (Taylor). Theirs to ours: Performer's d is K.
+arXiv:2009.14794, lemma 1 and sections 2.3, 2.4 (FAVOR+). Theirs to ours: Performer's d is K.
 Differs: FAVOR+'s maximum is taken of queries only, since sums over keys of different times must
 have one scale; ω is drawn once and not anew during training; no small ε is added to features.
 
@@ -230,53 +227,3 @@ class Favor(nn.Module):
         # The maximum cancels, so it needs no gradient
         largest = exponents.detach().amax(dim=-1, keepdim=True)
         return (exponents - largest).exp(), favor(scale * k, self.omega)
-
-
-# --- Taylor --------------------------------------------------------------------------------------
-
-
-@final
-@dataclass(frozen=True)
-class TaylorFeatures:
-    """The first three terms of exp: 1 + z + z²/2 = ((1 + z)² + 1) / 2, never below 1/2.
-
-    Example:
-        >>> q, k = torch.tensor([2.0]).reshape(1, 1, 1, 1), torch.tensor([3.0]).reshape(1, 1, 1, 1)
-        >>> phi_q, phi_k = TaylorFeatures().build(head_width=1)(q, k)
-        >>> round((phi_q * phi_k).sum().item(), 4)  # 1 + 6 + 36/2
-        25.0
-    """
-
-    def build(
-        self,
-        head_width: int,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> "Taylor":
-        """The map; it has no numbers of its own."""
-        return Taylor(head_width)
-
-
-@final
-class Taylor(nn.Module):
-    """1, x, x⊗x / √2 of q and k divided by K^(1/4): a `FeatureMap`.
-
-    Args:
-        head_width: K; N is 1 + K + K².
-    """
-
-    def __init__(self, head_width: int):
-        super().__init__()
-        self.n_features = 1 + head_width + head_width**2
-
-    def forward(
-        self, q: Float[Tensor, "B H T K"], k: Float[Tensor, "B H T K"]
-    ) -> tuple[Float[Tensor, "B H T N"], Float[Tensor, "B H T N"]]:
-        """The features, the 1 first."""
-        return self._features(q), self._features(k)
-
-    def _features(self, x: Tensor) -> Tensor:
-        x = x * x.shape[-1] ** -0.25
-        pairs = (x[..., :, None] * x[..., None, :]).flatten(-2) / math.sqrt(2)
-        return torch.cat((torch.ones_like(x[..., :1]), x, pairs), dim=-1)

@@ -34,10 +34,9 @@ ACTIVATIONS = ("gelu", "relu", "relu2")
 # --- what a block asks of it --------------------------------------------------------------------
 @runtime_checkable
 class Routing(Protocol):
-    """How a layer of experts chose, for the losses that keep experts in use.
+    """The routing of a layer of experts: router logits [N, E], N tokens and E experts.
 
-    A value, made anew by every call; later chapters say more in theirs. Every choice begins with a
-    number for each token and expert.
+    The load-balancing loss reads it. Concrete routings hold more, see `minillm.model.routing`.
     """
 
     logits: Float[Tensor, "N E"]
@@ -66,8 +65,10 @@ def swiglu_naive(
         >>> swiglu_naive(torch.tensor([2.0]), gate=9 * one, up=one, down=one)  # silu(18) · 2
         tensor([36.])
     """
+    # 1. the gate: silu(z) = z · sigmoid(z) of z = W_gate x, [... F]
     opened = x @ gate.T
     opened = opened * torch.sigmoid(opened)
+    # 2. gate times W_up x, number by number, and back to D by W_down
     return (opened * (x @ up.T)) @ down.T
 
 
@@ -125,9 +126,11 @@ class SwiGLU(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
-        self.gate_up = nn.Linear(width, 2 * hidden_width, bias=False, **made)  # gate's rows first
-        self.down = nn.Linear(hidden_width, width, bias=False, **made)
+        factory_kwargs = {"device": device, "dtype": dtype}
+        self.gate_up = nn.Linear(
+            width, 2 * hidden_width, bias=False, **factory_kwargs
+        )  # gate's rows first
+        self.down = nn.Linear(hidden_width, width, bias=False, **factory_kwargs)
 
     def forward(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], None]:
         """What is to be added to x; nothing is routed."""
@@ -222,10 +225,10 @@ class MLP(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
+        factory_kwargs = {"device": device, "dtype": dtype}
         self.activation = activation
-        self.up = nn.Linear(width, hidden_width, bias=False, **made)
-        self.down = nn.Linear(hidden_width, width, bias=False, **made)
+        self.up = nn.Linear(width, hidden_width, bias=False, **factory_kwargs)
+        self.down = nn.Linear(hidden_width, width, bias=False, **factory_kwargs)
 
     def forward(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], None]:
         """What is to be added to x; nothing is routed."""

@@ -72,10 +72,11 @@ def online_softmax_sum(scores: Sequence[float], values: Sequence[float], tile: i
             f"{list(scores)} and {list(values)}. A place that may not be seen is left out of both"
         )
     _check_tile(tile)
-    highest, total, weighted = -math.inf, 0.0, 0.0
+    highest, total, weighted = -math.inf, 0.0, 0.0  # m, Σ e^(s-m), Σ e^(s-m) v
     for here in _tiles(len(scores), tile):
         before, highest = highest, max(highest, *scores[here])
         kept = math.exp(before - highest)
+        # the sums so far were divided by the old e^m: rescale them, then add this tile
         weights = [math.exp(score - highest) for score in scores[here]]
         total = total * kept + sum(weights)
         weighted = weighted * kept + sum(w * v for w, v in zip(weights, values[here], strict=True))
@@ -161,12 +162,16 @@ def flash_forward(
         total = torch.zeros_like(weighted[..., :1])
         highest = torch.full_like(total, -math.inf)
         for columns in _tiles(_n_seen(rows, q, k, causal), tile_tokens):
+            # 1. the scores of one tile of queries and keys, [… C C]
             scores = _scores(q, k, rows, columns, causal)
+            # 2. the new maximum m; what was summed so far shrinks by e^(m_before - m)
             before, highest = highest, torch.maximum(highest, scores.amax(dim=-1, keepdim=True))
             kept = torch.exp(before - highest)
+            # 3. add the tile to Σ e^(s-m) and to Σ e^(s-m) v
             weights = torch.exp(scores - highest)
             total = total * kept + weights.sum(dim=-1, keepdim=True)
             weighted = weighted * kept + weights @ v[:, :, columns]
+        # 4. the softmax's division, once at the end
         values[:, :, rows] = _unstacked(weighted / total, q)
         logsumexp[:, :, rows] = _unstacked(highest + total.log(), q)
     return values, logsumexp

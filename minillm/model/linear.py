@@ -81,8 +81,11 @@ def outer_parallel(
     """
     k, written = _written(k, is_token)
     clock = written.cumsum(dim=1)  # by how many tokens S has been changed, each with itself
+    # 1. y_t = Σ_(s ≤ t) γ^(t-s) (q_t · k_s) v_s, from a table of all pairs [B H T T]
     values = _within(q, k, decay, clock) @ v
+    # 2. what the tokens leave behind: S = Σ_s γ^(T-s) k_s v_sᵀ, [B H N K]
     new = _faded(k, decay, (clock[:, -1:] - clock)[..., None]).mT @ v
+    # 3. what came before them, faded
     if state is not None:
         values = values + _faded(q @ state, decay, clock[..., None])
         new = new + _faded(state, decay, clock[:, -1:, None])
@@ -105,10 +108,13 @@ def outer_recurrent(
     k, written = _written(k, is_token)
     if state is None:
         state = _zeros(k, v)
-    values = []
+    # γ of each head and token, 1 at padding: [R H T]
+    gamma = v.new_ones(1, 1, q.shape[2]) if decay is None else _powers(decay, written)
+    gamma, values = gamma.to(state.dtype), []
     for t in range(q.shape[2]):
-        state = _faded(state, decay, written[:, t, None, None])
-        state = state + k[:, :, t, :, None] * v[:, :, t, None, :]
+        # 1. fade and write: S ← γ S + k vᵀ, [B H N K]
+        state = gamma[:, :, t, None, None] * state + k[:, :, t, :, None] * v[:, :, t, None, :]
+        # 2. read: y = Sᵀ q, [B H 1 K]
         values.append(q[:, :, t, None, :] @ state)
     return Summed(torch.cat(values, dim=2), state)
 
@@ -137,7 +143,9 @@ def outer_chunked(
     k, written = _written(k, is_token)
     q, k, v = (_in_chunks(x, size) for x in (q, k, v))  # [B H n C N]
     clock = _in_chunks(written[..., None], size).squeeze(-1).cumsum(dim=-1)  # [1 or B, n, C]
+    # 1. within each chunk: the table of pairs [B H n C C], as in `outer_parallel`
     values = _within(q, k, decay, clock) @ v
+    # 2. from chunk to chunk: S ← γ^C S + Σ γ^(C-s) k_s v_sᵀ
     added = _faded(k, decay, (clock[..., -1:] - clock)[..., None]).mT @ v  # by each chunk to S
     if state is None:
         state = _zeros(k, v)
@@ -145,6 +153,7 @@ def outer_chunked(
     for chunk in range(added.shape[2]):
         before.append(state)
         state = _faded(state, decay, clock[:, chunk, -1:, None]) + added[:, :, chunk]
+    # 3. what each token reads of the chunks before its own
     carried = q @ torch.stack(before, dim=2)
     values = values + _faded(carried, decay, clock[..., None])
     return Summed(rearrange(values, "B H n C K -> B H (n C) K")[:, :, :n_tokens], state)
@@ -249,9 +258,9 @@ class LinearAttentionConfig:
         n_heads: H.
         head_width: K; None for width / n_heads.
         features: φ, with N features; see `minillm.model.features`.
-        rope: a rotation of queries and keys before φ; None for no positions. `FavorFeatures` and
-            `TaylorFeatures` then weigh by distances, as attention does; `EluFeatures`, which treats
-            each number by itself, weighs by places too.
+        rope: a rotation of queries and keys before φ; None for no positions. With
+            `FavorFeatures` a weight then depends, on average, on the distance alone, as in
+            attention; with `EluFeatures`, which treats each number by itself, on positions too.
         chunk_tokens: C; changes the speed only.
 
     Raises:
@@ -344,11 +353,13 @@ class LinearAttention(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
+        factory_kwargs = {"device": device, "dtype": dtype}
         self.n_heads, self.head_width, self.chunk_tokens = n_heads, head_width, chunk_tokens
-        self.qkv = nn.Linear(width, 3 * n_heads * head_width, bias=False, **made)  # q's rows first
+        self.qkv = nn.Linear(
+            width, 3 * n_heads * head_width, bias=False, **factory_kwargs
+        )  # q's rows first
         self.features = features
-        self.output = nn.Linear(n_heads * head_width, width, bias=False, **made)
+        self.output = nn.Linear(n_heads * head_width, width, bias=False, **factory_kwargs)
         self.rotations = None if frequencies is None else Rotations(frequencies)
 
     def reserve(self, context_tokens: int) -> None:
@@ -383,10 +394,10 @@ class LinearAttention(nn.Module):
             before = checked(cache, "LinearAttention", len(x))["sum"]
         is_token = writes(context.mask, len(x), x.shape[1])
         q, k, v = self.project(x, context.positions)
-        found, after = attend_linear(q, k, v, before, is_token, self.chunk_tokens)
+        values, after = attend_linear(q, k, v, before, is_token, self.chunk_tokens)
         if cache is not None:
             cache.update(x.shape[1], sum=after)
-        return self.output(rearrange(found, "B H T K -> B T (H K)"))
+        return self.output(rearrange(values, "B H T K -> B T (H K)"))
 
     def project(
         self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "*B T"]

@@ -37,7 +37,7 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from einops import einsum, rearrange, reduce
+from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -285,18 +285,18 @@ class LookupFFN(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
+        factory_kwargs = {"device": device, "dtype": dtype}
         self.bits, self.soft = bits, soft
         n_numbers = n_tables * bits
-        self.tables = nn.Parameter(0.02 * torch.randn(n_tables, 2**bits, width, **made))
+        self.tables = nn.Parameter(0.02 * torch.randn(n_tables, 2**bits, width, **factory_kwargs))
         if block_width is None:
             shape, n_summands = (n_numbers, width), width
         else:
             n_blocks, n_copies = width // block_width, -(-n_numbers // width)
             shape = (n_copies, N_FACTORS, n_blocks, block_width, block_width)
             n_summands = block_width
-        self.projection = nn.Parameter(torch.randn(shape, **made) / math.sqrt(n_summands))
-        self.bias = nn.Parameter(torch.zeros(n_numbers, **made))
+        self.projection = nn.Parameter(torch.randn(shape, **factory_kwargs) / math.sqrt(n_summands))
+        self.bias = nn.Parameter(torch.zeros(n_numbers, **factory_kwargs))
 
     def project(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... h bits"]:
         """z, whose signs are the rows' names."""
@@ -333,19 +333,3 @@ def with_rows(model: Transformer, *, soft: bool) -> Transformer:
     for layer in layers:
         layer.soft = soft
     return twin
-
-
-@torch.no_grad()
-def agreement(model: Transformer, tokens: Int[Tensor, "B T"]) -> float:
-    """The share of places at which soft and hard rows lead to the same most probable next token.
-
-    Args:
-        model: with `LookupFFN` layers, trained soft or hard; it stays as it is.
-        tokens: texts to ask about; softly each token takes h · 2^τ numbers of memory, so a few.
-
-    Raises:
-        ValueError: a model without such layers.
-    """
-    soft, hard = (with_rows(model, soft=each)(tokens).argmax(dim=-1) for each in (True, False))
-    same = reduce((soft == hard).double(), "B T -> ", "mean")
-    return same.item()

@@ -1,14 +1,14 @@
 """Mamba (选择性状态空间): a state that each token may keep, fade or write over, as it chooses.
 
-A state space model is a row of leaky stores. In the time Δ that a token lasts, each store fades at
-its rate A < 0 and takes in B x; what is read is C h:
+A state space model (SSM) keeps a state h of N numbers for each channel. In the time Δ that a token
+lasts, each number of the state decays at its rate A < 0 and takes in B x; the output is C h + D x:
 
     h_t = exp(Δ_t A) ⊙ h_(t-1) + Δ_t B_t x_t          y_t = C_t h_t + D x_t
 
 With A = -1 a token of Δ = ln 2 leaves half of what was there. One of Δ = 0 leaves everything and
-writes nothing, a large Δ clears the store for x. Where Δ, B and C are constants (before Mamba) all
+writes nothing, a large Δ clears the state for x. Where Δ, B and C are constants (before Mamba) all
 tokens are treated alike, and a word to remember is worth as much as a filler. Mamba makes all three
-from the token: it selects. Each of the E numbers of a token has N stores of its own.
+from the token: it selects. Each of the E channels has a state of its own.
 
 The layer around it makes E = expand · D numbers of a token's D, mixes each with those of the few
 tokens before it, scans, opens or shuts every number by a gate, and goes back to D:
@@ -23,7 +23,7 @@ Paper: Gu and Dao 2023, "Mamba", arXiv:2312.00752, sections 2, 3.1 to 3.4, equat
 algorithms 1 (`selective=False`) and 2; Gu et al. 2022, "S4D", arXiv:2206.11893 (A = -1, -2, …, -N
 at first). Theirs to ours: D (channels) is E, and D (the skip) is `skip`.
 Differs: B is discretised by Euler's rule, Δ B, as in their code, not by equation (4); the numbers
-of a store stand side by side, [N, E], since a CPU is faster so; h is float32 or wider, as theirs.
+of a state stand side by side, [N, E], since a CPU is faster so; h is float32 or wider, as theirs.
 
 Chapter: 09
 """
@@ -49,10 +49,10 @@ FIRST_DELTA = (0.001, 0.1)  # how long tokens last at first: the paper's section
 
 
 class Discretised(NamedTuple):
-    """What a step of a token's length does to a store.
+    """The discretised SSM: h ← Ā h + B̄ x.
 
     Args:
-        stays: Ā, the share of the store that is left.
+        stays: Ā, the share of the state that is left.
         enters: B̄, the share of x that goes in.
     """
 
@@ -61,7 +61,7 @@ class Discretised(NamedTuple):
 
 
 class Scanned(NamedTuple):
-    """What was read, and the stores after the last token.
+    """The outputs, and the state after the last token.
 
     Args:
         values: y.
@@ -110,7 +110,7 @@ def selective_scan_naive(
     Args:
         x: the tokens.
         delta, A, B: as for `discretise`.
-        C: what is read of each store; [E, N] where it is the same for all tokens.
+        C: how much of each number of the state is read; [E, N] where it is the same for all tokens.
         skip: D, how much of x itself is added.
         first: h_0; None for zeros.
 
@@ -120,12 +120,15 @@ def selective_scan_naive(
         >>> selective_scan_naive(x, delta, A=-one, B=one, C=one, skip=0 * one[0]).values.flatten()
         tensor([8., 4.])
     """
+    # 1. discretise: Ā = exp(Δ A) and B̄ = Δ B, [B T N E]
     stays, enters = discretise(delta, A, B)
     C = _of_each_token(C, x)
     h = torch.zeros_like(stays[:, 0]) if first is None else first
     values = []
     for t in range(x.shape[1]):
+        # 2. the state: h ← Ā h + B̄ x, [B N E]
         h = stays[:, t] * h + enters[:, t] * x[:, t, None]
+        # 3. the output: y = C h + D x, [B E]
         values.append((C[:, t] * h).sum(dim=1) + skip * x[:, t])
     return Scanned(torch.stack(values, dim=1), h)
 
@@ -285,28 +288,34 @@ class Mamba(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
+        factory_kwargs = {"device": device, "dtype": dtype}
         E, N = inner_width, state_width
         self.rank, self.chunk_tokens = rank, chunk_tokens
-        self.input = nn.Linear(width, 2 * E, bias=False, **made)  # x's rows first, then the gate's
+        self.input = nn.Linear(
+            width, 2 * E, bias=False, **factory_kwargs
+        )  # x's rows first, then the gate's
         bound = conv_tokens**-0.5
-        self.kernel = nn.Parameter(torch.empty(conv_tokens, E, **made).uniform_(-bound, bound))
-        self.kernel_bias = nn.Parameter(torch.empty(E, **made).uniform_(-bound, bound))
-        stores = torch.arange(1, N + 1, **made)
+        self.kernel = nn.Parameter(
+            torch.empty(conv_tokens, E, **factory_kwargs).uniform_(-bound, bound)
+        )
+        self.kernel_bias = nn.Parameter(torch.empty(E, **factory_kwargs).uniform_(-bound, bound))
+        stores = torch.arange(1, N + 1, **factory_kwargs)
         self.A_log = nn.Parameter(stores.log().expand(E, N).clone())  # A = -exp(A_log) < 0
-        self.skip = nn.Parameter(torch.ones(E, **made))
+        self.skip = nn.Parameter(torch.ones(E, **factory_kwargs))
         low, high = (math.log(bound) for bound in FIRST_DELTA)
-        delta = torch.empty(E, **made).uniform_(low, high).exp()
+        delta = torch.empty(E, **factory_kwargs).uniform_(low, high).exp()
         self.delta_bias = nn.Parameter(delta.expm1().log())  # softplus of it is delta
         if rank is None:
-            self.B = nn.Parameter(torch.ones(E, N, **made))
-            self.C = nn.Parameter(torch.empty(E, N, **made).normal_())
+            self.B = nn.Parameter(torch.ones(E, N, **factory_kwargs))
+            self.C = nn.Parameter(torch.empty(E, N, **factory_kwargs).normal_())
         else:
             bound = rank**-0.5
-            weight = torch.empty(E, rank, **made).uniform_(-bound, bound)
+            weight = torch.empty(E, rank, **factory_kwargs).uniform_(-bound, bound)
             self.delta_weight = nn.Parameter(weight)
-            self.select = nn.Linear(E, rank + 2 * N, bias=False, **made)  # rows: for Δ, for B, C
-        self.output = nn.Linear(E, width, bias=False, **made)
+            self.select = nn.Linear(
+                E, rank + 2 * N, bias=False, **factory_kwargs
+            )  # rows: for Δ, for B, C
+        self.output = nn.Linear(E, width, bias=False, **factory_kwargs)
 
     def new_cache(self, n_rows: int, capacity_tokens: int) -> State:
         """The inputs of the last conv_tokens - 1 tokens, and h; as large for any capacity.

@@ -215,9 +215,11 @@ class MoE(nn.Module):
 def mix_naive(x: Float[Tensor, "B T D"], layer: MoE) -> Float[Tensor, "B T D"]:
     """The same, token by token and expert by expert: what `MoE.forward` must give."""
     flat = rearrange(x, "B T D -> (B T) D")
+    # 1. which token goes to which experts, and with which weights
     routing = layer.route(flat)
     sent = list(zip(routing.tokens.tolist(), routing.experts.tolist(), strict=True))
     rows = []
+    # 2. each token: y = Σ over its experts of weight · expert(x), plus the shared expert
     for n, token in enumerate(flat):
         row = torch.zeros_like(token)
         for e, expert in enumerate(layer.experts):

@@ -44,6 +44,7 @@ def rms_norm_naive(
     """
     wide = _wide(x)
     mean_square = wide.square().mean(dim=-1, keepdim=True)
+    # x / √(mean(x²) + ε), times a learned weight for each number
     return (wide / (mean_square + epsilon).sqrt() * weight).to(x.dtype)
 
 

@@ -172,14 +172,14 @@ class Retention(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
+        factory_kwargs = {"device": device, "dtype": dtype}
         # Not a buffer: 1 - 2^-12 would be 1 in a model of 16 bits
         self.decays, self.n_heads = decays, len(decays)
         self.head_width, self.value_width = head_width, value_width
         self.chunk_tokens, self.norm_epsilon = chunk_tokens, norm_epsilon
         n_rows = 2 * self.n_heads * (head_width + value_width)  # all q heads, all k, all v, gates
-        self.qkvg = nn.Linear(width, n_rows, bias=False, **made)
-        self.output = nn.Linear(self.n_heads * value_width, width, bias=False, **made)
+        self.qkvg = nn.Linear(width, n_rows, bias=False, **factory_kwargs)
+        self.output = nn.Linear(self.n_heads * value_width, width, bias=False, **factory_kwargs)
         self.rotations = None if frequencies is None else Rotations(frequencies)
 
     def reserve(self, context_tokens: int) -> None:

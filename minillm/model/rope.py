@@ -103,8 +103,9 @@ def rotate(
         >>> rotate(torch.tensor([[3.0, 4.0]] * 3), cos, sin).round().tolist()
         [[3.0, 4.0], [-4.0, 3.0], [-3.0, -4.0]]
     """
-    # Rolled by half its width, x has each number's partner in its place. Three operations: twice
-    # as fast as halves cut out, turned and put together again.
+    # Each pair (x₁, x₂) = (x[i], x[i + K/2]) turns by its angle:
+    #     y₁ = x₁ cos - x₂ sin        y₂ = x₂ cos + x₁ sin
+    # x rolled by K/2 is (x₂, x₁), and the table holds (-sin, sin), so both are one expression.
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 

@@ -99,20 +99,25 @@ def route_top_k(
             f"n_active must be at least 1 and at most the number of experts, {n_experts}; got "
             f"{n_active}"
         )
+    # 1. router probabilities p = softmax(logits), [N E]
     fit = _fit(logits)
+    # 2. keep the k best experts of each token, [N k]
     if bias is None:
         weights, experts = fit.topk(n_active, dim=-1)
     else:
         _check_length("bias", bias, n_experts)
         experts = (fit.detach() + bias).topk(n_active, dim=-1).indices
         weights = fit.gather(-1, experts)
+    # 3. their weights, divided by the sum of these k
     if normalised:
         weights = weights / weights.sum(dim=-1, keepdim=True)
 
+    # 4. the pairs (token, expert), sorted by expert, [N k]
     experts = experts.T.flatten()  # all first choices, then all second choices
     asked = torch.bincount(experts, minlength=n_experts)
     order = experts.argsort(stable=True)
     experts = experts[order]
+    # 5. each expert takes its first `capacity` pairs; the others are dropped
     if capacity is not None:
         first = asked.cumsum(0) - asked  # where an expert's pairs begin
         place = torch.arange(len(order), device=order.device) - first[experts]
@@ -245,7 +250,8 @@ def load_balance(routing: ExpertRouting) -> Float[Tensor, ""]:
     Paper: Fedus et al. 2021, equations (4) to (6), without their factor α.
     Differs: f counts pairs, where they have one expert a token.
     """
-    mean_fit = _fit(routing.logits).mean(dim=0)
+    mean_fit = _fit(routing.logits).mean(dim=0)  # P_e, [E]
+    # E · Σ f_e P_e, where f_e is the share of pairs
     return routing.logits.shape[1] * (shares(routing) * mean_fit).sum()
 
 

@@ -56,7 +56,9 @@ NOTHING = -1e38  # the key of what is not there: e^(NOTHING - k) is 0, and NOTHI
 
 # --- the maths ----------------------------------------------------------------------------------
 class Sums(NamedTuple):
-    """What is kept of all tokens so far; with dimension 1, what was kept at each place.
+    """The recurrent state [B, C]: two exponentially decaying sums, divided by e^m.
+
+    `wkv` also uses it with a time axis, [B, T, C]: the state before each token.
 
     Args:
         numerator: a, Σ e^(k_i - (t-i) w - m) v_i.
@@ -115,15 +117,18 @@ def wkv_naive(
     k = torch.cat((first.maximum[:, None], k), dim=1)
     v = torch.cat((first.numerator[:, None], v), dim=1)
     count = torch.cat((first.denominator[:, None], torch.ones_like(v[:, 1:])), dim=1)
+    # 1. exponents [B T S C]: k_i - (t - 1 - i) w for earlier tokens, k_t + u for the token itself
     written = torch.arange(-1, v.shape[1] - 1, device=k.device)[None, :, None]  # i
     reader = written[:, 1:].transpose(0, 1)  # t
     exponents = k[:, None] - (reader - 1 - written) * decay
     exponents = exponents.where(written < reader, -math.inf)
     exponents = torch.where(written == reader, k[:, None] + bonus, exponents)
+    # 2. the weighted mean Σ e^exponent v / Σ e^exponent
     weights = torch.exp(exponents - exponents.amax(dim=2, keepdim=True).detach())
     values = (weights * v[:, None]).sum(dim=2) / (weights * count[:, None]).sum(dim=2)
 
-    exponents = k - (written[:, -1:] - written) * decay  # as the next token will find them
+    # 3. the state that the next token finds
+    exponents = k - (written[:, -1:] - written) * decay
     maximum = exponents.amax(dim=1).detach()
     weights = torch.exp(exponents - maximum[:, None])
     return WKV(values, Sums((weights * v).sum(dim=1), (weights * count).sum(dim=1), maximum))
@@ -148,9 +153,11 @@ def wkv_recurrent(
         tensor([3., 3.])
     """
     past = nothing_yet(k[:, 0]) if first is None else first
-    found = []
+    values = []
     for k_now, v_now in zip(k.unbind(dim=1), v.unbind(dim=1), strict=True):
-        found.append(_read(past, k_now, v_now, bonus))
+        # 1. read: (a + e^(u + k) v) / (b + e^(u + k)), [B C]
+        values.append(_read(past, k_now, v_now, bonus))
+        # 2. write: a ← e^(-w) a + e^k v and b ← e^(-w) b + e^k, both kept divided by e^m
         maximum = torch.maximum(past.maximum - decay, k_now).detach()
         stays, new = _weights(past.maximum, maximum, k_now, decay)
         past = Sums(
@@ -158,7 +165,7 @@ def wkv_recurrent(
             stays * past.denominator + new,
             maximum,
         )
-    return WKV(torch.stack(found, dim=1), past)
+    return WKV(torch.stack(values, dim=1), past)
 
 
 def wkv(
@@ -277,13 +284,13 @@ class RWKV(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
-        self.receptance = nn.Linear(width, state_width, bias=False, **made)
-        self.key = nn.Linear(width, state_width, bias=False, **made)
-        self.value = nn.Linear(width, state_width, bias=False, **made)
-        self.output = nn.Linear(state_width, width, bias=False, **made)
-        of_width = torch.arange(width, **made) / width
-        channel = torch.arange(state_width, **made)
+        factory_kwargs = {"device": device, "dtype": dtype}
+        self.receptance = nn.Linear(width, state_width, bias=False, **factory_kwargs)
+        self.key = nn.Linear(width, state_width, bias=False, **factory_kwargs)
+        self.value = nn.Linear(width, state_width, bias=False, **factory_kwargs)
+        self.output = nn.Linear(state_width, width, bias=False, **factory_kwargs)
+        of_width = torch.arange(width, **factory_kwargs) / width
+        channel = torch.arange(state_width, **factory_kwargs)
         slow_to_fast = channel / max(state_width - 1, 1)
         mixtures = torch.stack((of_width**0.5, of_width, of_width))  # of r, k, v
         self.mixtures = nn.Parameter(mixtures)

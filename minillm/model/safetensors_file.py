@@ -91,11 +91,11 @@ def _is_pickle(name: str) -> str:
 
 
 def _of_shards(index: Path) -> dict[str, Entry]:
-    said = read_object(index).get("weight_map")
-    if not isinstance(said, dict) or not all(isinstance(file, str) for file in said.values()):
+    file_of = read_object(index).get("weight_map")
+    if not isinstance(file_of, dict) or not all(isinstance(file, str) for file in file_of.values()):
         raise ValueError(f"{index.name} must hold a weight_map from tensors to files' names")
     entries, held = {}, set()
-    for name in sorted(set(said.values())):
+    for name in sorted(set(file_of.values())):
         if PureWindowsPath(name).name != name or not name.endswith(".safetensors"):
             raise ValueError(
                 f"{index.name} names the file {name!r}; a shard must be a .safetensors file in the "
@@ -103,10 +103,10 @@ def _of_shards(index: Path) -> dict[str, Entry]:
             )
         if not (index.parent / name).is_file():
             raise ValueError(f"{index.name} names {name}, which is not there; copy all shards")
-        found = _headers(index.parent / name)
-        entries |= found
-        held |= {(tensor, name) for tensor in found}
-    if wrong := held ^ set(said.items()):
+        headers = _headers(index.parent / name)
+        entries |= headers
+        held |= {(tensor, name) for tensor in headers}
+    if wrong := held ^ set(file_of.items()):
         tensor, name = min(wrong)
         both = ("holds {}, but {} does not say so", "does not hold {}, though {} says so")
         raise ValueError(

@@ -121,9 +121,9 @@ class ShiftedConfig:
         dtype: torch.dtype = torch.float32,
     ) -> "Shifted":
         """The layer for a model of that width; see `AttentionConfig.build`."""
-        made = {"device": device, "dtype": dtype}
-        mixer = self.mixer.build(width, context_tokens, **made)
-        return Shifted(width, mixer, self.n_tokens, **made)
+        factory_kwargs = {"device": device, "dtype": dtype}
+        mixer = self.mixer.build(width, context_tokens, **factory_kwargs)
+        return Shifted(width, mixer, self.n_tokens, **factory_kwargs)
 
 
 @final

@@ -136,7 +136,7 @@ def attend_blocks(
     # write a whole row of zeros for every block of queries.
     key_blocks, value_blocks = k.split(block_tokens, dim=2), v.split(block_tokens, dim=2)
     place_blocks = places.split(block_tokens)
-    found = []
+    outputs = []
     for q_block, queries, row in zip(
         q.split(block_tokens, dim=2),
         places[n_keys - n_queries :].split(block_tokens),
@@ -145,14 +145,14 @@ def attend_blocks(
     ):
         seen = [block for block, some in enumerate(row) if some]
         if not seen:
-            found.append(torch.zeros_like(q_block))
+            outputs.append(torch.zeros_like(q_block))
             continue
         keys, values = (
             torch.cat([blocks[i] for i in seen], dim=2) for blocks in (key_blocks, value_blocks)
         )
         mask = mask_of(queries, torch.cat([place_blocks[i] for i in seen]))
-        found.append(attend_fast(q_block, keys, values, mask))
-    return torch.cat(found, dim=2)
+        outputs.append(attend_fast(q_block, keys, values, mask))
+    return torch.cat(outputs, dim=2)
 
 
 # --- one layer ----------------------------------------------------------------------------------
@@ -256,10 +256,10 @@ class SparseAttention(nn.Module):
         plain = n_queries == n_keys > 3 * self.block_tokens and torch.equal(queries, places)
         if plain:
             layout = _remembered(self.patterns, n_keys, self.block_tokens)
-            found = attend_blocks(q, k, v, mask_of, self.block_tokens, layout)
+            values = attend_blocks(q, k, v, mask_of, self.block_tokens, layout)
         else:
-            found = attend_fast(q, k, v, mask_of(places[n_keys - n_queries :], places))
-        return self.attention.output(found.transpose(1, 2).flatten(2))
+            values = attend_fast(q, k, v, mask_of(places[n_keys - n_queries :], places))
+        return self.attention.output(values.transpose(1, 2).flatten(2))
 
 
 @lru_cache(maxsize=64)

@@ -137,7 +137,7 @@ def attend_streaming_naive(
         cos, sin: of the places 0 to window_tokens - 1 at least; see `minillm.model.rope.tables`.
         n_sinks, window_tokens: as for `streaming`.
     """
-    found = []
+    outputs = []
     for token in range(q.shape[2]):
         first_near = max(n_sinks, token + 1 - (window_tokens - n_sinks))
         kept = [*range(min(n_sinks, token + 1)), *range(first_near, token + 1)]
@@ -146,8 +146,8 @@ def attend_streaming_naive(
             q[:, :, token : token + 1], cos[n_kept - 1 : n_kept], sin[n_kept - 1 : n_kept]
         )
         keys = rotate(k[:, :, kept], cos[:n_kept], sin[:n_kept])
-        found.append(attend_fast(query, keys, v[:, :, kept]))
-    return torch.cat(found, dim=2)
+        outputs.append(attend_fast(query, keys, v[:, :, kept]))
+    return torch.cat(outputs, dim=2)
 
 
 @final
@@ -180,9 +180,9 @@ class Streaming(nn.Module):
         weight, G, K = (
             getattr(self.attention, name) for name in ("qkv", "n_kv_heads", "head_width")
         )
-        made = {"dtype": weight.weight.dtype, "device": weight.weight.device}
+        factory_kwargs = {"dtype": weight.weight.dtype, "device": weight.weight.device}
         parts = {
-            name: torch.zeros(n_rows, G, n_tokens, K, **made)
+            name: torch.zeros(n_rows, G, n_tokens, K, **factory_kwargs)
             for name, n_tokens in (
                 ("sink_keys", self.n_sinks),
                 ("sink_values", self.n_sinks),
@@ -190,7 +190,7 @@ class Streaming(nn.Module):
                 ("values", self.n_near),
             )
         }
-        n_read = torch.zeros(n_rows, dtype=torch.int64, device=made["device"])
+        n_read = torch.zeros(n_rows, dtype=torch.int64, device=factory_kwargs["device"])
         return State(self.kind, {**parts, "n_read": n_read})
 
     def forward(
@@ -217,8 +217,8 @@ class Streaming(nn.Module):
             is_token.split(self.piece_tokens, dim=1),
             strict=True,
         )
-        found = torch.cat([self._read(piece, mine, state) for piece, mine in pieces], dim=2)
-        return self.attention.output(found.transpose(1, 2).flatten(2))
+        values = torch.cat([self._read(piece, mine, state) for piece, mine in pieces], dim=2)
+        return self.attention.output(values.transpose(1, 2).flatten(2))
 
     def _read(
         self, x: Float[Tensor, "B T D"], is_token: Bool[Tensor, "B T"], state: State
@@ -256,7 +256,7 @@ class Streaming(nn.Module):
         )
         weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1).masked_fill(~mask, 0)
         weights = rearrange(weights, "B (G R) T S -> B G R T S", G=k.shape[1])
-        found = weights @ torch.cat((sink_values, values), dim=2)[:, :, None]
+        outputs = weights @ torch.cat((sink_values, values), dim=2)[:, :, None]
 
         # what stays: the last tokens, fillers left out, in their order
         last = is_key.int().argsort(dim=1, stable=True)[:, -n_near:]
@@ -269,7 +269,7 @@ class Streaming(nn.Module):
             values=values.gather(2, last),
             n_read=state["n_read"] + is_token.sum(dim=1),
         )
-        return rearrange(found, "B G R T K -> B (G R) T K")
+        return rearrange(outputs, "B G R T K -> B (G R) T K")
 
     def _turned(self, x: Float[Tensor, "B H T K"], places: Int[Tensor, "B T"]) -> Tensor:
         if self.attention.frequencies is None:

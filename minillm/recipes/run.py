@@ -134,13 +134,13 @@ def described(recipe: Recipe, training: Packed) -> manifest.Manifest:
 
 def resume(folder: Path, state: TrainState) -> None:
     """Put the state where the newest whole checkpoint stands, if there is one."""
-    found, refused = checkpoint.newest(folder)
+    saved, refused = checkpoint.newest(folder)
     for reason in refused:
         print(f"not used: {reason}")
-    if found is not None:
-        run_state.unpack(found, state.model, state.optimizer)
-        state.step = found.step
-        print(f"going on from {found.path.name}")
+    if saved is not None:
+        run_state.unpack(saved, state.model, state.optimizer)
+        state.step = saved.step
+        print(f"going on from {saved.path.name}")
 
 
 def held_out_loss(model: Transformer, held_out: Packed) -> float:

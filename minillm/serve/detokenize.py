@@ -71,9 +71,11 @@ def _until(pieces: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:
     for piece in pieces:
         text += piece
         # By their ends, so that it does not matter how the text was cut into pieces.
-        found = [(text.index(stop) + len(stop), text.index(stop)) for stop in stops if stop in text]
-        if found:
-            _, begin = min(found)
+        matches = [
+            (text.index(stop) + len(stop), text.index(stop)) for stop in stops if stop in text
+        ]
+        if matches:
+            _, begin = min(matches)
             if begin:
                 yield text[:begin]
             return

@@ -118,10 +118,13 @@ def top_p(logits: Float[Tensor, "*rows V"], share: float) -> Float[Tensor, "*row
         )
     if share == 1:
         return logits  # a sum of roundings may reach 1 too early
+    # 1. the tokens by probability, the largest first, [... V]
     ordered, places = logits.sort(dim=-1, descending=True, stable=True)
     cumulative = ordered.softmax(dim=-1).cumsum(dim=-1)
+    # 2. a token stays while those before it have less than `share` together
     before = nn.functional.pad(cumulative[..., :-1], (1, 0))
     kept = ordered.masked_fill(before >= share, -math.inf)
+    # 3. back to the order of the vocabulary
     return torch.empty_like(logits).scatter(-1, places, kept)
 
 

@@ -88,7 +88,7 @@ def merge_pair(ids: Sequence[int], pair: Pair, new_id: int) -> list[int]:
     merged = []
     i = 0
     while i < len(ids):
-        if tuple(ids[i : i + 2]) == pair:
+        if tuple(ids[i : i + 2]) == pair:  # the pair begins here: write the new id, skip both
             merged.append(new_id)
             i += 2
         else:
@@ -118,9 +118,12 @@ def learn_merges_naive(words: Words) -> Iterator[tuple[Pair, int]]:
     """
     rows: dict[tuple[int, ...], int] = {tuple(word): count for word, count in words.items()}
     new_id = 256
+    # 1. count every pair of neighbours
     while counts := count_pairs(rows):
+        # 2. the most frequent is merged; of equally frequent ones, that of the smallest ids
         pair = min(counts, key=lambda pair: (-counts[pair], pair))
         yield pair, counts[pair]
+        # 3. in every word the pair becomes one new token; then count again
         rows = {tuple(merge_pair(row, pair, new_id)): count for row, count in rows.items()}
         new_id += 1
 

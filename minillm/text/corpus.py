@@ -318,10 +318,10 @@ def fetch(
     try:
         with os.fdopen(handle, "wb") as file:
             _download(url, file, target, max_bytes, timeout_s)
-        found = _fingerprint(part)
-        if found != sha256:
+        digest = _fingerprint(part)
+        if digest != sha256:
             raise ValueError(
-                f"{url} is not the file that was meant: its sha256 is {found}, not {sha256}. "
+                f"{url} is not the file that was meant: its sha256 is {digest}, not {sha256}. "
                 "Nothing was kept. Either the file has changed, or what answered is not its owner"
             )
         os.replace(part, target)  # all at once: no one ever sees half a file

@@ -55,13 +55,13 @@ def segment_brute_force(word: bytes, log_prob: Mapping[bytes, float]) -> dict[tu
         )
     if not word:
         return {(): 0.0}
-    found = {}
+    scores = {}
     for end in range(1, len(word) + 1):
         piece = word[:end]
         if piece in log_prob:
             for rest, score in segment_brute_force(word[end:], log_prob).items():
-                found[(piece, *rest)] = log_prob[piece] + score
-    return found
+                scores[(piece, *rest)] = log_prob[piece] + score
+    return scores
 
 
 def best_segmentation(word: bytes, log_prob: Mapping[bytes, float], longest: int) -> list[bytes]:

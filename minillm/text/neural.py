@@ -102,12 +102,16 @@ class Neural(nn.Module):
         Args:
             tokens: ids 0 to V - 1, or V where the row begins; see `with_start`.
         """
+        # 1. the last n tokens at each position, [B T n]
         padded = nn.functional.pad(tokens, (self.context_tokens - 1, 0), value=self.n_vocab)
         windows = padded.unfold(1, self.context_tokens, 1)
+        # 2. their embeddings, side by side: x = (C(w_1), …, C(w_n)), [B T nD]
         x = rearrange(self.points(windows), "B T n D -> B T (n D)")
+        # 3. y = b + U tanh(d + H x), a score for each next token, [B T V]
         y = self.output(torch.tanh(self.hidden(x)))
         if self.direct is not None:
             y = y + self.direct(x)
+        # 4. log p = y - log Σ exp y
         return y.log_softmax(dim=-1)
 
     @torch.no_grad()

@@ -106,9 +106,11 @@ def kneser_ney_naive(
     """
     counts = count_grams(rows, order, n_vocab)
     context = _context(prefix, order, n_vocab)
+    # 1. one table for each length: counts, then in how many contexts a shorter n-gram stands
     tables = [counts]
     while len(tables) < order:
         tables.insert(0, continuation_counts(tables[0]))
+    # 2. from the uniform distribution up to the longest context, each level refines the one below
     p = [1 / n_vocab] * n_vocab
     for length, counts in enumerate(tables):
         h = context[order - 1 - length :]
@@ -116,6 +118,8 @@ def kneser_ney_naive(
         if not seen:
             continue
         taken = estimate_discount(counts) if discount is None else discount
+        # p(w | h) = (max(c(h w) - d, 0) + d · n(h) · p(w | shorter h)) / c(h)
+        # where c counts, d is the discount and n(h) how many different tokens follow h
         total, passed_on = sum(seen.values()), taken * len(seen)
         p = [(max(seen.get(w, 0) - taken, 0) + passed_on * p[w]) / total for w in range(n_vocab)]
     return p

@@ -47,12 +47,7 @@ def describe(world: "World") -> str:
     for name, n in sorted(minutes.items(), key=lambda item: item[1]):
         steps.setdefault(n, []).append(name)
     lines += [f"{n:>3}  {', '.join(names)}" for n, names in steps.items() if n]
-    knobs = {
-        "ambiguity": world.ambiguity,
-        "rumours": world.rumours,
-        "liar": world.liar,
-        "change_rate": world.change_rate,
-    }
+    knobs = {"ambiguity": world.ambiguity, "change_rate": world.change_rate}
     turned = ", ".join(f"{knob} {value}" for knob, value in knobs.items() if value)
     lines += ["", f"open question: {world.mystery.question}"]
     return "\n".join(lines + ([f"knobs: {turned}"] if turned else []))

@@ -398,7 +398,7 @@ def dialects(
     world = town if isinstance(town, World) else World(town)
     names = [place.name for place in world.places]
     names += [f"district {number}" for number in range(len(names) + 1, n_districts + 1)]
-    made: list[Source] = []
+    sources: list[Source] = []
     for name in names[:n_districts]:
         rng = generator("dialect", str(world.seed), name, kind)
         zipf = 1 / np.arange(1, n_symbols + 1)
@@ -407,7 +407,7 @@ def dialects(
             even = np.full((n_states, n_states), 1 / n_states)
             moves = _vary(even, 4 * sharpness, rng)
             says = _vary(np.tile(base, (n_states, 1)), 4 * sharpness, rng)
-            made.append(HiddenMarkov(stationary(moves), moves, says, name))
+            sources.append(HiddenMarkov(stationary(moves), moves, says, name))
             continue
         table = _vary(np.tile(base, (n_symbols, 1)), sharpness, rng)
         for _ in range(order - 1):
@@ -415,8 +415,8 @@ def dialects(
         class_of = rng.permutation(np.arange(n_symbols) % n_classes)
         every = np.arange(n_symbols)
         table = table[np.ix_(*[class_of] * (order - 1), every, every)]
-        made.append(Markov(stationary(table), table, name))
-    return tuple(made)
+        sources.append(Markov(stationary(table), table, name))
+    return tuple(sources)
 
 
 def _vary(means: np.ndarray, sharpness: float, rng: np.random.Generator) -> np.ndarray:

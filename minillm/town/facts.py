@@ -14,16 +14,6 @@ where m is how many objects the subject has there (that number is taken as known
 are possible: 18 places, 25 occupations (12 jobs, their helpers, pupil), all other people, all that
 may be liked, owned or sold. For a single object this is log2 N_r.
 
-**Seen once.** Of n sentences, a fact is expected to be heard exactly once with probability
-n p (1-p)^(n-1), and never with (1-p)^n. The share of sentences whose fact was heard only there
-estimates how likely the next fact is one that was never heard (Good and Turing): a model that has
-to answer about those can only guess.
-
-Paper: Good 1953, "The population frequencies of species and the estimation of population
-parameters", eq. 9; Kalai and Vempala 2023, "Calibrated Language Models Must Hallucinate",
-arXiv 2311.14648, for why it matters.
-Differs: from Good, the probabilities are known, so his expectations are computed, not estimated.
-
 Chapter: 02
 """
 
@@ -79,34 +69,6 @@ class Sentence:
 
 @final
 @dataclass(frozen=True)
-class Seen:
-    """How many facts were heard exactly once, and never, in a sample; or are expected to be.
-
-    Args:
-        n_samples: sentences in the sample.
-        n_facts: facts in the table.
-        once: facts heard exactly once.
-        never: facts not heard.
-    """
-
-    n_samples: int
-    n_facts: int
-    once: float
-    never: float
-
-    @property
-    def share_of_sample(self) -> float:
-        """Sentences whose fact is heard only there, by all sentences: Good and Turing's N1/n."""
-        return self.once / self.n_samples
-
-    @property
-    def share_of_facts(self) -> float:
-        """Facts heard exactly once, by all facts of the table."""
-        return self.once / self.n_facts
-
-
-@final
-@dataclass(frozen=True)
 class FactTable:
     """All facts of a town.
 
@@ -152,8 +114,8 @@ class FactTable:
         """How likely each of `facts` is the one that is said; sums to one."""
         n_facts = Counter(fact.subject for fact in self.facts)
         fame = dict(zip(self.people, self.world.fame, strict=True))
-        found = np.array([fame[fact.subject] / n_facts[fact.subject] for fact in self.facts])
-        return found / found.sum()
+        weights = np.array([fame[fact.subject] / n_facts[fact.subject] for fact in self.facts])
+        return weights / weights.sum()
 
     @cached_property
     def n_possible(self) -> dict[str, int]:
@@ -181,37 +143,6 @@ class FactTable:
         for (_, relation), m in Counter((f.subject, f.relation) for f in self.facts).items():
             bits[relation] += math.log2(math.comb(self.n_possible[relation], m))
         return bits
-
-    def expected_seen(self, n_samples: int) -> Seen:
-        """Facts expected once, Σ n p (1-p)^(n-1), and never, Σ (1-p)^n, in n sentences.
-
-        Raises:
-            ValueError: n_samples is not positive.
-        """
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1; got {n_samples}")
-        p = self.probabilities
-        once = (n_samples * p * (1 - p) ** (n_samples - 1)).sum()
-        return Seen(n_samples, len(p), float(once), float(((1 - p) ** n_samples).sum()))
-
-    def count_seen(self, facts: Sequence[Fact]) -> Seen:
-        """The same, counted in a sample.
-
-        Raises:
-            ValueError: no facts, or one that is not of this table.
-        """
-        if not facts:
-            raise ValueError("a sample must have at least one fact")
-        counts = Counter(facts)
-        for fact in counts:
-            self.probability(fact)
-        once = sum(1 for count in counts.values() if count == 1)
-        return Seen(len(facts), len(self.facts), once, len(self.facts) - len(counts))
-
-    def unseen_mass(self, n_samples: int) -> float:
-        """How likely the fact after n sentences is one not heard before: Σ p (1-p)^n, expected."""
-        p = self.probabilities
-        return float((p * (1 - p) ** n_samples).sum())
 
     def probability(self, fact: Fact) -> float:
         """How likely this fact is the one that is said.

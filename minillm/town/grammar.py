@@ -16,7 +16,7 @@ and the expected length solves the same system, with words counted in place of h
 A symbol is written in capitals (NP, NAME_2), everything else is a word. Three restrictions keep the
 code small and every sum finite: no rule is empty, none is left-recursive (A → A …, also in several
 steps), and the expected length is finite. `minillm.town.parse` finds the trees of a sentence,
-`minillm.town.earley` the Bayes-optimal next word.
+`minillm.town.left_corner` the Bayes-optimal next word.
 
 Paper: Booth and Thompson 1973, "Applying Probability Measures to Abstract Languages", for the
 condition that a grammar terminates; Grenander 1967, "Syntax-controlled probabilities", for the
@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, final
 
 import numpy as np
 
-from minillm.town import earley, parse
+from minillm.town import left_corner, parse
 from minillm.town.english import english_rules, spell
 
 if TYPE_CHECKING:
@@ -208,9 +208,9 @@ class Grammar:
         return parse.first_words(self)
 
     @cached_property
-    def left_corners(self) -> earley.Corners:
-        """For each symbol and each word it can begin with, the ways (see `earley`)."""
-        return earley.left_corners(self)
+    def left_corners(self) -> left_corner.Corners:
+        """For each symbol and each word it can begin with, the ways (see `left_corner`)."""
+        return left_corner.left_corners(self)
 
     @cached_property
     def numbered(self) -> tuple[tuple[str, float, tuple[str, ...]], ...]:
@@ -222,20 +222,20 @@ class Grammar:
         return parse.parse(self, tokens)
 
     def log_prob(self, tokens: Sequence[str]) -> float:
-        """Exact log-probability in nats; see `minillm.town.earley.log_prob`."""
-        return earley.log_prob(self, tokens)
+        """Exact log-probability in nats; see `minillm.town.left_corner.log_prob`."""
+        return left_corner.log_prob(self, tokens)
 
     def log_probs(self, tokens: Sequence[str]) -> list[float]:
         """Log p of each word given those before it, and of the end: n + 1 numbers, in nats."""
-        return earley.log_probs(self, tokens)
+        return left_corner.log_probs(self, tokens)
 
     def next_token(self, prefix: Sequence[str] = ()) -> dict[str | None, float]:
         """The Bayes-optimal distribution of the next word; `None` is the end."""
-        return earley.next_token(self, prefix)
+        return left_corner.next_token(self, prefix)
 
     def next_tokens(self, tokens: Sequence[str]) -> Iterator[dict[str | None, float]]:
         """The same before each word of a sentence and before its end, in one pass."""
-        return earley.next_tokens(self, tokens)
+        return left_corner.next_tokens(self, tokens)
 
     @cached_property
     def _means(self) -> np.ndarray:
@@ -326,7 +326,7 @@ class Grammar:
         steps = iter(derivation)
         root: list = []
         todo: list = [(self.start, root)]
-        made = []  # the nodes, parents first
+        nodes = []  # the nodes, parents first
         while todo:
             part, parent = todo.pop()
             if part not in self.rules:
@@ -334,9 +334,9 @@ class Grammar:
                 continue
             node = [part]
             parent.append(node)
-            made.append((node, parent, len(parent) - 1))
+            nodes.append((node, parent, len(parent) - 1))
             todo += [(child, node) for child in reversed(self.numbered[next(steps)][2])]
-        for node, parent, place in reversed(made):
+        for node, parent, place in reversed(nodes):
             parent[place] = tuple(node)
         return root[0]
 

@@ -118,14 +118,14 @@ def invent_mystery(suspects: Sequence[str], rng: random.Random) -> Mystery:
         if name != culprit:  # out of at least one of the three
             for clue in rng.sample(range(3), rng.randint(0, 2)):
                 holds[clue].add(name)
-    told = [_list([name for name in suspects if name in holds[clue]]) for clue in range(3)]
+    groups = [_list([name for name in suspects if name in holds[clue]]) for clue in range(3)]
     return Mystery(
         "Who took the brass clapper out of the bell in the clock tower?",
         "谁拿走了钟楼大钟里的铜钟舌？",
         (
-            f"On the west bank that night {told[0]}.",
-            f"With a key to the tower {told[1]}.",
-            f"With a number nine spanner {told[2]}.",
+            f"On the west bank that night {groups[0]}.",
+            f"With a key to the tower {groups[1]}.",
+            f"With a number nine spanner {groups[2]}.",
         ),
         tuple(suspects),
         seal(culprit),

@@ -8,7 +8,7 @@ tried if none of its sentences begins with word i.
 
 The probability of a sentence is the inside probability (内部概率): the sum over its trees, each the
 product of its rules. `log_prob` here adds up the trees one by one, and says what is meant;
-`minillm.town.earley.Prefix` reaches the same number from left to right, without listing trees.
+`minillm.town.left_corner.Prefix` reaches the same number from left to right, without listing trees.
 
 Paper: Baker 1979, "Trainable grammars for speech recognition" (inside probabilities).
 Differs: rules of any length instead of Chomsky normal form.
@@ -86,9 +86,9 @@ def parse(grammar: "Grammar", tokens: Sequence[str]) -> "tuple[Tree, ...]":
     def spans(symbol: str, i: int) -> dict[int, list]:
         if (symbol, i) in table:
             return table[symbol, i]
-        found = table[symbol, i] = {}
+        ends = table[symbol, i] = {}
         if i == n or tokens[i] not in first[symbol]:
-            return found
+            return ends
         for _, right in rules[symbol]:
             partial = {i: [(symbol,)]}
             for part in right:
@@ -104,8 +104,8 @@ def parse(grammar: "Grammar", tokens: Sequence[str]) -> "tuple[Tree, ...]":
                         )
                 partial = longer
             for end, trees in partial.items():
-                found.setdefault(end, []).extend(trees)
-        return found
+                ends.setdefault(end, []).extend(trees)
+        return ends
 
     return tuple(spans(grammar.start, 0).get(n, ()))
 
@@ -129,7 +129,7 @@ def tree_log_prob(grammar: "Grammar", tree: "Tree") -> float:
 
 
 def log_prob(grammar: "Grammar", tokens: Sequence[str]) -> float:
-    """Log-probability of a sentence, by adding up its trees: what `earley.log_prob` must equal.
+    """Log-probability by adding up the trees of a sentence; `left_corner.log_prob` must equal it.
 
     Raises:
         ValueError: a word outside the alphabet, or no sentence of the grammar.

@@ -99,7 +99,7 @@ def possible(
         {'go': [('Mei', None, 'mill', None)], 'take': [('Mei', 'kite', 'well', None)]}
     """
     places = dict(state.people)
-    holders, found = dict(state.held), {}
+    holders, events = dict(state.held), {}
     things = [*holders, *dict(state.lying)]
     where = {thing: state.place_of(thing) for thing in things}
 
@@ -117,8 +117,8 @@ def possible(
                 can += [("give", person, thing, here, other) for other in others]
         for kind, *what in can:
             if last is None or not _undoes(last, kind, *what):
-                found.setdefault(kind, []).append(tuple(what))
-    return found
+                events.setdefault(kind, []).append(tuple(what))
+    return events
 
 
 @final

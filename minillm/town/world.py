@@ -9,8 +9,8 @@ value: the same seed and knobs give the same town on every machine.
     p(n) = n^(-s) / (1^(-s) + 2^(-s) + … + N^(-s))          Zipf's law (齐夫定律), exponent s
 
 **Knobs.** `ambiguity`: share of the people who are called by the name of somebody more famous.
-`rumours`, `liar`: see `minillm.town.hearsay`. `change_rate`: share of the people who on an average
-day change what they like or where they live. All are zero by default: what is said, is so.
+`change_rate`: share of the people who on an average day change what they like or where they live.
+Both are zero by default.
 
 Paper: Zipf 1949, "Human Behavior and the Principle of Least Effort".
 Differs: fame is the law itself, not a count that follows it roughly.
@@ -57,8 +57,7 @@ class World:
         seed: "tinytown" for the reader's village, anything else for another town; 7 is "7".
         n_people: everyone, at least the 15 of the cast, or one for each of 12 jobs elsewhere.
         fame_exponent: Zipf's s; 0 makes all equally famous.
-        ambiguity, rumours, change_rate: shares from 0 to 1, see the module.
-        liar: whether somebody in town always says what is not so.
+        ambiguity, change_rate: shares from 0 to 1, see the module.
 
     Raises:
         ValueError: an argument is out of its range; the message names it.
@@ -76,8 +75,6 @@ class World:
     n_people: int = 103
     fame_exponent: float = 1.0
     ambiguity: float = 0.0
-    rumours: float = 0.0
-    liar: bool = False
     change_rate: float = 0.0
 
     def __post_init__(self) -> None:
@@ -89,7 +86,7 @@ class World:
             raise ValueError(f"n_people must be at least {least} ({who}); got {self.n_people}")
         if not (math.isfinite(self.fame_exponent) and self.fame_exponent >= 0):
             raise ValueError(f"fame_exponent must be 0 or more; got {self.fame_exponent}")
-        for knob in ("ambiguity", "rumours", "change_rate"):
+        for knob in ("ambiguity", "change_rate"):
             if not 0 <= getattr(self, knob) <= 1:
                 raise ValueError(
                     f"{knob} is a share and must lie between 0 and 1; got {getattr(self, knob)}"
@@ -231,7 +228,7 @@ class World:
             ('donkey', "orchard's trees")
         """
         who = self.person(person) if isinstance(person, str) else person
-        found = {
+        answers = {
             "lives-in": who.home,
             "works-as": who.works_as,
             "parent-of": who.children,
@@ -240,9 +237,9 @@ class World:
             "owns": who.owns,
             "born-in": who.born_in,
         }
-        if relation not in found:
+        if relation not in answers:
             raise ValueError(f"no relation {relation!r}; there are {', '.join(RELATIONS)}")
-        value = found[relation]
+        value = answers[relation]
         return value if isinstance(value, tuple) else () if value is None else (value,)
 
     def on_day(self, day: int) -> tuple[Person, ...]:

@@ -80,8 +80,8 @@ def factored(
         tensor([[1.5000, 2.5000],
                 [4.5000, 7.5000]])
     """
-    share = rows / rows.mean(dim=-1, keepdim=True)
-    return share.unsqueeze(-1) * columns.unsqueeze(-2)
+    share = rows / rows.mean(dim=-1, keepdim=True)  # R[i] / mean(R)
+    return share.unsqueeze(-1) * columns.unsqueeze(-2)  # times C[j]: [n 1] · [1 m]
 
 
 def over_root(
@@ -168,7 +168,9 @@ def adafactor_update(
     """
     _check_update(gradient, memory, step, epsilon)
     new_share = step**-decay_power  # 1 - β
-    squares = gradient.square() + epsilon
+    squares = gradient.square() + epsilon  # G² + ε₁
+    # 1. the running mean of G²: of a vector V itself, of a matrix R and C, its rows' and columns'
+    # 2. the update G / √V, for a matrix with V[i, j] = R[i] C[j] / mean(R)
     if isinstance(memory, AdafactorVector):
         memory = AdafactorVector(torch.lerp(memory.full, squares, new_share))
         update = gradient * memory.full.rsqrt()
@@ -178,6 +180,7 @@ def adafactor_update(
             torch.lerp(memory.columns, squares.mean(dim=-2), new_share),
         )
         update = over_root(gradient, memory.rows, memory.columns)
+    # 3. shortened to a root mean square of d at most
     return clipped(update, clip), memory
 
 

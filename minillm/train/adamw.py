@@ -82,18 +82,17 @@ def adamw_update(
         >>> second
         tensor([ 0.6701, -0.6701,  0.0000])
     """
-    if step < 1:
-        raise ValueError(f"steps are counted from 1, or 1 - β₁ᵗ would be 0; got step {step}")
-    if not gradient.shape == moments.mean.shape == moments.square.shape:
-        shapes = [list(tensor.shape) for tensor in (gradient, *moments)]
-        raise ValueError(
-            f"gradient, mean and square must be of one shape; got {', '.join(map(str, shapes))}"
-        )
+    _check_update(gradient, moments, step)
     beta1, beta2 = betas
-    mean = (moments.mean * beta1).add_(gradient, alpha=1 - beta1)
-    square = (moments.square * beta2).addcmul_(gradient, gradient, value=1 - beta2)
-    root = (square / (1 - beta2**step)).sqrt_().add_(epsilon)
-    return (mean / (1 - beta1**step)).div_(root), Moments(mean, square)
+    # 1. the two running means: m ← β₁ m + (1 - β₁) g  and  v ← β₂ v + (1 - β₂) g²
+    m = (moments.mean * beta1).add_(gradient, alpha=1 - beta1)
+    v = (moments.square * beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    # 2. bias correction: both began at 0, so their weights sum to 1 - βᵗ only
+    m_hat = m / (1 - beta1**step)
+    v_hat = v / (1 - beta2**step)
+    # 3. the update m̂ / (√v̂ + ε), which the caller multiplies by the learning rate
+    update = m_hat.div_(v_hat.sqrt_().add_(epsilon))
+    return update, Moments(mean=m, square=v)
 
 
 @final
@@ -178,8 +177,19 @@ class AdamW(torch.optim.Optimizer):
             epsilon=group["epsilon"],
         )
         state |= moments._asdict()
+        # decoupled weight decay, then the step: w ← (1 - lr λ) w - lr · update
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         parameter.add_(direction, alpha=-group["lr"])
+
+
+def _check_update(gradient: Tensor, moments: Moments, step: int) -> None:
+    if step < 1:
+        raise ValueError(f"steps are counted from 1, or 1 - β₁ᵗ would be 0; got step {step}")
+    if not gradient.shape == moments.mean.shape == moments.square.shape:
+        shapes = [list(tensor.shape) for tensor in (gradient, *moments)]
+        raise ValueError(
+            f"gradient, mean and square must be of one shape; got {', '.join(map(str, shapes))}"
+        )
 
 
 def _check(options: dict[str, Any]) -> None:

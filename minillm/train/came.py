@@ -15,17 +15,13 @@ short where it is large:
 
 Vectors keep V in full and have no confidence: their direction is m.
 
-**The first-step trap.** All averages begin at 0 and nothing corrects for it. For û that does not
-matter: V is too small, so G / √V is too long, and is clipped. The last division is not clipped. At
-step 1, m = (1 - β₁) û and û - m = β₁ û; where U has rank one, √S = √(1 - β₃) β₁ |û|, and so
+**The first step is long.** The running means begin at 0 without bias correction, and the division
+by √S is not clipped. At step 1 every entry of the direction has the size
 
-    |direction| = (1 - β₁) / (β₁ √(1 - β₃))
+    (1 - β₁) / (β₁ √(1 - β₃))
 
-for every entry: 11.1 with the default betas, where Adam has 1. With β₃ = 0.999 it is 3.5, with 0.99
-it is 1.1. Gradients that stay the same make it longer yet (48 at step 50), since m comes near û.
-Gradients of pure noise, a new one at each step, settle at √((1 - β₁) / 2) / β₁ = 0.25: the first
-step is √(2 (1 - β₁) / (1 - β₃)) times as long as that, 45 times, with 0.999 14 and with 0.99 4.5.
-So start with a warm-up, and for runs below some thousand steps choose β₃ from 0.99 to 0.999.
+which is 11.1 with the default betas (Adam: 1), 3.5 with β₃ = 0.999 and 1.1 with 0.99. So start with
+a warm-up, and for runs below some thousand steps choose β₃ from 0.99 to 0.999.
 
 Kept: 4 (n m + 2 n + 2 m) bytes for an n×m matrix of float32, 8 n for a vector; AdamW keeps 8 n m
 and 8 n. Memory has the type of its parameter; in bfloat16 a share of 1 - β₃ = 0.0001 is lost when
@@ -107,7 +103,8 @@ def confidence(
         >>> confidence(update, momentum, *old, beta=0.5)  # C is 3 and 1
         (tensor([[0.5774, 1.0000]]), tensor([2.]), tensor([3., 1.]))
     """
-    instability = (update - momentum).square() + epsilon
+    instability = (update - momentum).square() + epsilon  # U = (û - m)² + ε₂
+    # R ← β₃ R + (1 - β₃) mean of U's rows, C the same with columns; S[i, j] = R[i] C[j] / mean(R)
     rows = torch.lerp(rows, instability.mean(dim=-1), 1 - beta)
     columns = torch.lerp(columns, instability.mean(dim=-2), 1 - beta)
     return over_root(torch.ones_like(update), rows, columns), rows, columns
@@ -148,16 +145,19 @@ def came_update(
     """
     _check_update(gradient, memory, epsilons)
     beta1, beta2, beta3 = betas
-    squares = gradient.square() + epsilons[0]
+    squares = gradient.square() + epsilons[0]  # G² + ε₁
     if isinstance(memory, CAMEVector):
         full = torch.lerp(memory.full, squares, 1 - beta2)
         update = clipped(gradient * full.rsqrt(), clip)
         momentum = torch.lerp(memory.momentum, update, 1 - beta1)
         return momentum.clone(), CAMEVector(momentum, full)
+    # 1. û = clipped(G / √V), with V from the running means of rows and columns, as in Adafactor
     rows = torch.lerp(memory.rows, squares.mean(dim=-1), 1 - beta2)
     columns = torch.lerp(memory.columns, squares.mean(dim=-2), 1 - beta2)
     update = clipped(over_root(gradient, rows, columns), clip)
+    # 2. the running mean of the updates: m ← β₁ m + (1 - β₁) û
     momentum = torch.lerp(memory.momentum, update, 1 - beta1)
+    # 3. the confidence 1 / √S, where S is the running mean of (û - m)²; the direction is m / √S
     trust, *unstable = confidence(
         update,
         momentum,

@@ -141,11 +141,11 @@ def save(
         shutil.rmtree(partial, ignore_errors=True)
         former, _ = newest(folder)
         good = f"the former checkpoint {former.path} is still good" if former else "none was before"
-        said = (
+        message = (
             f"cannot save {final}, {len(files[STATE]):,} bytes: {error.strerror or error}; {good}"
         )
         mend = "free that much space (a smaller keep_last needs less) or make the folder writable"
-        raise OSError(error.errno, f"{said}. To go on from there, {mend}") from error
+        raise OSError(error.errno, f"{message}. To go on from there, {mend}") from error
     upto = [path for path, note in _notes(folder).items() if note["step"] <= step]
     kept = {best(folder), *upto[-keep_last:]}
     for path in upto:
@@ -267,10 +267,10 @@ def _note(path: Path) -> dict[str, Any]:
         named = f"give a folder such as {path / 'step-00000040'}, or ask `newest`"
         raise ValueError(f"{missing[0]} is missing, so {path} is no whole checkpoint; {named}")
     note = read_object(file)
-    said, ours = (note.get("format"), note.get("version")), (FORMAT, VERSION)
-    if said != ours:
+    declared, ours = (note.get("format"), note.get("version")), (FORMAT, VERSION)
+    if declared != ours:
         mend = "a newer version needs a newer minillm; another format is another program's"
-        raise ValueError(f"{file} must say format and version {ours}; it says {said}: {mend}")
+        raise ValueError(f"{file} must say format and version {ours}; it says {declared}: {mend}")
     match note:
         case {"step": int(step), "record": dict(), "state": {"bytes": int(size), "sha256": str()}}:
             whole = _sealed(note) == file.read_bytes()

@@ -59,7 +59,7 @@ def groups(
         if sum(key in part for part in held) > 1
     ]
     strange = [f"one of {list(p.shape)}" for key, p in every.items() if key not in names]
-    said = [
+    problems = [
         f"{what} {', '.join(which)}"
         for what, which in (
             ("no part has", missing),
@@ -68,10 +68,10 @@ def groups(
         )
         if which
     ]
-    if said:
+    if problems:
         raise ValueError(
-            f"{'; '.join(said)}; every parameter of the model that requires a gradient must be in "
-            "one part, and in one only"
+            f"{'; '.join(problems)}; every parameter of the model that requires a gradient must be "
+            "in one part, and in one only"
         )
     return [
         {"params": list(part.values()), **options}

@@ -73,8 +73,11 @@ def lion_update(
             f"{list(gradient.shape)} and {list(mean.shape)}"
         )
     beta1, beta2 = betas
+    # 1. the direction: sign(β₁ m + (1 - β₁) g)
     direction = (mean * beta1).add_(gradient, alpha=1 - beta1).sign_()
-    return direction, (mean * beta2).add_(gradient, alpha=1 - beta2)
+    # 2. the mean, which keeps more of the past: m ← β₂ m + (1 - β₂) g
+    mean = (mean * beta2).add_(gradient, alpha=1 - beta2)
+    return direction, mean
 
 
 @final

@@ -146,7 +146,9 @@ def cross_entropy_naive(
     """
     _check_shapes(hidden, table, wanted, counted)
     dtype = _common(hidden, table)
+    # 1. logits of every token of the vocabulary, [N V]
     logits = hidden.to(dtype) @ table.to(dtype).T
+    # 2. the loss -Σ log p(target), a sum over the tokens that count
     nats = -token_log_probs(logits, wanted, counted).sum()
     if z_weight:
         nats = nats + z_weight * z_loss(logits, counted)

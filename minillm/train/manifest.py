@@ -222,13 +222,13 @@ def hash_tokens(tokens: np.ndarray) -> str:
         True
     """
     if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-        found = (
+        received = (
             f"{tokens.dtype} of the shape {list(tokens.shape)}"
             if isinstance(tokens, np.ndarray)
             else f"a {type(tokens).__name__}"
         )
         raise ValueError(
-            f"hash_tokens needs a numpy array of integers on one axis; got {found} (reshape(-1) "
+            f"hash_tokens needs a numpy array of integers on one axis; got {received} (reshape(-1) "
             "makes one axis)"
         )
     digest = hashlib.sha256(str(len(tokens)).encode())
@@ -312,14 +312,14 @@ def differences(then: Manifest, now: Manifest) -> list[str]:
         the data: c76709860cf6 then, 2abebd1f8e05 now: 50 tokens became 49
         config.model.width: 128 then, 64 now
     """
-    found = []
+    changes = []
     if data := _data_changed(then, now):
-        found.append(data)
+        changes.append(data)
     if then.code_hash != now.code_hash:
-        found.append(f"the code: {_two_hashes(then.code_hash, now.code_hash)}")
+        changes.append(f"the code: {_two_hashes(then.code_hash, now.code_hash)}")
     for key in ("name", "seed", "config", "versions", "machine", "losses", "started"):
-        found += _changed(key, getattr(then, key), getattr(now, key))
-    return found
+        changes += _changed(key, getattr(then, key), getattr(now, key))
+    return changes
 
 
 def check_same_data(then: Manifest, now: Manifest) -> None:

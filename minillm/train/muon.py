@@ -83,10 +83,12 @@ def newton_schulz_naive(
     """
     a, b, c = coefficients
     tall = matrix.shape[-2] > matrix.shape[-1]
-    x = matrix.mT if tall else matrix
+    x = matrix.mT if tall else matrix  # [M N] with M ≤ N
+    # 1. divided by its norm, so that no singular value is above 1
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=epsilon)
+    # 2. X ← a X + b (X Xᵀ) X + c (X Xᵀ)² X, which drives every singular value towards 1
     for _ in range(n_steps):
-        square = x @ x.mT
+        square = x @ x.mT  # X Xᵀ: [M M]
         x = a * x + (b * square + c * square @ square) @ x
     return x.mT if tall else x
 
@@ -203,8 +205,11 @@ def muon_update(
         tensor([[1.1933, 0.0000],
                 [0.0000, 0.9765]])
     """
+    # 1. the running mean of the gradients: M ← β M + (1 - β) G
     momentum = momentum.lerp(gradient, 1 - beta)
+    # 2. Nesterov's look ahead, β M + (1 - β) G once more, and of it U S Vᵀ only U Vᵀ
     direction = newton_schulz(gradient.lerp(momentum, beta), n_steps=n_steps)
+    # 3. scaled by the shape
     return direction * step_scale(*gradient.shape[-2:], scale), momentum
 
 

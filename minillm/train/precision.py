@@ -132,11 +132,14 @@ def round_to(x: Float[Tensor, "*shape"], format: Format) -> Float[Tensor, "*shap
             f"round_to imitates {format.name} in float32 or float64; got {x.dtype}, which was "
             "rounded before. Pass x.float() if that is meant"
         )
+    # 1. the spacing of the format's numbers around x: 2^(exponent - mantissa bits)
     wide = x.double()  # holds every spacing, and what is divided by it, exactly
     exponent = torch.frexp(wide).exponent - 1  # 2^exponent is at most |x|, twice it is more
     exponent = exponent.clamp(min=format.lowest_exponent)
     spacing = torch.exp2((exponent - format.n_mantissa_bits).double())
+    # 2. the nearest multiple of it
     rounded = (wide / spacing).round() * spacing  # torch's round() is to even
+    # 3. what is larger than the largest number becomes ∞
     beyond = math.inf if format.has_infinities else format.largest
     too_large = rounded.abs() > format.largest
     return torch.where(too_large, rounded.sign() * beyond, rounded).to(x.dtype)

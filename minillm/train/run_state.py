@@ -136,12 +136,12 @@ def _groups(named: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> li
 def _check_tensors(
     tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], memories: set[str]
 ) -> None:
-    found = {name for name in tensors if name.startswith(("model.", "optimizer.", "random."))}
-    if wrong := found ^ {*expected, *memories}:
-        parts = {"Missing": wrong - found, "Unexpected": wrong & found}
-        said = ". ".join(f"{part}: {', '.join(sorted(parts[part])) or 'none'}" for part in parts)
+    names = {name for name in tensors if name.startswith(("model.", "optimizer.", "random."))}
+    if wrong := names ^ {*expected, *memories}:
+        parts = {"Missing": wrong - names, "Unexpected": wrong & names}
+        message = ". ".join(f"{part}: {', '.join(sorted(parts[part])) or 'none'}" for part in parts)
         raise ValueError(
-            f"the checkpoint is of another model. {said}. Build it from the run's manifest"
+            f"the checkpoint is of another model. {message}. Build it from the run's manifest"
         )
     for name, tensor in expected.items():
         for what in ("shape", "dtype"):

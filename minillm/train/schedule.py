@@ -95,9 +95,11 @@ class Cosine:
 
     def __call__(self, step: int) -> float:
         """The step's share of the peak."""
+        # 1. warm-up: a straight line up to the peak
         peak, last = max(self.warmup_steps - 1, 0), self.n_steps - 1
         if step <= peak or peak == last:
             return _warmup(step, self.warmup_steps)
+        # 2. half a cosine down: final + (1 - final) (1 + cos(π share)) / 2, share from 0 to 1
         share = min(1.0, (step - peak) / (last - peak))
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * share)) / 2
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from minillm.model.features import (
     EluFeatures,
     FavorFeatures,
-    TaylorFeatures,
     draw_omega,
     favor,
 )
@@ -52,21 +51,9 @@ def test_favor_on_two_directions_by_hand():
     )
 
 
-def test_taylor_has_one_then_x_then_all_pairs():
-    # K = 4, so x is divided by 4^(1/4) = √2
-    x = torch.tensor([2.0, 0.0, -4.0, 0.0]).reshape(1, 1, 1, 4)
-    features = TaylorFeatures().build(4)
-    phi = features(x, x)[0].flatten()
-    assert features.n_features == len(phi) == 21
-    assert phi[:5].tolist() == pytest.approx([1, math.sqrt(2), 0, -math.sqrt(8), 0])
-    root = math.sqrt(2)  # 2·2, 2·-4, -4·-4, each divided by √4 and √2
-    assert phi[5:].reshape(4, 4)[0].tolist() == pytest.approx([2 / root, 0, -4 / root, 0])
-    assert phi[5:].reshape(4, 4)[2].tolist() == pytest.approx([-4 / root, 0, 8 / root, 0])
-
-
 @pytest.mark.parametrize(
     ("features", "n_features"),
-    [(EluFeatures(), 6), (FavorFeatures(10), 10), (TaylorFeatures(), 43)],
+    [(EluFeatures(), 6), (FavorFeatures(10), 10)],
 )
 def test_features_are_as_many_as_said(features, n_features):
     built = features.build(6)
@@ -160,16 +147,6 @@ def test_with_many_features_the_weights_are_those_of_softmax():
 
 
 # --- law ---------------------------------------------------------------------------------------
-@given(st.integers(1, 9), st.floats(0, 20), st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
-def test_taylor_is_one_and_z_and_half_its_square_and_never_below_a_half(width, size, seed):
-    q, k = size * random(2, 1, 1, 4, width, seed=seed)
-    phi_q, phi_k = TaylorFeatures().build(width)(q, k)
-    z = q @ k.mT / math.sqrt(width)
-    torch.testing.assert_close(phi_q @ phi_k.mT, 1 + z + z**2 / 2, rtol=1e-9, atol=1e-9)
-    assert ((1 + z + z**2 / 2) >= 0.5).all()
-
-
 @given(st.integers(1, 12), st.integers(1, 9), st.booleans(), st.integers(0, 99))
 @settings(max_examples=40, deadline=None)
 def test_a_seed_means_the_same_directions_and_another_seed_others(m, width, orthogonal, seed):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from minillm.model.attention import AttentionConfig, Context
 from minillm.model.config import TransformerConfig
-from minillm.model.features import EluFeatures, FavorFeatures, TaylorFeatures
+from minillm.model.features import EluFeatures, FavorFeatures
 from minillm.model.linear import (
     LinearAttentionConfig,
     attend_linear,
@@ -25,7 +25,7 @@ BY_EVERY_FORM = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 VARIANTS = {
     "elu": LinearAttentionConfig(),
     "favor": LinearAttentionConfig(features=FavorFeatures(12), head_width=6),
-    "taylor": LinearAttentionConfig(features=TaylorFeatures(), n_heads=8, chunk_tokens=4),
+    "short": LinearAttentionConfig(n_heads=8, chunk_tokens=4),
     "rotated": LinearAttentionConfig(rope=RopeConfig(), chunk_tokens=3),
 }
 
@@ -278,15 +278,6 @@ def test_the_state_is_as_large_as_counted_after_any_number_of_tokens(name):
             layer(random(3, n_new, WIDTH), places(n_new, cache.n_tokens), cache)
         assert cache.n_bytes == layer.state_bytes(3) == 3 * H * N * (K + 1) * 8
     assert cache.n_tokens == 26
-
-
-@given(st.integers(0, 400))
-@settings(max_examples=15, deadline=None)
-def test_rotated_taylor_features_know_distances_alone(shift):
-    config = replace(VARIANTS["taylor"], n_heads=4, rope=RopeConfig())
-    layer, x = built(config), random(1, 6, WIDTH)
-    layer.reserve(406)
-    close(layer(x, places(6, shift)), layer(x, places(6)), 1e-10)
 
 
 def test_rotations_grow_with_the_cache_that_is_asked_for():

@@ -15,7 +15,6 @@ from minillm.model.lookup import (
     LookupFFN,
     LookupFFNConfig,
     addresses,
-    agreement,
     bh4,
     hadamard,
     lookup,
@@ -241,26 +240,6 @@ def test_numbers_far_from_zero_make_soft_rows_hard_and_near_zero_they_do_not():
         assert ((hard - soft).norm() < 1e-3 * soft.norm()).item() == same
 
 
-def test_agreement_counts_the_places_with_the_same_most_probable_token():
-    model = MODEL.build(seed=0)
-    tokens = torch.randint(30, (8, 16), generator=torch.Generator().manual_seed(0))
-    before = {name: p.clone() for name, p in model.state_dict().items()}
-    soft, hard = with_rows(model, soft=True), with_rows(model, soft=False)
-    expected = (soft(tokens).argmax(-1) == hard(tokens).argmax(-1)).float().mean().item()
-    with torch.no_grad():
-        model.blocks[1].ffn.tables.mul_(100)  # what the layer says is heard now
-    loud = agreement(model, tokens)
-    assert 0 < loud < 1
-    with torch.no_grad():
-        model.blocks[1].ffn.projection.mul_(1000)  # far from zero
-    assert agreement(model, tokens) == 1.0
-    with torch.no_grad():
-        model.blocks[1].ffn.tables.copy_(before["blocks.1.ffn.tables"])
-        model.blocks[1].ffn.projection.copy_(before["blocks.1.ffn.projection"])
-    assert agreement(model, tokens) == pytest.approx(expected)
-    assert not model.blocks[1].ffn.soft
-
-
 def test_a_twin_shares_all_numbers():
     model = MODEL.build(seed=0)
     twin = with_rows(model, soft=True)
@@ -299,7 +278,7 @@ def test_device_and_dtype_are_arguments(config):
         (lambda: LookupFFNConfig(block_width=4).build(24), "a power of two and a multiple"),
         (lambda: LookupFFNConfig(block_width=3).build(16), "block_width, 3; got 16"),
         (
-            lambda: agreement(replace(MODEL, ffn=SwiGLUConfig()).build(), torch.ones(1, 2).long()),
+            lambda: with_rows(replace(MODEL, ffn=SwiGLUConfig()).build(), soft=True),
             "this needs a model with LookupFFN layers; got one without",
         ),
     ],

@@ -19,7 +19,7 @@ def test_a_page_says_how_far_things_are_from_the_market_square():
 
 def test_the_page_names_only_the_knobs_that_were_turned():
     assert "knobs" not in describe(World())
-    assert describe(World(rumours=0.25)).endswith("knobs: rumours 0.25")
+    assert describe(World(ambiguity=0.25)).endswith("knobs: ambiguity 0.25")
 
 
 @pytest.mark.parametrize("seed", ["tinytown", "Ada"])

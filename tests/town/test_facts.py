@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from minillm.town.facts import Fact, FactTable, Seen
+from minillm.town.facts import Fact, FactTable
 from minillm.town.world import RELATIONS, World, sealed_town
 
 TABLE = FactTable(World())
@@ -48,21 +48,6 @@ def test_the_bits_of_one_shop_are_those_of_choosing_its_goods_from_all():
     assert tuple(bits) == RELATIONS
 
 
-def test_seen_once_and_never_of_a_sample_of_three():
-    mei, bao = Fact("Mei", "likes", "thunder"), Fact("Bao", "likes", "singing")
-    seen = TABLE.count_seen([mei, bao, mei])
-    assert seen == Seen(3, len(TABLE.facts), 1, len(TABLE.facts) - 2)
-    assert seen.share_of_sample == pytest.approx(1 / 3)
-    assert seen.share_of_facts == 1 / len(TABLE.facts)
-
-
-def test_one_sentence_is_heard_once():
-    seen = TABLE.expected_seen(1)
-    assert seen.once == pytest.approx(1)
-    assert seen.never == pytest.approx(len(TABLE.facts) - 1)
-    assert TABLE.unseen_mass(1) == pytest.approx(1 - (TABLE.probabilities**2).sum())
-
-
 # --- twin --------------------------------------------------------------------------------------
 
 
@@ -71,36 +56,7 @@ def test_the_sentence_says_the_fact_that_stands_beside_it():
         assert sentence.text == TABLE.say(sentence.fact, sentence.language, sentence.paraphrase)
 
 
-@pytest.mark.parametrize("n_samples", [100, 1000, 9600])
-def test_closed_form_and_monte_carlo_agree_on_seen_once_and_never(n_samples):
-    rng = np.random.default_rng(3)
-    draws = rng.multinomial(n_samples, TABLE.probabilities, size=400)
-    expected = TABLE.expected_seen(n_samples)
-    for found, closed in (
-        ((draws == 1).sum(axis=1), expected.once),
-        ((draws == 0).sum(axis=1), expected.never),
-        ((draws == 0) @ TABLE.probabilities, TABLE.unseen_mass(n_samples)),
-    ):
-        assert abs(found.mean() - closed) < 4 * found.std(ddof=1) / 20
-
-
-def test_the_blocks_hold_as_many_facts_seen_once_as_expected():
-    expected = TABLE.expected_seen(len(SENTENCES))
-    found = TABLE.count_seen([sentence.fact for sentence in SENTENCES])
-    assert found.n_samples == 9600
-    assert abs(found.once - expected.once) < 4 * expected.once**0.5
-    assert abs(found.never - expected.never) < 4 * expected.never**0.5
-
-
 # --- reference ---------------------------------------------------------------------------------
-
-
-def test_good_and_turings_share_seen_once_estimates_what_was_not_heard():
-    # E[N1]/n - unseen mass = Σ p² (1-p)^(n-1), which is small but not nothing.
-    n, p = 2000, TABLE.probabilities
-    bias = (p**2 * (1 - p) ** (n - 1)).sum()
-    assert TABLE.expected_seen(n).share_of_sample - TABLE.unseen_mass(n) == pytest.approx(bias)
-    assert 0 < bias < 0.02 * TABLE.unseen_mass(n)
 
 
 def test_facts_languages_and_paraphrases_come_as_often_as_stated():
@@ -183,8 +139,6 @@ def test_what_is_not_so_can_be_said_but_has_no_probability():
     assert TABLE.say(wrong) == "Mei likes snow."
     with pytest.raises(ValueError, match=r"not a fact of this town: Fact\(subject='Mei'"):
         TABLE.probability(wrong)
-    with pytest.raises(ValueError, match="not a fact of this town"):
-        TABLE.count_seen([wrong])
 
 
 # --- bad input ---------------------------------------------------------------------------------
@@ -199,8 +153,6 @@ def test_what_is_not_so_can_be_said_but_has_no_probability():
         (lambda: TABLE.block(0, languages=("fr",)), "got 'fr'"),
         (lambda: TABLE.block(0, paraphrases=[7]), "paraphrase must be 0 to 3; got 7"),
         (lambda: TABLE.block(0, seed=0.5), "whole number or a text"),
-        (lambda: TABLE.expected_seen(0), "n_samples must be at least 1; got 0"),
-        (lambda: TABLE.count_seen([]), "at least one fact"),
         (lambda: FactTable(World(), day=-1), "days are counted from 0; got -1"),
     ],
 )
