@@ -584,7 +584,7 @@ GRADERS = {
         function="mix",
         level="stretch",
         grade=grade_mix,
-        target="minillm.model.moe.mix_naive",
+        target="minillm.model.moe.moe_naive",
         hints=(
             "A loop over the experts, not over the tokens: who asks for expert e, and where?",
             "tokens, places = (experts == e).nonzero(as_tuple=True); where there are none, go on.",

@@ -41,16 +41,15 @@ from typing import Any, final
 
 import numpy as np
 import torch
-from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from minillm.lab.track import track
 from minillm.model import moe, transformer
-from minillm.model.attention import AttentionConfig
+from minillm.model.attention import AttentionConfig, Context
 from minillm.model.config import FFNConfig, TransformerConfig
 from minillm.model.count import ParameterCount
 from minillm.model.ffn import Routing, SwiGLUConfig
-from minillm.model.hashed import HashedMoE, HashedMoEConfig, hashed_loss
+from minillm.model.hashed import HashedMoE, HashedMoEConfig
 from minillm.model.transformer import Transformer
 from minillm.model.upcycle import upcycle
 from minillm.town.chance import generator
@@ -268,25 +267,19 @@ def loss_of(
     model: Transformer, tokens: Tensor, districts: Tensor, contender: Contender
 ) -> tuple[Tensor, list[Routing | None]]:
     """What is made small, and how it was routed: `moe_loss` that hands out its routings."""
-    if isinstance(model.blocks[0].ffn, HashedMoE):
-        return hashed_loss(model, tokens, districts), []
     if not isinstance(model.blocks[0].ffn, moe.MoE):
-        return transformer.loss(model, tokens), []
-    found = moe.routed(model, tokens[:, :-1])
-    logits = rearrange(found.logits, "B T V -> (B T) V")
-    told = nn.functional.cross_entropy(logits, rearrange(tokens[:, 1:], "B T -> (B T)"))
+        return transformer.loss(model, tokens, context=Context(domains=districts)), []
+    inputs, targets = transformer.shifted(tokens)
+    found = moe.routed(model, inputs)
     auxiliary = moe.auxiliary_loss(found.routings, balance=contender.balance, z=contender.z)
-    return told + auxiliary, found.routings
+    return transformer.next_token_loss(found.logits, targets) + auxiliary, found.routings
 
 
 @torch.no_grad()
 def excess(model: Transformer, held_out: Texts) -> float:
     """Nats a symbol above what the sources pay."""
-    if isinstance(model.blocks[0].ffn, HashedMoE):
-        loss = hashed_loss(model, held_out.tokens, held_out.districts)
-    else:
-        loss = transformer.loss(model, held_out.tokens)
-    return loss.item() - held_out.price
+    context = Context(domains=held_out.districts)  # which hashed experts read, and no others
+    return transformer.loss(model, held_out.tokens, context=context).item() - held_out.price
 
 
 # --- what is told of it -------------------------------------------------------------------------

@@ -24,7 +24,6 @@ Chapter: 03
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, final
 
@@ -35,7 +34,7 @@ from torch import Tensor, nn
 
 from minillm.model.cache import KVCache
 from minillm.model.masks import causal, window
-from minillm.model.rope import RopeConfig, rotate, tables
+from minillm.model.rope import RopeConfig, Rotations
 
 # --- the maths ----------------------------------------------------------------------------------
 
@@ -160,22 +159,32 @@ def _check_heads(n_heads: int, n_kv_heads: int) -> None:
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Context:
-    """What a mixer is told of the tokens it is given.
+    """What mixers and feed-forward layers are told of the tokens that they are given.
+
+    A whole model fills in `positions` and `tokens` where they are None.
 
     Args:
         positions: of these tokens in their texts, from 0 on; [T], or [B, T] where rows differ.
         mask: True = may look; broadcasts to [B, H, T, S], where S counts all tokens in the cache
             too. None means plainly causal: everything in the cache, and no later token.
         memory: an encoder's output, for those that look at one.
+        tokens: their ids, for layers that choose by them.
+        domains: of each text, a number from 0 on, for layers that choose by it.
     """
 
-    positions: Int[Tensor, "T"] | Int[Tensor, "B T"]
+    positions: Int[Tensor, "T"] | Int[Tensor, "B T"] | None = None
     mask: Bool[Tensor, "..."] | None = None
     memory: Float[Tensor, "B S D"] | None = None
+    tokens: Int[Tensor, "B T"] | None = None
+    domains: Int[Tensor, "texts"] | None = None
 
 
 class Mixer(Protocol):
-    """The part of a block in which tokens see each other; attention is one."""
+    """The part of a block in which tokens see each other (token mixing); attention is one.
+
+    A module names in `residual_projections` those of its `nn.Linear`s whose outputs are added to
+    the stream: their first weights are smaller (`minillm.model.transformer.initialise`).
+    """
 
     def __call__(
         self, x: Float[Tensor, "B T D"], context: Context, cache: Any = None
@@ -285,6 +294,8 @@ class Attention(nn.Module):
         device, dtype: of the parameters.
     """
 
+    residual_projections = ("output",)
+
     def __init__(
         self,
         width: int,
@@ -308,17 +319,12 @@ class Attention(nn.Module):
         normed = qk_norm_epsilon is not None
         self.q_norm = nn.Parameter(torch.ones(head_width, **factory_kwargs)) if normed else None
         self.k_norm = nn.Parameter(torch.ones(head_width, **factory_kwargs)) if normed else None
-        self.frequencies = frequencies
-        self.register_buffer("rotations", None, persistent=False)
+        self.rotations = None if frequencies is None else Rotations(frequencies)
 
     def reserve(self, context_tokens: int) -> None:
         """Prepare rotations for positions up to context_tokens - 1; what is there stays."""
-        if self.frequencies is None:
-            return
-        if self.rotations is None or len(self.rotations) < context_tokens:
-            like = {"dtype": self.qkv.weight.dtype, "device": self.qkv.weight.device}
-            # cos and sin of a position side by side: one look-up brings both
-            self.rotations = torch.cat(tables(self.frequencies, context_tokens, **like), dim=-1)
+        if self.rotations is not None:
+            self.rotations.reserve(context_tokens, like=self.qkv.weight)
 
     def new_cache(self, n_rows: int, capacity_tokens: int) -> KVCache:
         """An empty cache for n_rows texts of up to capacity_tokens tokens; see `KVCache`."""
@@ -383,25 +389,11 @@ class Attention(nn.Module):
         if self.q_norm is not None:
             q, k = qk.split((H, G), dim=1)
             qk = torch.cat((self._normed(q, self.q_norm), self._normed(k, self.k_norm)), dim=1)
-        if self.frequencies is not None:
-            qk = rotate(qk, *self._look_up(positions, qk))
+        if self.rotations is not None:
+            qk = self.rotations(qk, positions)
         q, k = qk.split((H, G), dim=1)
         return q, k, v
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
         shape, epsilon = (self.head_width,), self.qk_norm_epsilon
         return nn.functional.rms_norm(x, shape, weight.to(x.dtype), epsilon)
-
-    def _look_up(self, positions: Tensor, q: Tensor) -> Sequence[Tensor]:
-        """cos and sin of each token: [T, K], or [B, 1, T, K] where rows differ."""
-        n_tokens, n_prepared = q.shape[2], len(self.rotations)
-        if positions.shape[-1] != n_tokens or n_tokens > n_prepared:
-            raise ValueError(
-                f"each token needs a position, and rotations are prepared for {n_prepared} of "
-                f"them; got {n_tokens} tokens and positions {list(positions.shape)}. For longer "
-                "texts build with larger context_tokens, or call reserve"
-            )
-        cos_and_sin = nn.functional.embedding(positions, self.rotations).to(q.dtype)
-        if positions.ndim == 2:
-            cos_and_sin = cos_and_sin[:, None]  # the axis of heads
-        return cos_and_sin.chunk(2, dim=-1)

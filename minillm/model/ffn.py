@@ -28,6 +28,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from minillm.model.attention import Context
+
 ACTIVATIONS = ("gelu", "relu", "relu2")
 
 
@@ -43,10 +45,21 @@ class Routing(Protocol):
 
 
 class FFN(Protocol):
-    """The part of a block in which each token works by itself."""
+    """The feed-forward part of a block: it works on each token alone.
 
-    def __call__(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], Routing | None]:
-        """What is to be added to x, and how it was routed; None where there is no choice."""
+    A module names in `residual_projections` those of its `nn.Linear`s whose outputs are added to
+    the stream, as for a `Mixer`.
+    """
+
+    def __call__(
+        self, x: Float[Tensor, "B T D"], context: Context | None = None
+    ) -> tuple[Float[Tensor, "B T D"], Routing | None]:
+        """What is to be added to x, and how it was routed; None where there is no choice.
+
+        Args:
+            x: the tokens.
+            context: as a mixer's. Most layers read x alone and need none.
+        """
 
 
 # --- Llama's ------------------------------------------------------------------------------------
@@ -117,6 +130,8 @@ class SwiGLU(nn.Module):
         device, dtype: of the parameters.
     """
 
+    residual_projections = ("down",)
+
     def __init__(
         self,
         width: int,
@@ -132,7 +147,9 @@ class SwiGLU(nn.Module):
         )  # gate's rows first
         self.down = nn.Linear(hidden_width, width, bias=False, **factory_kwargs)
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], None]:
+    def forward(
+        self, x: Float[Tensor, "*rows D"], context: Context | None = None
+    ) -> tuple[Float[Tensor, "*rows D"], None]:
         """What is to be added to x; nothing is routed."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(nn.functional.silu(gate) * up), None
@@ -215,6 +232,8 @@ class MLP(nn.Module):
         device, dtype: of the parameters.
     """
 
+    residual_projections = ("down",)
+
     def __init__(
         self,
         width: int,
@@ -230,7 +249,9 @@ class MLP(nn.Module):
         self.up = nn.Linear(width, hidden_width, bias=False, **factory_kwargs)
         self.down = nn.Linear(hidden_width, width, bias=False, **factory_kwargs)
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], None]:
+    def forward(
+        self, x: Float[Tensor, "*rows D"], context: Context | None = None
+    ) -> tuple[Float[Tensor, "*rows D"], None]:
         """What is to be added to x; nothing is routed."""
         return self.down(activate(self.up(x), self.activation)), None
 

@@ -11,9 +11,11 @@ So nothing can collapse, the balance is settled before training, and a text of o
 meets the experts of another: they can be left out (`extract_domain`), and what remains gives the
 same logits. The price: where a token goes does not depend on what stands around it.
 
-The id is all that chooses, and a block is given x, not ids. So `hashed_logits` walks through the
-blocks of a plain `Transformer` and hands each `HashedMoE` the experts of its tokens. A table is a
-buffer of its layer, saved with the weights: who loads a model loads its choices.
+The id is all that chooses, and the domain, not x: the `Context` of the pass brings both,
+
+    model(tokens, context=Context(domains=...))
+
+A table is a buffer of its layer, saved with the weights: who loads a model loads its choices.
 
 Paper: Ren et al. 2023, "PanGu-Σ", arXiv:2303.10845, the section on random routed experts (RRE);
 Roller et al. 2021, "Hash Layers", arXiv:2106.04426, section 3.1, whose "balanced assignment" is our
@@ -29,7 +31,7 @@ import copy
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
 import torch
 from einops import rearrange
@@ -228,7 +230,7 @@ def hashed_naive(
 
 @final
 class HashedMoE(nn.Module):
-    """Experts chosen by a table: an `FFN`, if it is told whom each token asks.
+    """Experts chosen by a table: an `FFN` that reads ids and domains from the context.
 
     No `Routing` comes back: that is a number for each token and expert, and here there is none.
 
@@ -244,153 +246,80 @@ class HashedMoE(nn.Module):
         self.register_buffer("table", table)
 
     def experts_of(
-        self, tokens: Int[Tensor, "B T"], domains: Int[Tensor, "B"]
+        self, tokens: Int[Tensor, "B T"], domains: Int[Tensor, "texts"] | None
     ) -> Int[Tensor, "B T"]:
-        """Whom each token of these texts asks."""
+        """Whom each token of these texts asks.
+
+        Args:
+            tokens: ids 0 to V - 1.
+            domains: of each text, from 0 on; None where there is one domain only.
+
+        Raises:
+            ValueError: not one domain a text, or one that is not there.
+        """
+        n_domains = len(self.table)
+        if domains is None and n_domains == 1:
+            return self.table[0, tokens]
+        if domains is None or domains.shape != tokens.shape[:1]:
+            raise ValueError(
+                f"domains must be one number a text, [{len(tokens)}]; got "
+                f"{None if domains is None else list(domains.shape)}. Call "
+                "model(tokens, context=Context(domains=...))"
+            )
+        if len(domains) and not 0 <= int(domains.min()) <= int(domains.max()) < n_domains:
+            raise ValueError(_no_such_domain(domains.unique().tolist(), n_domains))
         return self.table[domains[:, None], tokens]
 
     def forward(
-        self, x: Float[Tensor, "B T D"], experts: Int[Tensor, "rows places"] | None = None
+        self, x: Float[Tensor, "B T D"], context: Context | None = None
     ) -> tuple[Float[Tensor, "B T D"], None]:
         """What is to be added to x: tokens sorted by expert, one call for each that has any.
 
         Raises:
-            ValueError: not told whom each token asks, or not of each.
+            ValueError: a context without an id for each token, which a whole model fills in; what
+                `experts_of` refuses.
+
+        Example:
+            >>> layer = HashedMoEConfig(n_vocab=50, n_domains=2, experts_per_domain=3).build(8)
+            >>> context = Context(tokens=torch.tensor([[7, 3, 9]]), domains=torch.tensor([1]))
+            >>> y, routing = layer(torch.randn(1, 3, 8), context)
+            >>> y.shape
+            torch.Size([1, 3, 8])
         """
-        if experts is None:
+        ids = None if context is None else context.tokens
+        if ids is None or ids.shape != x.shape[:2]:
             raise ValueError(
-                "a HashedMoE must be told the expert of each token, for it sees x and no ids; got "
-                "x alone. Call hashed_logits(model, tokens, domains) of minillm.model.hashed in "
-                "place of model(tokens), and hashed_loss in place of loss"
+                f"a HashedMoE needs the id of each token, {list(x.shape[:2])}; got "
+                f"{None if ids is None else list(ids.shape)}. Give it Context(tokens=..., "
+                "domains=...)"
             )
-        if experts.shape != x.shape[:2]:
-            raise ValueError(
-                f"a HashedMoE needs one expert a token, {list(x.shape[:2])}; got the shape "
-                f"{list(experts.shape)}"
-            )
-        tokens, chosen = rearrange(x, "B T D -> (B T) D"), experts.flatten()
+        # 1. Whom does each token ask?
+        chosen = self.experts_of(ids, context.domains).flatten()
+        # 2. Tokens sorted by expert, cut into one slice an expert.
         order = chosen.argsort(stable=True)
         counts = torch.bincount(chosen, minlength=len(self.experts)).tolist()
-        parts = tokens[order].split(counts)
+        flat = rearrange(x, "B T D -> (B T) D")
+        slices = flat[order].split(counts)
+        # 3. Each expert reads its slice, and its answers go back to their tokens' places.
         answers = [
-            expert(part[None])[0][0]
-            for expert, part in zip(self.experts, parts, strict=True)
-            if len(part)
+            expert(mine)[0] for expert, mine in zip(self.experts, slices, strict=True) if len(mine)
         ]
         if answers:  # a batch may be empty
-            tokens = torch.empty_like(tokens).index_copy(0, order, torch.cat(answers))
-        return tokens.reshape(x.shape), None
+            flat = torch.empty_like(flat).index_copy(0, order, torch.cat(answers))
+        return flat.reshape(x.shape), None
 
 
 # --- a whole model ------------------------------------------------------------------------------
 
 
-def hashed_logits(
-    model: Transformer,
-    tokens: Int[Tensor, "B T"],
-    domains: Int[Tensor, "texts"],
-    *,
-    context: Context | None = None,
-    cache: Sequence[Any] | None = None,
-) -> Float[Tensor, "B T V"]:
-    """`model(tokens)` for a model that has `HashedMoE` layers, in some of its blocks or in all.
-
-    Args:
-        model: its other FFNs, its mixers and its norms work as ever.
-        tokens: ids 0 to V - 1.
-        domains: of each text, from 0 on.
-        context, cache: as for `Transformer.forward`.
-
-    Raises:
-        ValueError: not one domain a text, or one that is not there; a text beyond the context; a
-            cache of another number of blocks.
-
-    Example:
-        >>> from minillm.model.config import TransformerConfig
-        >>> moe = HashedMoEConfig(n_vocab=50, n_domains=2, experts_per_domain=3)
-        >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2, ffn=moe).build(seed=0)
-        >>> hashed_logits(model, torch.tensor([[7, 3, 9]]), torch.tensor([1])).shape
-        torch.Size([1, 3, 50])
-    """
-    layers = _hashed_layers(model)
-    if domains.shape != tokens.shape[:1]:
-        raise ValueError(
-            f"domains must be one number a text, [{len(tokens)}]; got the shape "
-            f"{list(domains.shape)}"
-        )
-    n_domains = min(len(layer.table) for layer in layers)
-    if len(domains) and not 0 <= int(domains.min()) <= int(domains.max()) < n_domains:
-        raise ValueError(_no_such_domain(domains.unique().tolist(), n_domains))
-    caches = [None] * len(model.blocks) if cache is None else cache
-    if len(caches) != len(model.blocks):
-        raise ValueError(
-            f"a cache holds one part a block, {len(model.blocks)} here; got {len(caches)}. Make "
-            "it with this model's new_cache"
-        )
-    if context is None:
-        first = 0 if cache is None else cache[0].n_tokens
-        end = first + tokens.shape[1]
-        if end > model.context_tokens:
-            raise ValueError(
-                f"this model reads texts of up to {model.context_tokens} tokens; got {end}, those "
-                "in the cache with them. Shorten the text"
-            )
-        context = Context(positions=torch.arange(first, end, device=tokens.device))
-    x = model.embedding(tokens)
-    for block, kept in zip(model.blocks, caches, strict=True):
-        if isinstance(block.ffn, HashedMoE):
-            x = x + block.mixer(block.mixer_norm(x), context, kept)
-            y, _ = block.ffn(block.ffn_norm(x), block.ffn.experts_of(tokens, domains))
-            x = x + y
-        else:
-            x, _ = block(x, context, kept)
-    return model.logits(model.norm(x))
-
-
-def hashed_loss(
-    model: Transformer,
-    tokens: Int[Tensor, "B T"],
-    domains: Int[Tensor, "texts"],
-    *,
-    ignore: int | None = None,
-) -> Float[Tensor, ""]:
-    """`minillm.model.transformer.loss` for such a model, in nats a token.
-
-    Args:
-        model, tokens, domains: as for `hashed_logits`.
-        ignore: an id that is not to be predicted.
-
-    Raises:
-        ValueError: rows of one token: there is nothing to predict; what `hashed_logits` refuses.
-
-    Example:
-        >>> from minillm.model.config import TransformerConfig
-        >>> moe = HashedMoEConfig(n_vocab=50, n_domains=2, experts_per_domain=3)
-        >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2, ffn=moe).build(seed=0)
-        >>> tokens, domains = torch.tensor([[7, 3, 9]]), torch.tensor([1])
-        >>> round(hashed_loss(model, tokens, domains).item(), 1)  # log 50: it knows nothing yet
-        3.9
-    """
-    if tokens.shape[1] < 2:
-        raise ValueError(
-            "a row must have at least 2 tokens, one to read and one to predict; got rows of "
-            f"{tokens.shape[1]}"
-        )
-    logits = rearrange(hashed_logits(model, tokens[:, :-1], domains), "B T V -> (B T) V")
-    wanted = rearrange(tokens[:, 1:], "B T -> (B T)").long()
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return nn.functional.cross_entropy(
-        wide, wanted, ignore_index=-100 if ignore is None else ignore
-    )
-
-
 def extract_domain(model: Transformer, domain: int) -> Transformer:
     """The model for texts of one domain: all but the other domains' experts, copied.
 
-    Nothing is lost: its logits are those of the whole model. To it the texts are of domain 0.
+    Nothing is lost: its logits are those of the whole model. It has one domain, so it need not be
+    told any: `model(tokens)` is enough.
 
     Args:
-        model: as for `hashed_logits`; it stays as it is.
+        model: with `HashedMoE` layers; it stays as it is.
         domain: which.
 
     Raises:
@@ -437,7 +366,7 @@ def _hashed_layers(model: Transformer) -> list[HashedMoE]:
         raise ValueError(
             "this needs a model with HashedMoE layers; got one whose FFNs are "
             f"{', '.join(sorted({type(block.ffn).__name__ for block in model.blocks}))}. Build it "
-            "with TransformerConfig(ffn=HashedMoEConfig(...)), or call model(tokens)"
+            "with TransformerConfig(ffn=HashedMoEConfig(...))"
         )
     return layers
 

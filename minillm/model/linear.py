@@ -37,7 +37,7 @@ from torch import Tensor, nn
 
 from minillm.model.attention import Context
 from minillm.model.features import EluFeatures, FeatureMap, FeaturesConfig
-from minillm.model.rope import RopeConfig, rotate, tables
+from minillm.model.rope import RopeConfig, Rotations
 from minillm.model.state import State, checked, writes
 
 # --- sums of outer products ----------------------------------------------------------------------
@@ -340,6 +340,8 @@ class LinearAttention(nn.Module):
         device, dtype: of the parameters.
     """
 
+    residual_projections = ("output",)
+
     def __init__(
         self,
         width: int,
@@ -417,46 +419,3 @@ class LinearAttention(nn.Module):
             qk = self.rotations(qk, positions)
         q, k = self.features(*qk.chunk(2, dim=1))
         return q, k, v
-
-
-# --- positions -----------------------------------------------------------------------------------
-
-
-@final
-class Rotations(nn.Module):
-    """Turns queries and keys by their positions, by a table that `reserve` fills.
-
-    Args:
-        frequencies: θ, from `RopeConfig.frequencies`.
-    """
-
-    def __init__(self, frequencies: Float64[Tensor, "pairs"]):
-        super().__init__()
-        self.frequencies = frequencies
-        self.register_buffer("table", None, persistent=False)
-
-    def reserve(self, context_tokens: int, like: Tensor) -> None:
-        """Prepare positions up to context_tokens - 1, of like's type and device."""
-        if self.table is None or len(self.table) < context_tokens:
-            made = {"dtype": like.dtype, "device": like.device}
-            self.table = torch.cat(tables(self.frequencies, context_tokens, **made), dim=-1)
-
-    def forward(
-        self, x: Float[Tensor, "B H T K"], positions: Int[Tensor, "*B T"]
-    ) -> Float[Tensor, "B H T K"]:
-        """x, each token turned by its position's angles.
-
-        Raises:
-            ValueError: not a position for each token, or more tokens than are prepared.
-        """
-        n_tokens, n_prepared = x.shape[2], len(self.table)
-        if positions.shape[-1] != n_tokens or n_tokens > n_prepared:
-            raise ValueError(
-                f"each token needs a position, and rotations are prepared for {n_prepared} of "
-                f"them; got {n_tokens} tokens and positions {list(positions.shape)}. For longer "
-                "texts build with larger context_tokens, or call reserve"
-            )
-        cos_and_sin = nn.functional.embedding(positions, self.table).to(x.dtype)
-        if positions.ndim == 2:
-            cos_and_sin = cos_and_sin[:, None]  # the axis of heads
-        return rotate(x, *cos_and_sin.chunk(2, dim=-1))

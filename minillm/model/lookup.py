@@ -41,6 +41,7 @@ from einops import einsum, rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from minillm.model.attention import Context
 from minillm.model.transformer import Transformer
 
 N_FACTORS = 4  # BH4: block-diagonal, Hadamard, four times
@@ -306,7 +307,9 @@ class LookupFFN(nn.Module):
             z = bh4(x, self.projection)[..., : len(self.bias)]
         return rearrange(z + self.bias, "... (h bits) -> ... h bits", bits=self.bits)
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], None]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context | None = None
+    ) -> tuple[Float[Tensor, "B T D"], None]:
         """What is to be added to x; nothing is routed."""
         look = lookup_soft if self.soft else lookup
         return look(self.project(x), self.tables), None

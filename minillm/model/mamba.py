@@ -275,6 +275,8 @@ class Mamba(nn.Module):
         device, dtype: of the parameters.
     """
 
+    residual_projections = ("output",)
+
     def __init__(
         self,
         width: int,

@@ -5,9 +5,10 @@ and added up. What was learned grows with E, the work for a token only with k:
 
     y = Σ w_e expert_e(x) over the chosen e  (+ shared(x))         expert: a `SwiGLU`
 
-Each expert is called once, with all its tokens: the pairs of token and expert stand sorted by
-expert, so that gathering the tokens, cutting them into slices, and adding each answer back to its
-token's place is all that surrounds the experts. `mix_naive` says it pair by pair.
+`moe_naive` is just that, a loop over the experts. `MoE` gives the same: each expert is called once,
+with all its tokens. The pairs of token and expert stand sorted by expert, so that gathering the
+tokens, cutting them into slices, and adding each answer back to its token's place is all that
+surrounds the experts.
 
 Fine-grained experts are more and narrower ones (`n_experts`, `n_active`, `expert_width`); shared
 experts see every token, and no router.
@@ -48,12 +49,39 @@ from minillm.model.routing import (
     shares,
     z_loss,
 )
-from minillm.model.transformer import Transformer
+from minillm.model.transformer import Transformer, next_token_loss, shifted
 
 ROUTERS = ("top_k", "switch", "expert_choice")
 
 
 # --- the layer ----------------------------------------------------------------------------------
+def moe_naive(
+    x: Float[Tensor, "N D"],
+    router: Float[Tensor, "E D"],
+    experts: Sequence[nn.Module] | nn.ModuleList,
+    top_k: int,
+) -> Float[Tensor, "N D"]:
+    """A mixture of experts as it is written: what a `MoE` of router="top_k" must give.
+
+    Example:
+        >>> experts = [SwiGLUConfig(hidden_width=4).build(width=2) for _ in range(3)]
+        >>> moe_naive(torch.ones(5, 2), torch.randn(3, 2), experts, top_k=2).shape
+        torch.Size([5, 2])
+    """
+    # 1. The router: how probable is each expert for each token?
+    probabilities = (x @ router.T).softmax(dim=-1)
+    # 2. Each token takes the k most probable; their weights sum to 1.
+    weights, chosen = probabilities.topk(top_k, dim=-1)
+    weights = weights / weights.sum(dim=-1, keepdim=True)
+    # 3. Each expert reads the tokens that chose it. Its answers are weighted, and added there.
+    y = torch.zeros_like(x)
+    for e, expert in enumerate(experts):
+        tokens, rank = torch.where(chosen == e)
+        answers, _ = expert(x[tokens])
+        y = y.index_add(0, tokens, weights[tokens, rank, None] * answers)
+    return y
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class MoEConfig:
@@ -187,20 +215,25 @@ class MoE(nn.Module):
             capacity=places,
         )
 
-    def forward(self, x: Float[Tensor, "B T D"]) -> tuple[Float[Tensor, "B T D"], ExpertRouting]:
+    def forward(
+        self, x: Float[Tensor, "B T D"], context: Context | None = None
+    ) -> tuple[Float[Tensor, "B T D"], ExpertRouting]:
         """What is to be added to x, and how its tokens were routed, row after row."""
+        # 1. The router makes pairs of a token and an expert, sorted by expert.
         flat = rearrange(x, "B T D -> (B T) D")
         routing = self.route(flat)
+        # 2. The pairs' tokens, cut into one slice an expert.
         counts = torch.bincount(routing.experts, minlength=len(self.experts)).tolist()
-        # Cut first, then [None]: cut as [1, P, D] they would be multiplied as batches, more slowly.
         slices = flat.index_select(0, routing.tokens).split(counts)
+        # 3. Each expert reads its slice; who has none is not called.
         answers = torch.cat(
             [
-                expert(mine[None])[0][0]
+                expert(mine)[0]
                 for expert, mine in zip(self.experts, slices, strict=True)
                 if len(mine)
             ]
         )
+        # 4. The answers, weighted, are added at their tokens' places.
         answers = answers * routing.weights[:, None].to(answers.dtype)
         y = answers.new_zeros(flat.shape).index_add_(0, routing.tokens, answers).view(x.shape)
         if self.shared is not None:
@@ -210,26 +243,6 @@ class MoE(nn.Module):
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         return f"{self.chooses}, n_active={self.n_active}, capacity_factor={self.capacity_factor}"
-
-
-def mix_naive(x: Float[Tensor, "B T D"], layer: MoE) -> Float[Tensor, "B T D"]:
-    """The same, token by token and expert by expert: what `MoE.forward` must give."""
-    flat = rearrange(x, "B T D -> (B T) D")
-    # 1. which token goes to which experts, and with which weights
-    routing = layer.route(flat)
-    sent = list(zip(routing.tokens.tolist(), routing.experts.tolist(), strict=True))
-    rows = []
-    # 2. each token: y = Σ over its experts of weight · expert(x), plus the shared expert
-    for n, token in enumerate(flat):
-        row = torch.zeros_like(token)
-        for e, expert in enumerate(layer.experts):
-            if (n, e) in sent:
-                weight = routing.weights[sent.index((n, e))].to(x.dtype)
-                row = row + weight * expert(token[None, None])[0][0, 0]
-        if layer.shared is not None:
-            row = row + layer.shared(token[None, None])[0][0, 0]
-        rows.append(row)
-    return torch.stack(rows).view(x.shape)
 
 
 # --- a model of such layers ---------------------------------------------------------------------
@@ -252,11 +265,10 @@ def routed(
 
     Args:
         model: its blocks may be of all kinds.
-        tokens: ids, on the model's device.
-        context: where positions and mask are not the usual ones.
+        tokens, context: as for `Transformer.forward`.
 
     Raises:
-        ValueError: a text beyond the model's context, where no `context` is given.
+        ValueError: as for `Transformer.forward`.
 
     Example:
         >>> from minillm.model.config import TransformerConfig
@@ -265,19 +277,11 @@ def routed(
         >>> [routing.asked.sum().item() for routing in found.routings]  # 3 tokens, 2 experts each
         [6, 6]
     """
-    if context is None:
-        n_tokens = tokens.shape[1]
-        if n_tokens > model.context_tokens:
-            raise ValueError(
-                f"this model reads texts of up to {model.context_tokens} tokens, its "
-                f"context_tokens; got {n_tokens}. Shorten the text"
-            )
-        context = Context(positions=torch.arange(n_tokens, device=tokens.device))
-    x, routings = model.embedding(tokens), []
-    for block in model.blocks:
-        x, routing = block(x, context)
+    routings = []
+    for stream, routing in model.layers(tokens, context=context):
+        last = stream
         routings.append(routing)
-    return Routed(model.logits(model.norm(x)), routings)
+    return Routed(model.logits(model.norm(last)), routings)
 
 
 def auxiliary_loss(
@@ -325,17 +329,10 @@ def moe_loss(
         >>> moe_loss(config.build(seed=0), torch.tensor([[7, 3, 9]])).item() < 4  # log 50 is 3.9
         True
     """
-    if tokens.shape[1] < 2:
-        raise ValueError(
-            "a row must have at least 2 tokens, one to read and one to predict; got rows of "
-            f"{tokens.shape[1]}"
-        )
-    found = routed(model, tokens[:, :-1])
-    logits = rearrange(found.logits, "B T V -> (B T) V")
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    wanted = rearrange(tokens[:, 1:], "B T -> (B T)").long()
-    told = nn.functional.cross_entropy(wide, wanted)
-    return told + auxiliary_loss(found.routings, balance=balance, z=z)
+    inputs, targets = shifted(tokens)
+    found = routed(model, inputs)
+    auxiliary = auxiliary_loss(found.routings, balance=balance, z=z)
+    return next_token_loss(found.logits, targets) + auxiliary
 
 
 @torch.no_grad()

@@ -37,8 +37,8 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from minillm.model.attention import Context
-from minillm.model.linear import Rotations, outer_chunked, outer_recurrent, width_of_a_head
-from minillm.model.rope import RopeConfig
+from minillm.model.linear import outer_chunked, outer_recurrent, width_of_a_head
+from minillm.model.rope import RopeConfig, Rotations
 from minillm.model.state import State, checked, writes
 
 
@@ -157,6 +157,8 @@ class Retention(nn.Module):
         norm_epsilon: of the norm of each head.
         device, dtype: of the parameters.
     """
+
+    residual_projections = ("output",)
 
     def __init__(
         self,

@@ -31,8 +31,8 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from jaxtyping import Float, Float64
-from torch import Tensor
+from jaxtyping import Float, Float64, Int
+from torch import Tensor, nn
 
 # --- one rotation -------------------------------------------------------------------------------
 
@@ -295,3 +295,50 @@ class RopeConfig:
     ) -> tuple[Float[Tensor, "P K"], Float[Tensor, "P K"]]:
         """cos and sin for `rotate`, float32, of the positions 0 to P - 1; see `tables`."""
         return tables(self.frequencies(head_width), n_positions)
+
+
+# --- the layer ----------------------------------------------------------------------------------
+
+
+@final
+class Rotations(nn.Module):
+    """Rotary position embedding of queries and keys: what every mixer with positions uses.
+
+    Angles are looked up in a table, one row a position, which `reserve` fills.
+
+    Args:
+        frequencies: θ, from `RopeConfig.frequencies`.
+    """
+
+    def __init__(self, frequencies: Float64[Tensor, "pairs"]):
+        super().__init__()
+        self.frequencies = frequencies
+        self.register_buffer("table", None, persistent=False)
+
+    def reserve(self, context_tokens: int, like: Tensor) -> None:
+        """Prepare positions up to context_tokens - 1, of like's type and device."""
+        if self.table is None or len(self.table) < context_tokens:
+            made = {"dtype": like.dtype, "device": like.device}
+            # cos and sin of a position side by side: one look-up brings both
+            self.table = torch.cat(tables(self.frequencies, context_tokens, **made), dim=-1)
+
+    def forward(
+        self, x: Float[Tensor, "B H T K"], positions: Int[Tensor, "*B T"]
+    ) -> Float[Tensor, "B H T K"]:
+        """x, each token turned by its position's angles.
+
+        Raises:
+            ValueError: not a position for each token, or more tokens than are prepared.
+        """
+        n_tokens, n_prepared = x.shape[2], len(self.table)
+        if positions is None or positions.shape[-1] != n_tokens or n_tokens > n_prepared:
+            raise ValueError(
+                f"each token needs a position, and rotations are prepared for {n_prepared} of "
+                f"them; got {n_tokens} tokens and positions "
+                f"{None if positions is None else list(positions.shape)}. For longer texts build "
+                "with larger context_tokens, or call reserve"
+            )
+        cos_and_sin = nn.functional.embedding(positions, self.table).to(x.dtype)
+        if positions.ndim == 2:
+            cos_and_sin = cos_and_sin[:, None]  # the axis of heads
+        return rotate(x, *cos_and_sin.chunk(2, dim=-1))

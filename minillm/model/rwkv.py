@@ -275,6 +275,8 @@ class RWKV(nn.Module):
         device, dtype: of the parameters. The sums are of float32 at least.
     """
 
+    residual_projections = ("output",)
+
     def __init__(
         self,
         width: int,

@@ -39,7 +39,7 @@ from minillm.model.attention import Attention, Context, attend_fast
 from minillm.model.masks import causal, window
 from minillm.model.rope import rotate
 from minillm.model.state import State, checked, writes
-from minillm.model.transformer import Transformer
+from minillm.model.transformer import Transformer, shifted
 
 PIECE_TOKENS = 512  # that a model reads at once where a whole text is given
 LEAST_PIECE_TOKENS = 64  # that a layer reads at once; more where the window is larger
@@ -102,19 +102,10 @@ def streamed_losses(model: Transformer, tokens: Int[Tensor, "B T"]) -> Float[Ten
         >>> losses.shape, round(losses.mean().item(), 1)  # log 50 is 3.9: it knows nothing yet
         (torch.Size([1, 999]), 3.9)
     """
-    n_rows, n_tokens = tokens.shape
-    if n_tokens < 2:
-        raise ValueError(
-            "a row must have at least 2 tokens, one to read and one to predict; got rows of "
-            f"{n_tokens}"
-        )
-    cache = model.new_cache(n_rows, n_tokens - 1)
+    inputs, targets = shifted(tokens)
+    cache = model.new_cache(*inputs.shape)
     losses = []
-    pairs = zip(
-        tokens[:, :-1].split(PIECE_TOKENS, dim=1),
-        tokens[:, 1:].split(PIECE_TOKENS, dim=1),
-        strict=True,
-    )
+    pairs = zip(inputs.split(PIECE_TOKENS, dim=1), targets.split(PIECE_TOKENS, dim=1), strict=True)
     for read, wanted in pairs:
         logits = model(read, cache=cache).float().transpose(1, 2)
         losses.append(nn.functional.cross_entropy(logits, wanted.long(), reduction="none"))
@@ -272,10 +263,8 @@ class Streaming(nn.Module):
         return rearrange(outputs, "B G R T K -> B (G R) T K")
 
     def _turned(self, x: Float[Tensor, "B H T K"], places: Int[Tensor, "B T"]) -> Tensor:
-        if self.attention.frequencies is None:
-            return x
-        cos_and_sin = nn.functional.embedding(places, self.attention.rotations).to(x.dtype)
-        return rotate(x, *cos_and_sin[:, None].chunk(2, dim=-1))
+        rotations = self.attention.rotations
+        return x if rotations is None else rotations(x, places)
 
     def _scores(self, q: Float[Tensor, "B H T K"], k: Float[Tensor, "B G S K"]) -> Tensor:
         q = rearrange(q, "B (G R) T K -> B G R T K", G=k.shape[1])
@@ -294,7 +283,7 @@ def _check(attention: Attention, n_sinks: int, window_tokens: int) -> None:
             "a layer of windowed attention forgets by itself; got one with "
             f"window_tokens={attention.window_tokens}. Streaming is for layers that see everything"
         )
-    n_prepared = None if attention.rotations is None else len(attention.rotations)
+    n_prepared = None if attention.rotations is None else len(attention.rotations.table)
     if n_prepared is not None and window_tokens > n_prepared:
         raise ValueError(
             f"this model has rotations for {n_prepared} places, those it was trained for, and a "

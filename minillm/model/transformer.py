@@ -1,10 +1,10 @@
-"""The transformer: two parts, a norm before each, a sum after each, and that again and again.
+"""The transformer: a stack of pre-norm blocks, each of token mixing and a feed-forward part.
 
 A stream of numbers, x of [B, T, D], runs from the tokens to the predictions. Nothing replaces it:
 each part reads a normed copy and adds what it has found (残差连接, residual connection).
 
-    x = x + mixer(norm(x))        tokens look at each other (`Mixer`, chapter 03: attention)
-    x = x + ffn(norm(x))          each token thinks by itself (`FFN`)
+    x = x + mixer(norm(x))        tokens see each other (`Mixer`, chapter 03: attention)
+    x = x + ffn(norm(x))          each token by itself (`FFN`)
 
 So a block that adds nothing changes nothing, and gradients reach the first block undiminished. In
 front stands a table with a row for each token, at the end a last norm and a matrix that gives every
@@ -12,7 +12,8 @@ token of the vocabulary a number (logits); their softmax is p(next token). The t
 (`tied_embeddings`).
 
 What stands between is built elsewhere (`minillm.model.config`) and only called here, so that later
-chapters put other mixers and other FFNs into the same blocks.
+chapters put other mixers and other FFNs into the same blocks. The forward pass is written once, as
+a generator (`Transformer.layers`): who wants to see or change the stream between blocks asks it.
 
 Paper: Vaswani et al. 2017, "Attention Is All You Need", arXiv:1706.03762, section 3 and figure 1,
 the right half without its middle; Touvron et al. 2023, "LLaMA", arXiv:2302.13971, section 2.2.
@@ -24,7 +25,8 @@ Chapter: 04
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, final
 
 import torch
@@ -39,12 +41,10 @@ from minillm.model.norm import RMSNorm
 if TYPE_CHECKING:
     from minillm.model.config import TransformerConfig
 
-INTO_THE_STREAM = ("output", "down")  # names of the matrices whose products are added to x
-
 
 @final
 class Block(nn.Module):
-    """One layer: look around, then think.
+    """One pre-norm block: token mixing, then a feed-forward part, each added to the stream.
 
     Args:
         width: D.
@@ -76,7 +76,7 @@ class Block(nn.Module):
     ) -> tuple[Float[Tensor, "B T D"], Routing | None]:
         """The stream after this block, and how the FFN routed its tokens, if it did."""
         x = x + self.mixer(self.mixer_norm(x), context, cache)
-        y, routing = self.ffn(self.ffn_norm(x))
+        y, routing = self.ffn(self.ffn_norm(x), context)
         x = x + y
         return x, routing
 
@@ -128,14 +128,14 @@ class Transformer(nn.Module):
 
         Args:
             tokens: ids 0 to V - 1, on the model's device.
-            context: positions and mask, where they are not the usual ones. None means that tokens
-                stand one after the other from 0 on, or after those in the cache, and that each
-                sees itself and all before it.
+            context: what the blocks are told. Where it has no positions, tokens stand one after the
+                other from 0 on, or after those in the cache; without a mask, each sees itself and
+                all before it.
             cache: from `new_cache`; these tokens are appended to it.
 
         Raises:
-            ValueError: a text beyond the context, where no `context` is given; a cache of another
-                number of blocks; what the mixers refuse.
+            ValueError: a text beyond the context, where no positions are given; a cache of another
+                number of blocks; what the blocks refuse.
 
         Example:
             >>> from minillm.model.config import TransformerConfig
@@ -157,28 +157,80 @@ class Transformer(nn.Module):
         Args:
             tokens, context, cache: as for `forward`.
         """
+        for stream, _ in self.layers(tokens, context=context, cache=cache):
+            last = stream
+        return self.norm(last)
+
+    def layers(
+        self,
+        tokens: Int[Tensor, "B T"],
+        *,
+        context: Context | None = None,
+        cache: Sequence[Any] | None = None,
+    ) -> Generator[
+        tuple[Float[Tensor, "B T D"], Routing | None], Float[Tensor, "B T D"] | None, None
+    ]:
+        """The forward pass, block by block; every other pass stands on it.
+
+        Nothing is computed before the first step, nor refused.
+
+        Args:
+            tokens, context, cache: as for `forward`.
+
+        Yields:
+            After each block the stream, and how the block's FFN routed the tokens. A changed stream
+            that is sent in (`send`) goes on in its place; `send` gives it back, and the next step
+            is the next block.
+
+        Raises:
+            ValueError: as for `forward`; a stream of another shape is sent in.
+
+        Example:
+            >>> from minillm.model.config import TransformerConfig
+            >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2).build(seed=0)
+            >>> passing = model.layers(torch.tensor([[7, 3, 9]]))
+            >>> for n, (stream, routing) in enumerate(passing):
+            ...     if n == 0:  # the first block's stream goes on twice as large
+            ...         stream, routing = passing.send(2 * stream)
+            >>> model.logits(model.norm(stream)).shape
+            torch.Size([1, 3, 50])
+        """
         caches = [None] * len(self.blocks) if cache is None else cache
         if len(caches) != len(self.blocks):
             raise ValueError(
                 f"a cache holds one part a block, {len(self.blocks)} here; got {len(caches)}. "
                 "Make it with this model's new_cache"
             )
-        if context is None:
-            first = 0 if cache is None else cache[0].n_tokens
-            context = self._plainly(first, first + tokens.shape[1], tokens.device)
+        context = self._filled_in(Context() if context is None else context, tokens, cache)
         x = self.embedding(tokens)
-        for block, kept in zip(self.blocks, caches, strict=True):
-            x, _ = block(x, context, kept)
-        return self.norm(x)
+        for block, block_cache in zip(self.blocks, caches, strict=True):
+            x, routing = block(x, context, block_cache)
+            changed = yield x, routing
+            while changed is not None:
+                if changed.shape != x.shape:
+                    raise ValueError(
+                        f"the stream is [B, T, D] = {list(x.shape)} here; a stream of "
+                        f"{list(changed.shape)} was sent in. Change the numbers, not the shape"
+                    )
+                x = changed
+                changed = yield x, routing
 
-    def _plainly(self, first: int, end: int, device: torch.device) -> Context:
-        if end > self.context_tokens:
-            raise ValueError(
-                f"this model reads texts of up to {self.context_tokens} tokens, its "
-                f"context_tokens; got {end}, those in the cache with them. Shorten the text, or "
-                f"build from replace(config, context_tokens={end}) and load the weights into that"
-            )
-        return Context(positions=torch.arange(first, end, device=device))
+    def _filled_in(self, context: Context, tokens: Tensor, cache: Sequence[Any] | None) -> Context:
+        """The context with ids, and with the usual positions where it has none."""
+        positions = context.positions
+        if positions is None:
+            first = 0 if cache is None else cache[0].n_tokens
+            end = first + tokens.shape[1]
+            if end > self.context_tokens:
+                raise ValueError(
+                    f"this model reads texts of up to {self.context_tokens} tokens, its "
+                    f"context_tokens; got {end}, those in the cache with them. Shorten the text, "
+                    f"or build from replace(config, context_tokens={end}) and load the weights "
+                    "into that"
+                )
+            positions = torch.arange(first, end, device=tokens.device)
+        ids = tokens if context.tokens is None else context.tokens
+        return replace(context, positions=positions, tokens=ids)
 
     def logits(self, hidden: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
         """A number for every token of the vocabulary; where few places count, pass only those."""
@@ -214,8 +266,8 @@ class Transformer(nn.Module):
 def initialise(model: Transformer, seed: int, std: float = 0.02) -> None:
     """Draw first weights, in place: matrices from a normal distribution, biases zero.
 
-    The 2 · n_layers matrices that add to the stream (every `nn.Linear` named `output` or `down`)
-    get std / √(2 · n_layers), so that x does not grow with depth. Only `nn.Linear` and
+    The matrices that add to the stream (what a part names in `residual_projections`) get
+    std / √(2 · n_layers), so that x does not grow with depth. Only `nn.Linear` and
     `nn.Embedding` are drawn, in the order of `model.named_modules()`: what a part holds as a bare
     parameter is the part's own business and stays as it is.
 
@@ -233,11 +285,11 @@ def initialise(model: Transformer, seed: int, std: float = 0.02) -> None:
     Differs: none.
     """
     generator = torch.Generator(device="cpu").manual_seed(seed)
-    for name, module in model.named_modules():
+    residual = {id(matrix) for matrix in residual_projections(model)}
+    for module in model.modules():
         if not isinstance(module, nn.Linear | nn.Embedding) or module.weight.is_meta:
             continue
-        adds = name.rpartition(".")[2] in INTO_THE_STREAM
-        spread = std / math.sqrt(2 * len(model.blocks)) if adds else std
+        spread = std / math.sqrt(2 * len(model.blocks)) if id(module) in residual else std
         drawn = torch.empty(module.weight.shape, dtype=torch.float32, device="cpu")
         module.weight.copy_(drawn.normal_(0, spread, generator=generator))
         if isinstance(module, nn.Linear) and module.bias is not None:
@@ -250,18 +302,37 @@ def silence(model: Transformer) -> None:
     The model then begins as a table of token pairs, and each block comes in as it is needed.
 
     Args:
-        model: in which every `nn.Linear` named `output` or `down` is set to zero.
+        model: in which the `residual_projections` are set to zero.
 
     Paper: Zhang, Dauphin and Ma 2019, "Fixup", arXiv:1901.09321, section 3.
     Differs: they also scale the other matrices of a branch and add scalars; here norms do that.
     """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in INTO_THE_STREAM:
-            nn.init.zeros_(module.weight)
+    for matrix in residual_projections(model):
+        nn.init.zeros_(matrix.weight)
+
+
+def residual_projections(model: nn.Module) -> list[nn.Linear]:
+    """The matrices whose outputs are added to the stream, as the model's parts name them.
+
+    Example:
+        >>> from minillm.model.config import TransformerConfig
+        >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2).build(seed=0)
+        >>> [list(matrix.weight.shape) for matrix in residual_projections(model)]
+        [[16, 16], [16, 48], [16, 16], [16, 48]]
+    """
+    return [
+        getattr(module, name)
+        for module in model.modules()
+        for name in getattr(module, "residual_projections", ())
+    ]
 
 
 def loss(
-    model: Transformer, tokens: Int[Tensor, "B T"], *, ignore: int | None = None
+    model: Transformer,
+    tokens: Int[Tensor, "B T"],
+    *,
+    ignore: int | None = None,
+    context: Context | None = None,
 ) -> Float[Tensor, ""]:
     """Mean of -log p(token | those before it in its row), in nats a token: what `fit` makes small.
 
@@ -272,6 +343,7 @@ def loss(
         model: gives logits.
         tokens: rows of ids; the last of a row is only predicted, never read.
         ignore: an id that is not to be predicted, such as one that fills rows up; it is read.
+        context: what the blocks are told of all tokens but the last of each row.
 
     Raises:
         ValueError: rows of one token: there is nothing to predict.
@@ -283,13 +355,40 @@ def loss(
         >>> round(loss(model, tokens).item(), 1), round(math.log(50), 1)  # it knows nothing yet
         (3.9, 3.9)
     """
+    inputs, targets = shifted(tokens)
+    return next_token_loss(model(inputs, context=context), targets, ignore=ignore)
+
+
+def shifted(tokens: Int[Tensor, "B N"]) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+    """Inputs and targets of next-token prediction: all but the last token, all but the first.
+
+    Raises:
+        ValueError: rows of one token: there is nothing to predict.
+
+    Example:
+        >>> shifted(torch.tensor([[7, 3, 9]]))
+        (tensor([[7, 3]]), tensor([[3, 9]]))
+    """
     if tokens.shape[1] < 2:
         raise ValueError(
             "a row must have at least 2 tokens, one to read and one to predict; got rows of "
             f"{tokens.shape[1]}"
         )
-    logits = rearrange(model(tokens[:, :-1]), "B T V -> (B T) V")
-    wanted = rearrange(tokens[:, 1:], "B T -> (B T)").long()
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def next_token_loss(
+    logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"], *, ignore: int | None = None
+) -> Float[Tensor, ""]:
+    """Mean of -log p(target), in nats a token: what `loss` gives for logits that are there.
+
+    Args:
+        logits: of each place.
+        targets: the token that follows there, see `shifted`.
+        ignore: a target that does not count.
+    """
+    logits = rearrange(logits, "B T V -> (B T) V")
+    wanted = rearrange(targets, "B T -> (B T)").long()
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return nn.functional.cross_entropy(
         wide, wanted, ignore_index=-100 if ignore is None else ignore

@@ -23,7 +23,7 @@ Chapter: 04
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import takewhile
 from typing import final
@@ -106,6 +106,7 @@ def generate(
     seed: int = 0,
     first_row: int = 0,
     compiled: bool = False,
+    context: Context | None = None,
 ) -> list[list[int]]:
     """Write on after each prompt, all at once.
 
@@ -121,6 +122,7 @@ def generate(
             compiler and half a minute the first time, and again for another model or for one row
             in place of several. Worth it for thousands of steps: small models, whose steps are
             mostly Python's time, then write two to three times as fast.
+        context: what the model is told besides positions and mask, such as the domain of each text.
 
     Returns:
         What was written in each row, without the prompt and without the token that ended it: a row
@@ -140,7 +142,7 @@ def generate(
         >>> rows[1:] == generate(model, [[4]], SampleConfig(top_p=0.9), n_tokens=5, first_row=1)
         True
     """
-    steps = _begin(model, prompts, config, n_tokens, stop_ids, seed, first_row, compiled)
+    steps = _begin(model, prompts, config, n_tokens, stop_ids, seed, first_row, context, compiled)
     stops, running, chosen = set(stop_ids), set(range(len(prompts))), []
     for tokens in steps:
         chosen.append(tokens)
@@ -161,13 +163,14 @@ def stream(
     stop_ids: Sequence[int] = (),
     seed: int = 0,
     row: int = 0,
+    context: Context | None = None,
 ) -> Iterator[int]:
     """Write on after one prompt, token by token: what `generate` gives, as it comes.
 
     Who asks for no more tokens ends it. Arguments are checked at once, not at the first token.
 
     Args:
-        model, prompt, config, n_tokens, stop_ids, seed: as for `generate`.
+        model, prompt, config, n_tokens, stop_ids, seed, context: as for `generate`.
         row: which row of a `generate` with this seed it is to equal.
 
     Raises:
@@ -180,7 +183,7 @@ def stream(
         >>> [next(tokens), *tokens] == generate(model, [[7, 3, 9]], greedy, n_tokens=5)[0]
         True
     """
-    steps = _begin(model, [prompt], config, n_tokens, stop_ids, seed, row)
+    steps = _begin(model, [prompt], config, n_tokens, stop_ids, seed, row, context)
     stops = set(stop_ids)
     return takewhile(lambda token: token not in stops, (tokens.item() for tokens in steps))
 
@@ -220,6 +223,7 @@ def _begin(
     stop_ids: Sequence[int],
     seed: int,
     first_row: int,
+    context: Context | None,
     compiled: bool = False,
 ) -> Iterator[Tensor]:
     """Check everything, then hand out the loop; the cache is made outside of its mode."""
@@ -231,7 +235,13 @@ def _begin(
     n_places = tokens.shape[1] + n_tokens - 1  # the last token is never read
     # One place more: slices of a full cache are contiguous, which a compiled step would notice.
     cache = model.new_cache(len(prompts), n_places + 1)
-    contexts = _contexts(torch.tensor(n_padding, device="cpu"), tokens.shape[1], n_places, device)
+    contexts = _contexts(
+        Context() if context is None else context,
+        torch.tensor(n_padding, device="cpu"),
+        tokens.shape[1],
+        n_places,
+        device,
+    )
     read_one = _compiled() if compiled else _read
     return _steps(model, tokens.to(device), contexts, cache, config, uniforms.to(device), read_one)
 
@@ -271,7 +281,11 @@ def _compiled() -> Callable[..., Tensor]:
 
 
 def _contexts(
-    n_padding: Int[Tensor, "B"], n_prompt: int, n_places: int, device: torch.device
+    given: Context,
+    n_padding: Int[Tensor, "B"],
+    n_prompt: int,
+    n_places: int,
+    device: torch.device,
 ) -> Iterator[Context]:
     """What the model is told: of the whole prompt, then of one new token after the other.
 
@@ -282,7 +296,7 @@ def _contexts(
     spans = [(0, n_prompt), *((n, n + 1) for n in range(n_prompt, n_places))]
     if not n_padding.any():  # no mask: much faster than one that hides nothing
         for first, end in spans:
-            yield Context(positions=places[first:end].clone())
+            yield replace(given, positions=places[first:end].clone())
         return
     n_padding = n_padding[:, None].to(device)
     positions = (places - n_padding).clamp(min=0)
@@ -291,7 +305,7 @@ def _contexts(
         mask = is_token[..., :end]
         if first == 0:
             mask = mask & causal(places[:end], places[:end])
-        yield Context(positions=positions[:, first:end].clone(), mask=mask)
+        yield replace(given, positions=positions[:, first:end].clone(), mask=mask)
 
 
 def _uniforms(seed: int, first_row: int, n_rows: int, n_tokens: int) -> Float[Tensor, "B N"]:

@@ -403,12 +403,12 @@ def test_a_wide_window_is_none():
 
 def test_rotations_grow_and_those_that_were_there_stay():
     layer = AttentionConfig().build(WIDTH, context_tokens=4)
-    before = layer.rotations
+    before = layer.rotations.table
     layer.reserve(3)
-    assert layer.rotations is before
+    assert layer.rotations.table is before
     layer.new_cache(1, capacity_tokens=9)
-    assert len(layer.rotations) == 9
-    assert torch.equal(layer.rotations[:4], before)
+    assert len(layer.rotations.table) == 9
+    assert torch.equal(layer.rotations.table[:4], before)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -420,7 +420,7 @@ def test_a_layer_lives_where_and_as_it_was_built(dtype):
         Context(positions=torch.empty(2, 3, device="meta", dtype=torch.int64)),
         cache,
     )
-    for tensor in (y, cache.keys, layer.rotations, *layer.parameters()):
+    for tensor in (y, cache.keys, layer.rotations.table, *layer.parameters()):
         assert (tensor.dtype, tensor.device.type) == (dtype, "meta")
 
 

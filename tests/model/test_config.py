@@ -77,7 +77,7 @@ def test_a_part_is_exchanged_by_naming_its_config_and_a_tuple_gives_each_block_i
     )
     first, second = config.build().blocks
     assert (first.mixer.window_tokens, second.mixer.window_tokens) == (3, None)
-    assert (first.mixer.frequencies is None, second.mixer.frequencies is None) == (False, True)
+    assert (first.mixer.rotations is None, second.mixer.rotations is None) == (False, True)
     assert (type(first.ffn), type(second.ffn)) == (MLP, SwiGLU)
     assert config.mixers == config.mixer
     assert TOY.mixers == (AttentionConfig(),) * 2

@@ -181,7 +181,7 @@ def test_a_type_is_kept_in_the_file_and_changed_on_loading(dtype, tmp_path):
     again = load(tmp_path, dtype=dtype)
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor)
-    assert again.blocks[0].mixer.rotations.dtype == dtype
+    assert again.blocks[0].mixer.rotations.table.dtype == dtype
 
 
 def test_a_shorter_context_saves_rotations_and_changes_no_logit(tmp_path):
@@ -189,7 +189,7 @@ def test_a_shorter_context_saves_rotations_and_changes_no_logit(tmp_path):
     save(model, tmp_path)
     short = load(tmp_path, context_tokens=8)
     assert short.context_tokens == short.config.context_tokens == 8
-    assert len(short.blocks[0].mixer.rotations) == 8
+    assert len(short.blocks[0].mixer.rotations.table) == 8
     with torch.no_grad():
         assert_close(short(TOKENS[:, :8]), model(TOKENS[:, :8]), 1e-6)
 

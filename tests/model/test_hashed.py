@@ -16,11 +16,10 @@ from minillm.model.hashed import (
     expert_loads,
     expert_table,
     extract_domain,
-    hashed_logits,
-    hashed_loss,
     hashed_naive,
 )
 from minillm.model.transformer import loss
+from minillm.serve.sample import SampleConfig, generate, stream
 
 VOCAB = 20
 MOE = HashedMoEConfig(n_vocab=VOCAB, n_domains=3, experts_per_domain=4, expert_width=8)
@@ -33,6 +32,10 @@ MODEL = TransformerConfig(
     ffn=(SwiGLUConfig(), MOE, replace(MOE, seed=1)),  # dense below, experts above, as in the paper
     initial_std=0.3,
 )
+
+
+def told(domains, tokens=None, **others):
+    return Context(domains=torch.as_tensor(domains), tokens=tokens, **others)
 
 
 def numbers(*shape, seed=0):
@@ -60,7 +63,7 @@ class Scaling(nn.Module):
         super().__init__()
         self.factor = factor
 
-    def forward(self, x):
+    def forward(self, x, context=None):
         return self.factor * x, None
 
 
@@ -87,9 +90,8 @@ def test_the_domain_of_the_text_and_the_id_of_the_token_choose_and_nothing_else_
     experts = [Scaling(factor) for factor in (1.0, 2.0, 10.0, 20.0)]
     layer = HashedMoE(experts, torch.tensor([[0, 1, 1], [3, 2, 3]]))
     tokens, x = torch.tensor([[0, 1, 2], [0, 1, 2]]), torch.ones(2, 3, 1)
-    chosen = layer.experts_of(tokens, torch.tensor([0, 1]))
-    assert chosen.tolist() == [[0, 1, 1], [3, 2, 3]]
-    y, routing = layer(x, chosen)
+    assert layer.experts_of(tokens, torch.tensor([0, 1])).tolist() == [[0, 1, 1], [3, 2, 3]]
+    y, routing = layer(x, told([0, 1], tokens))
     assert y.flatten().tolist() == [1, 2, 2, 20, 10, 20]
     assert routing is None
 
@@ -112,10 +114,11 @@ def test_tokens_that_never_occur_are_dealt_out_too():
 # --- twin --------------------------------------------------------------------------------------
 def test_sorted_by_expert_is_one_token_after_the_other_with_all_gradients():
     layer = MOE.build(width=8)
-    chosen = layer.experts_of(texts(), torch.tensor([0, 2, 2]))
+    context = told([0, 2, 2], texts())
+    chosen = layer.experts_of(context.tokens, context.domains)
     outcomes = []
     for forward in (
-        lambda x: layer(x, chosen)[0],
+        lambda x: layer(x, context)[0],
         lambda x: hashed_naive(x, chosen, layer.experts),
     ):
         layer.zero_grad()
@@ -130,12 +133,12 @@ def test_sorted_by_expert_is_one_token_after_the_other_with_all_gradients():
 
 
 def test_token_by_token_and_in_pieces_is_the_whole():
-    model, tokens, domains = MODEL.build(seed=0), texts(3, 11), torch.tensor([2, 0, 1])
-    whole = hashed_logits(model, tokens, domains)
+    model, tokens, context = MODEL.build(seed=0), texts(3, 11), told([2, 0, 1])
+    whole = model(tokens, context=context)
     for pieces in ([1] * 11, [4, 1, 6]):
         cache, found = model.new_cache(n_rows=3), []
         for part in tokens.split(pieces, dim=1):
-            found.append(hashed_logits(model, part, domains, cache=cache))
+            found.append(model(part, context=context, cache=cache))
         torch.testing.assert_close(
             torch.cat(found, dim=1), whole, rtol=0, atol=1e-5 * whole.abs().max().item()
         )
@@ -145,11 +148,25 @@ def test_token_by_token_and_in_pieces_is_the_whole():
 def test_an_extracted_domain_gives_the_logits_of_the_whole_model(domain):
     model, tokens = MODEL.build(seed=0), texts()
     small = extract_domain(model, domain)
-    whole = hashed_logits(model, tokens, torch.full((3,), domain))
-    alone = hashed_logits(small, tokens, torch.zeros(3, dtype=torch.int64))
-    torch.testing.assert_close(alone, whole, rtol=0, atol=1e-6 * whole.abs().max().item())
-    other = hashed_logits(model, tokens, torch.full((3,), (domain + 1) % 3))
+    whole = model(tokens, context=told([domain] * 3))
+    for alone in (small(tokens), small(tokens, context=told([0] * 3))):
+        torch.testing.assert_close(alone, whole, rtol=0, atol=1e-6 * whole.abs().max().item())
+    other = model(tokens, context=told([(domain + 1) % 3] * 3))
     assert not torch.allclose(other, whole, rtol=0, atol=1e-3)
+
+
+def test_each_prompt_is_written_on_by_the_experts_of_its_domain():
+    model, prompts, greedy = (
+        MODEL.build(seed=0),
+        [[7, 3, 9, 1], [4], [4]],
+        SampleConfig(temperature=0),
+    )
+    together = generate(model, prompts, greedy, n_tokens=8, context=told([1, 0, 2]))
+    for prompt, domain, row in zip(prompts, (1, 0, 2), together, strict=True):
+        small = extract_domain(model, domain)
+        assert generate(small, [prompt], greedy, n_tokens=8) == [row]
+        assert [*stream(model, prompt, greedy, n_tokens=8, context=told([domain]))] == row
+    assert together[1] != together[2]
 
 
 # --- reference ---------------------------------------------------------------------------------
@@ -159,20 +176,15 @@ def test_with_one_domain_and_one_expert_it_is_the_plain_transformer_and_its_loss
     plain = replace(MODEL, ffn=SwiGLUConfig(hidden_width=24)).build(seed=1)
     weights = {name.replace("experts.0.", ""): p for name, p in hashed.named_parameters()}
     plain.load_state_dict(weights, strict=False)
-    tokens, domains = texts(), torch.zeros(3, dtype=torch.int64)
-    torch.testing.assert_close(hashed_logits(hashed, tokens, domains), plain(tokens))
-    torch.testing.assert_close(hashed_loss(hashed, tokens, domains), loss(plain, tokens))
-    torch.testing.assert_close(
-        hashed_loss(hashed, tokens, domains, ignore=int(tokens[0, 1])),
-        loss(plain, tokens, ignore=int(tokens[0, 1])),
-    )
+    tokens, context = texts(), told([0] * 3)
+    torch.testing.assert_close(hashed(tokens, context=context), plain(tokens))
+    torch.testing.assert_close(loss(hashed, tokens, context=context), loss(plain, tokens))
 
 
 def test_a_context_of_ones_own_is_heard():
-    model, tokens, domains = MODEL.build(seed=0), texts(), torch.zeros(3, dtype=torch.int64)
-    alone = Context(positions=torch.arange(9), mask=torch.eye(9, dtype=torch.bool))
-    y = hashed_logits(model, tokens, domains, context=alone)
-    one = hashed_logits(model, tokens[:, 4:5], domains)  # a token that sees itself alone
+    model, tokens = MODEL.build(seed=0), texts()
+    y = model(tokens, context=told([0] * 3, mask=torch.eye(9, dtype=torch.bool)))
+    one = model(tokens[:, 4:5], context=told([0] * 3))  # a token that sees itself alone
     torch.testing.assert_close(y[:, 4:5], one)
 
 
@@ -225,9 +237,9 @@ def test_the_table_is_saved_with_the_weights_and_taken_from_them():
     model = MODEL.build(seed=0)
     again = replace(MODEL, ffn=(SwiGLUConfig(), replace(MOE, seed=7), replace(MOE, seed=8)))
     again = again.build(seed=1)
-    tokens, domains = texts(), torch.tensor([0, 1, 2])
+    tokens, context = texts(), told([0, 1, 2])
     again.load_state_dict(model.state_dict())
-    assert torch.equal(hashed_logits(again, tokens, domains), hashed_logits(model, tokens, domains))
+    assert torch.equal(again(tokens, context=context), model(tokens, context=context))
 
 
 def test_an_extracted_domain_has_a_share_of_the_experts_and_can_be_saved_and_built_anew():
@@ -251,8 +263,7 @@ def test_an_extracted_domain_has_a_share_of_the_experts_and_can_be_saved_and_bui
     assert not any(module.training for module in small.modules())
     built = small.config.build(seed=5)
     built.load_state_dict(small.state_dict())
-    tokens, domains = texts(), torch.zeros(3, dtype=torch.int64)
-    assert torch.equal(hashed_logits(built, tokens, domains), hashed_logits(small, tokens, domains))
+    assert torch.equal(built(texts()), small(texts()))
     with torch.no_grad():  # a copy: the whole model stays as it is
         for parameter in small.parameters():
             parameter.zero_()
@@ -261,14 +272,15 @@ def test_an_extracted_domain_has_a_share_of_the_experts_and_can_be_saved_and_bui
 
 def test_only_experts_of_the_domain_that_was_read_get_gradients():
     model = MODEL.build(seed=0)
-    hashed_loss(model, texts(8, 20), torch.ones(8, dtype=torch.int64)).backward()
+    loss(model, texts(8, 20), context=told([1] * 8)).backward()
     for block in model.blocks[1:]:
         touched = [expert.down.weight.grad is not None for expert in block.ffn.experts]
         assert touched == [False] * 4 + [True] * 4 + [False] * 4
 
 
 def test_an_empty_batch_goes_through():
-    y, _ = MOE.build(width=8)(torch.empty(0, 3, 8), torch.empty(0, 3, dtype=torch.int64))
+    empty = torch.empty(0, dtype=torch.int64)
+    y, _ = MOE.build(width=8)(torch.empty(0, 3, 8), told(empty, empty.view(0, 3)))
     assert y.shape == (0, 3, 8)
 
 
@@ -277,16 +289,13 @@ def test_device_and_dtype_are_arguments():
     assert {(p.device.type, p.dtype) for p in layer.parameters()} == {("meta", torch.bfloat16)}
     assert layer.table.is_meta
     layer = MOE.build(8, dtype=torch.bfloat16)
-    chosen = layer.experts_of(texts(), torch.zeros(3, dtype=torch.int64))
-    assert layer(numbers(3, 9, 8).bfloat16(), chosen)[0].dtype == torch.bfloat16
+    assert layer(numbers(3, 9, 8).bfloat16(), told([0] * 3, texts()))[0].dtype == torch.bfloat16
     assert all(isinstance(expert, SwiGLU) for expert in layer.experts)
 
 
 # --- what stops it -----------------------------------------------------------------------------
-def ask(tokens=None, domains=None, cache=None, config=MODEL):
-    tokens = texts() if tokens is None else tokens
-    domains = torch.zeros(3, dtype=torch.int64) if domains is None else domains
-    return hashed_logits(config.build(seed=0), tokens, domains, cache=cache)
+def ask(domains):
+    return MODEL.build(seed=0)(texts(), context=told(domains))
 
 
 @pytest.mark.parametrize(
@@ -304,21 +313,18 @@ def ask(tokens=None, domains=None, cache=None, config=MODEL):
         (lambda: expert_table(2, 1, 1, frequencies=torch.zeros(2)), "in each domain above 0"),
         (lambda: expert_table(1, 1, 1, frequencies=torch.tensor([torch.inf])), "finite numbers"),
         (lambda: expert_loads(expert_table(4, 1, 2), torch.ones(3), 2), "got the shape [3]"),
-        (lambda: MODEL.build(seed=0)(texts()), "Call hashed_logits(model, tokens, domains)"),
         (
-            lambda: MOE.build(8)(numbers(2, 3, 8), torch.zeros(2, 2, dtype=torch.int64)),
-            "one expert a token, [2, 3]; got the shape [2, 2]",
+            lambda: MODEL.build(seed=0)(texts()),
+            "[3]; got None. Call model(tokens, context=Context(",
         ),
-        (lambda: ask(domains=torch.tensor([0, 3, 1])), "the domains 0 to 2; got [0, 1, 3]"),
-        (lambda: ask(domains=torch.tensor([0, -1, 1])), "the domains 0 to 2; got [-1, 0, 1]"),
-        (lambda: ask(domains=torch.tensor([0, 1])), "one number a text, [3]; got the shape [2]"),
-        (lambda: ask(texts(3, 33)), "up to 32 tokens; got 33"),
-        (lambda: ask(cache=MODEL.build().new_cache(3)[:2]), "3 here; got 2"),
-        (lambda: ask(config=replace(MODEL, ffn=SwiGLUConfig())), "whose FFNs are SwiGLU"),
+        (lambda: MOE.build(8)(numbers(2, 3, 8)), "the id of each token, [2, 3]; got None"),
         (
-            lambda: hashed_loss(MODEL.build(), texts(3, 1), torch.zeros(3, dtype=torch.int64)),
-            "at least 2 tokens, one to read and one to predict; got rows of 1",
+            lambda: MOE.build(8)(numbers(2, 3, 8), told([0, 0], texts(2, 2))),
+            "the id of each token, [2, 3]; got [2, 2]",
         ),
+        (lambda: ask([0, 3, 1]), "the domains 0 to 2; got [0, 1, 3]"),
+        (lambda: ask([0, -1, 1]), "the domains 0 to 2; got [-1, 0, 1]"),
+        (lambda: ask([0, 1]), "one number a text, [3]; got [2]"),
         (lambda: extract_domain(MODEL.build(), 3), "the domains 0 to 2; got [3]"),
         (lambda: extract_domain(MODEL.build(), -1), "the domains 0 to 2; got [-1]"),
         (lambda: extract_domain(replace(MODEL, ffn=SwiGLUConfig()).build(), 0), "FFNs are SwiGLU"),

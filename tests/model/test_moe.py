@@ -16,8 +16,8 @@ from minillm.model.moe import (
     active_parameters,
     auxiliary_loss,
     balance_by_bias,
-    mix_naive,
     moe_loss,
+    moe_naive,
     routed,
 )
 from minillm.model.routing import load_balance, shares, z_loss
@@ -132,18 +132,41 @@ def test_parameters_are_those_of_chapter_00():
 
 
 # --- twin --------------------------------------------------------------------------------------
-@KINDS
-def test_slice_by_slice_is_pair_by_pair_with_all_gradients(config):
-    layer = filled(config.build(16))
-    layer.balance.copy_(0.03 * numbers(4))
+def pair_by_pair(x, layer):
+    """What the layer's routing means, one token and one expert after the other."""
+    flat, routing = x.flatten(0, 1), layer.route(x.flatten(0, 1))
+    rows = list(torch.zeros_like(flat) if layer.shared is None else layer.shared(flat)[0])
+    pairs = zip(routing.tokens.tolist(), routing.experts.tolist(), routing.weights, strict=True)
+    for token, expert, weight in pairs:
+        rows[token] = rows[token] + weight * layer.experts[expert](flat[token])[0]
+    return torch.stack(rows).view(x.shape)
+
+
+def assert_same_with_all_gradients(layer, mix):
     outcomes = []
-    for mix in (lambda x: layer(x)[0], lambda x: mix_naive(x, layer)):
+    for forward in (lambda x: layer(x)[0], mix):
         x = numbers(2, 9, 16, seed=9).requires_grad_()
-        y = mix(x)
+        y = forward(x)
         found = torch.autograd.grad((y * numbers(2, 9, 16, seed=8)).sum(), [x, *layer.parameters()])
         outcomes.append((y.detach(), *found))
     for fast, naive in zip(*outcomes, strict=True):
         torch.testing.assert_close(fast, naive, rtol=0, atol=1e-5 * naive.abs().max().item())
+
+
+@KINDS
+def test_slice_by_slice_is_pair_by_pair_with_all_gradients(config):
+    layer = filled(config.build(16))
+    layer.balance.copy_(0.03 * numbers(4))
+    assert_same_with_all_gradients(layer, lambda x: pair_by_pair(x, layer))
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 4])
+def test_the_layer_is_the_loop_over_experts_with_all_gradients(top_k):
+    layer = filled(replace(MOE, n_active=top_k).build(16))
+    router, experts = layer.router.weight, layer.experts
+    assert_same_with_all_gradients(
+        layer, lambda x: moe_naive(x.flatten(0, 1), router, experts, top_k).view(x.shape)
+    )
 
 
 def test_one_expert_is_the_dense_layer_bit_for_bit():
@@ -178,7 +201,7 @@ def test_shared_experts_are_added_for_every_token():
 @pytest.mark.parametrize("mask", [None, torch.eye(9, dtype=torch.bool)[None, None]])
 def test_the_pass_that_keeps_routings_is_the_pass(mask):
     model = replace(CONFIG, ffn=(SwiGLUConfig(), MOE)).build(seed=0)
-    context = None if mask is None else Context(positions=torch.arange(9), mask=mask)
+    context = Context(mask=mask)
     found = routed(model, TOKENS, context=context)
     assert torch.equal(found.logits, model(TOKENS, context=context))
     assert found.routings[0] is None

@@ -120,7 +120,7 @@ def test_the_model_stays_as_it_was_and_shares_nothing_with_the_copy():
         for parameter in copied.parameters():
             parameter.zero_()
     assert torch.equal(model(tokens), before)
-    assert (model.context_tokens, len(model.blocks[0].mixer.rotations)) == (16, 16)
+    assert (model.context_tokens, len(model.blocks[0].mixer.rotations.table)) == (16, 16)
     assert copied.config is None
 
 
@@ -140,7 +140,7 @@ def test_many_tokens_at_once_are_one_token_after_the_other_with_all_gradients(
             attention = mixer.attention
             attention.reserve(n_tokens)
             qkv = attention.project(x, torch.zeros(n_tokens).long())  # not turned
-            cos, sin = tables(attention.frequencies, window_tokens, dtype=torch.float64)
+            cos, sin = tables(attention.rotations.frequencies, window_tokens, dtype=torch.float64)
             found = attend_streaming_naive(*qkv, cos, sin, n_sinks, window_tokens)
             y = attention.output(found.transpose(1, 2).flatten(2))
         else:
@@ -195,7 +195,7 @@ def test_the_last_token_finds_what_torchs_attention_finds_in_the_row_that_is_lef
     mixer, x = layer(2, 7), random(2, 30, 16)
     left = torch.cat((x[:, :2], x[:, 25:]), dim=1)
     q, k, v = mixer.attention.project(left, torch.zeros(7).long())
-    cos, sin = tables(mixer.attention.frequencies, 7, dtype=torch.float64)
+    cos, sin = tables(mixer.attention.rotations.frequencies, 7, dtype=torch.float64)
     k, v = (each.repeat_interleave(2, dim=1) for each in (rotate(k, cos, sin), v))
     found = nn.functional.scaled_dot_product_attention(rotate(q, cos, sin)[:, :, -1:], k, v)
     expected = mixer.attention.output(found.transpose(1, 2).flatten(2))

@@ -59,25 +59,27 @@ def assert_close(found, expected, tolerance=1e-5):
 class Adds(nn.Module):
     """A part that adds a number, whatever it is given, and says what it was given."""
 
-    def __init__(self, number):
+    def __init__(self, number, mixes):
         super().__init__()
-        self.number, self.given = number, []
+        self.number, self.mixes, self.given = number, mixes, []
 
-    def forward(self, x, *others):
-        self.given.append(x)
+    def forward(self, x, context, *cache):
+        self.given.append((x, context))
         y = torch.full_like(x, self.number)
-        return y if others else (y, None)
+        return y if self.mixes else (y, None)
 
 
 def test_a_block_adds_to_the_stream_and_gives_each_part_a_normed_copy():
-    mixer, ffn = Adds(10.0), Adds(100.0)
+    mixer, ffn, context = Adds(10.0, mixes=True), Adds(100.0, mixes=False), Context()
     block = Block(2, mixer, ffn, norm_epsilon=0.0)
-    x, routing = block(torch.tensor([[[1.0, 7.0]]]), Context(positions=torch.arange(1)))
+    x, routing = block(torch.tensor([[[1.0, 7.0]]]), context)
     assert x.tolist() == [[[111.0, 117.0]]]
     assert routing is None
-    assert mixer.given[0].flatten().tolist() == pytest.approx([1 / 5, 7 / 5])  # √((1 + 49) / 2)
+    (to_mixer, told_mixer), (to_ffn, told_ffn) = *mixer.given, *ffn.given
+    assert told_mixer is told_ffn is context
+    assert to_mixer.flatten().tolist() == pytest.approx([1 / 5, 7 / 5])  # √((1 + 49) / 2)
     after = math.sqrt((11**2 + 17**2) / 2)  # the FFN reads what the mixer has added to
-    assert ffn.given[0].flatten().tolist() == pytest.approx([11 / after, 17 / after])
+    assert to_ffn.flatten().tolist() == pytest.approx([11 / after, 17 / after])
 
 
 def test_without_parts_that_add_the_model_compares_a_token_with_all_others():
@@ -172,6 +174,54 @@ def test_a_left_padded_batch_is_its_rows_one_by_one_and_so_is_the_token_after(co
             alone = model(torch.tensor([[*row, next_tokens[i].item()]]))[0]
             assert_close(first[i, -len(row) :], alone[:-1])
             assert_close(second[i], alone[-1:])
+
+
+def steered(model, tokens, change, cache=None):
+    """Logits, where what `change` makes of the first block's stream goes on in its place."""
+    passing = model.layers(tokens, cache=cache)
+    for n, (stream, _) in enumerate(passing):
+        if n == 0:
+            stream, _ = passing.send(change(stream))
+    return model.logits(model.norm(stream))
+
+
+@ALL_KINDS
+def test_with_the_stream_of_another_text_sent_in_it_goes_on_as_for_that_text(config):
+    model, tokens, others = built(config), some_tokens(2, 9), some_tokens(2, 9, seed=1)
+    stream, _ = next(model.layers(others))
+    assert torch.equal(steered(model, tokens, lambda x: stream), model(others))
+    assert torch.equal(steered(model, tokens, lambda x: x), model(tokens))
+
+
+@ALL_KINDS
+def test_a_stream_replaced_after_block_1_goes_on_with_a_cache_as_without(config):
+    model, tokens = built(config, dtype=torch.float64), some_tokens(2, 9)
+    turned = torch.linalg.qr(torch.randn(8, 8, dtype=torch.float64)).Q
+    with torch.no_grad():
+        whole = steered(model, tokens, lambda x: x @ turned)
+        cache = model.new_cache(2)
+        parts = [
+            steered(model, part, lambda x: x @ turned, cache)
+            for part in tokens.split([4, 1, 4], dim=1)
+        ]
+    assert_close(torch.cat(parts, dim=1), whole, 1e-12)
+    assert not torch.allclose(whole, model(tokens), rtol=0, atol=0.1)
+
+
+def test_what_a_context_leaves_out_is_filled_in_and_what_it_holds_stays():
+    model, tokens = built(TOY), some_tokens(2, 9)
+    mask = causal(PLACES, PLACES) & (PLACES != 3)
+    ffn = model.blocks[1].ffn = Adds(0.0, mixes=False)
+    model(tokens)
+    model(tokens, context=Context(mask=mask))
+    model(tokens, context=Context(positions=PLACES + 3, tokens=tokens + 1))
+    usual, masked, own = (context for _, context in ffn.given)
+    assert usual.mask is None
+    assert masked.mask is mask
+    assert torch.equal(usual.positions, PLACES)
+    assert torch.equal(usual.tokens, tokens)
+    assert torch.equal(own.positions, PLACES + 3)
+    assert torch.equal(own.tokens, tokens + 1)
 
 
 def test_logits_of_one_place_are_those_of_all_places_there():
@@ -398,6 +448,8 @@ class MeanSoFar:
 class RunningMean(nn.Module):
     """A mixer that is not attention: each token gets the mean of all so far."""
 
+    residual_projections = ("output",)
+
     def __init__(self, width, **made):
         super().__init__()
         self.output = nn.Linear(width, width, bias=False, **made)
@@ -435,7 +487,7 @@ class OneOfThree(nn.Module):
         self.router = nn.Linear(width, 3, bias=False, **made)
         self.experts = nn.ModuleList(nn.Linear(width, width, **made) for _ in range(3))
 
-    def forward(self, x):
+    def forward(self, x, context=None):
         logits = self.router(x)
         share, expert = logits.softmax(dim=-1).max(dim=-1, keepdim=True)
         all_of_them = torch.stack([layer(x) for layer in self.experts], dim=-1)
@@ -480,18 +532,18 @@ def test_another_mixer_changes_what_is_computed():
     assert len(set(values)) == 4
 
 
-def test_a_block_hands_its_routing_on():
-    model = built(OTHERS["hybrid"])
-    x = model.embedding(some_tokens(2, 9))
-    routings = []
-    for block in model.blocks:
-        x, routing = block(x, Context(positions=PLACES))
-        routings.append(routing)
+def test_layers_hand_out_the_stream_and_the_routing_after_each_block():
+    model, tokens = built(OTHERS["hybrid"]), some_tokens(2, 9)
+    streams, routings = zip(*model.layers(tokens), strict=True)
+    x = model.embedding(tokens)
+    for block, stream in zip(model.blocks, streams, strict=True):
+        x, _ = block(x, Context(positions=PLACES))
+        assert torch.equal(stream, x)
+    assert torch.equal(model.logits(model.norm(x)), model(tokens))
     assert routings[0] is None
     assert isinstance(routings[1], Routing)
     assert routings[1].logits.shape == (18, 3)
     assert torch.equal(routings[1].logits.argmax(dim=-1), routings[1].expert)
-    assert_close(model.logits(model.norm(x)), model(some_tokens(2, 9)))
 
 
 def test_other_parts_run_without_numbers_too():
@@ -532,6 +584,15 @@ def test_a_cache_is_made_for_the_whole_context_or_for_as_many_tokens_as_asked():
     assert [part.keys.shape[2] for part in model.new_cache(1, 3)] == [3, 3]
     with torch.no_grad(), pytest.raises(ValueError, match="places for 3 tokens"):
         model(some_tokens(1, 4), cache=model.new_cache(1, 3))
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8), (1, 9, 8), (9, 8), (2, 9, 7)], ids=str)
+def test_a_stream_of_another_shape_is_refused(shape):
+    passing = TOY.build().layers(some_tokens(2, 9))
+    next(passing)
+    words = rf"= \[2, 9, 8\] here; a stream of \[{', '.join(map(str, shape))}\]"
+    with pytest.raises(ValueError, match=words):
+        passing.send(torch.zeros(shape))
 
 
 def test_a_row_of_one_token_has_nothing_to_predict():

@@ -384,9 +384,9 @@ def mix(x, experts, weights, functions):
         (mixed(("torch.zeros_like(x)", "x.zero_()")), "you change the tensors"),
         (mixed(("return y", "print(y)")), "returns nothing"),
         (
-            "from minillm.model.moe import mix_naive\n"
+            "from minillm.model.moe import moe_naive\n"
             "def mix(x, experts, weights, functions):\n"
-            "    return mix_naive(x, functions)\n",
+            "    return moe_naive(x, functions)\n",
             "write what it does",
         ),
     ],
