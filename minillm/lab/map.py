@@ -13,7 +13,7 @@ from pathlib import Path
 from minillm.lab.project import root
 
 PARTS = (
-    "lab", "text", "town", "model", "train", "probe", "parallel",
+    "lab", "text", "town", "optim", "model", "train", "probe", "parallel",
     "serve", "small", "tune", "reason", "agents", "bench", "recipes",
 )  # fmt: skip
 SILENT = {

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from minillm.model.attention import Context
 from minillm.model.ffn import SwiGLUConfig
 from minillm.model.transformer import Transformer
+from minillm.optim.step import Total
 
 # --- the table ----------------------------------------------------------------------------------
 
@@ -353,8 +354,8 @@ def hashed_loss(
     domains: Int[Tensor, "texts"],
     *,
     ignore: int | None = None,
-) -> Float[Tensor, ""]:
-    """`minillm.model.transformer.loss` for such a model, in nats a token.
+) -> Total:
+    """`minillm.model.transformer.loss` for such a model.
 
     Args:
         model, tokens, domains: as for `hashed_logits`.
@@ -368,7 +369,7 @@ def hashed_loss(
         >>> moe = HashedMoEConfig(n_vocab=50, n_domains=2, experts_per_domain=3)
         >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2, ffn=moe).build(seed=0)
         >>> tokens, domains = torch.tensor([[7, 3, 9]]), torch.tensor([1])
-        >>> round(hashed_loss(model, tokens, domains).item(), 1)  # log 50: it knows nothing yet
+        >>> round(hashed_loss(model, tokens, domains).mean.item(), 1)  # log 50 is 3.9
         3.9
     """
     if tokens.shape[1] < 2:
@@ -379,9 +380,9 @@ def hashed_loss(
     logits = rearrange(hashed_logits(model, tokens[:, :-1], domains), "B T V -> (B T) V")
     wanted = rearrange(tokens[:, 1:], "B T -> (B T)").long()
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return nn.functional.cross_entropy(
-        wide, wanted, ignore_index=-100 if ignore is None else ignore
-    )
+    ignore_index = -100 if ignore is None else ignore
+    nats = nn.functional.cross_entropy(wide, wanted, ignore_index=ignore_index, reduction="sum")
+    return Total(nats, (wanted != ignore_index).sum())
 
 
 def extract_domain(model: Transformer, domain: int) -> Transformer:

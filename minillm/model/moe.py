@@ -49,6 +49,7 @@ from minillm.model.routing import (
     z_loss,
 )
 from minillm.model.transformer import Transformer
+from minillm.optim.step import Total
 
 ROUTERS = ("top_k", "switch", "expert_choice")
 
@@ -306,8 +307,11 @@ def auxiliary_loss(
 
 def moe_loss(
     model: Transformer, tokens: Int[Tensor, "B T"], *, balance: float = 0.01, z: float = 0.001
-) -> Float[Tensor, ""]:
-    """Mean of -log p(token | those before it), as `minillm.model.transformer.loss`, + auxiliary.
+) -> Total:
+    """Sum of -log p(token | those before it), and the auxiliary loss for each of these tokens.
+
+    So its mean is that of `minillm.model.transformer.loss` + `auxiliary_loss`. The latter is taken
+    batch by batch, so several small batches are not quite one large one.
 
     Args:
         model: with at least one block of experts.
@@ -320,8 +324,9 @@ def moe_loss(
     Example:
         >>> from minillm.model.config import TransformerConfig
         >>> config = TransformerConfig(n_vocab=50, width=16, n_layers=2, ffn=MoEConfig())
-        >>> moe_loss(config.build(seed=0), torch.tensor([[7, 3, 9]])).item() < 4  # log 50 is 3.9
-        True
+        >>> total = moe_loss(config.build(seed=0), torch.tensor([[7, 3, 9]]))
+        >>> total.n_tokens, total.mean.item() < 4  # log 50 is 3.9
+        (2, True)
     """
     if tokens.shape[1] < 2:
         raise ValueError(
@@ -332,8 +337,9 @@ def moe_loss(
     logits = rearrange(found.logits, "B T V -> (B T) V")
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     wanted = rearrange(tokens[:, 1:], "B T -> (B T)").long()
-    told = nn.functional.cross_entropy(wide, wanted)
-    return told + auxiliary_loss(found.routings, balance=balance, z=z)
+    nats = nn.functional.cross_entropy(wide, wanted, reduction="sum")
+    auxiliary = auxiliary_loss(found.routings, balance=balance, z=z)
+    return Total(nats + wanted.numel() * auxiliary, wanted.numel())
 
 
 @torch.no_grad()

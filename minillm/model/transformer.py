@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from minillm.model.attention import Context, Mixer
 from minillm.model.ffn import FFN, Routing
 from minillm.model.norm import RMSNorm
+from minillm.optim.step import Total
 
 if TYPE_CHECKING:
     from minillm.model.config import TransformerConfig
@@ -260,10 +261,8 @@ def silence(model: Transformer) -> None:
             nn.init.zeros_(module.weight)
 
 
-def loss(
-    model: Transformer, tokens: Int[Tensor, "B T"], *, ignore: int | None = None
-) -> Float[Tensor, ""]:
-    """Mean of -log p(token | those before it in its row), in nats a token: what `fit` makes small.
+def loss(model: Transformer, tokens: Int[Tensor, "B T"], *, ignore: int | None = None) -> Total:
+    """Sum of -log p(token | those before it in its row), in nats: what `fit` makes small.
 
     Each token but the first is predicted, from all before it: T - 1 questions a row, answered in
     one pass.
@@ -279,9 +278,9 @@ def loss(
     Example:
         >>> from minillm.model.config import TransformerConfig
         >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2).build(seed=0)
-        >>> tokens = torch.tensor([[7, 3, 9]])
-        >>> round(loss(model, tokens).item(), 1), round(math.log(50), 1)  # it knows nothing yet
-        (3.9, 3.9)
+        >>> total = loss(model, torch.tensor([[7, 3, 9]]))
+        >>> total.n_tokens.item(), round(total.mean.item(), 1)  # log 50 is 3.9
+        (2, 3.9)
     """
     if tokens.shape[1] < 2:
         raise ValueError(
@@ -291,6 +290,6 @@ def loss(
     logits = rearrange(model(tokens[:, :-1]), "B T V -> (B T) V")
     wanted = rearrange(tokens[:, 1:], "B T -> (B T)").long()
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return nn.functional.cross_entropy(
-        wide, wanted, ignore_index=-100 if ignore is None else ignore
-    )
+    ignore_index = -100 if ignore is None else ignore
+    nats = nn.functional.cross_entropy(wide, wanted, ignore_index=ignore_index, reduction="sum")
+    return Total(nats, (wanted != ignore_index).sum())
