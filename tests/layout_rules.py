@@ -348,6 +348,26 @@ def the_library_is_finished(root: Path) -> list[str]:
     return found
 
 
+@rule
+def optimizers_step_in_one_place(root: Path) -> list[str]:
+    """`optimizer.step()` stands in minillm/optim/step.py alone."""
+    return [
+        f"{source.where}:{line} steps an optimizer; call minillm.optim.step.take_step, fit or train"
+        for source in sources(root, "minillm", "tools")
+        if source.where != "minillm/optim/step.py"
+        for line in optimizer_steps(source.tree)
+    ]
+
+
+def optimizer_steps(tree: ast.AST) -> Iterator[int]:
+    """Lines that call `.step()`, with nothing or of something that is named an optimizer."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=owner, attr="step"), args=args):
+                if not args or "optim" in ast.unparse(owner).lower():
+                    yield node.lineno
+
+
 # --- what is installed ---------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 import nbformat
 from nbformat import NotebookNode
 
+from tests.layout_rules import optimizer_steps
 from tools.canonical import IGNORED, TAGS, canonical, dumps, number, title_cell
 
 LARGEST = 200_000  # bytes
@@ -568,6 +569,17 @@ def tasks_are_in_reading_order(notebook: NotebookNode, context: Context) -> list
     return [] if ids == in_order else [f"the tasks come as {', '.join(ids)}"]
 
 
+def optimizers_step_where_it_is_taught(notebook: NotebookNode, context: Context) -> list[str]:
+    """Only cells with the tag teaches-step call `optimizer.step()`; others use `fit` or `train`."""
+    found = []
+    for name, cell in code_cells(notebook):
+        steps = any(optimizer_steps(tree_of(cell)))
+        if steps != ("teaches-step" in tags(cell)):
+            does = "steps an optimizer without" if steps else "steps no optimizer but has"
+            found.append(f"{name} {does} the tag teaches-step; a model is trained by fit or train")
+    return found
+
+
 RULES: tuple[Rule, ...] = (
     form_is_canonical,
     cells_are_executed_in_order,
@@ -597,6 +609,7 @@ RULES: tuple[Rule, ...] = (
     code_is_shown,
     minutes_are_those_of_the_formula,
     tasks_are_in_reading_order,
+    optimizers_step_where_it_is_taught,
 )
 
 

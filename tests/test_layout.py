@@ -273,6 +273,18 @@ PLANTED = [
     ),
     ("the_library_is_finished", "tools/jobs.py", "# TODO: learn\n", "tools/jobs.py:1 TODO"),
     (
+        "optimizers_step_in_one_place",
+        "minillm/text/bpe.py",
+        BPE + "\n\ndef _learn(state):\n    state.optimizer.step(lambda: 0)\n",
+        "bpe.py:15 steps an optimizer",
+    ),
+    (
+        "optimizers_step_in_one_place",
+        "tools/jobs.py",
+        "sgd.step()\n",
+        "jobs.py:1 steps an optimizer",
+    ),
+    (
         "third_party_imports_are_declared",
         "minillm/text/bpe.py",
         BPE + "\nimport pandas as pd\n",

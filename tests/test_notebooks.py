@@ -240,6 +240,10 @@ VIOLATIONS = {
         ([code("x", ERROR)], "raises an exception without the tag"),
         ([code("x", tags=["raises-exception"])], "raises no exception but has the tag"),
     ],
+    rules.optimizers_step_where_it_is_taught: [
+        ([code("for x in y:\n    optimizer.step()")], "steps an optimizer without the tag"),
+        ([code("x = 1", tags=["teaches-step"])], "steps no optimizer but has the tag"),
+    ],
     rules.figures_have_words: [
         ([code("plt.show()", picture())], "a picture without alternative text"),
         ([code("plt.show()", picture(**{"image/png": {"alt": ""}}))], "without alternative text"),

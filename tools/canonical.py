@@ -15,7 +15,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
-TAGS = frozenset({"nbval-ignore-output", "raises-exception", "hide-input", "task"})
+TAGS = frozenset({"nbval-ignore-output", "raises-exception", "hide-input", "task", "teaches-step"})
 IGNORED = "nbval-ignore-output"
 
 METADATA = {

@@ -32,7 +32,7 @@ Chapter: app
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
@@ -52,8 +52,11 @@ from minillm.model.ffn import Routing, SwiGLUConfig
 from minillm.model.hashed import HashedMoE, HashedMoEConfig
 from minillm.model.transformer import Transformer
 from minillm.model.upcycle import upcycle
+from minillm.optim.step import Total
 from minillm.town.chance import generator
 from minillm.town.dialects import Source, dialects
+from minillm.train.loop import LoopConfig, Report, TrainState, train
+from minillm.train.schedule import Constant
 
 N_DISTRICTS, N_SYMBOLS, N_TOKENS = 8, 32, 64
 N_VOCAB = N_SYMBOLS + N_DISTRICTS
@@ -194,20 +197,42 @@ def trained(
 ) -> Run:
     """Train once; the same seed reads the same rows in the same order."""
     model = built(DENSE if contender.from_dense else contender.ffn, seed)
-    optimizer, begun = adamw(model), 0
     rng = np.random.default_rng(seed)
-    curve = []
-    for step in track(range(work.n_steps), label):
-        if contender.from_dense and step == work.n_steps // 2:
+    rows = torch.from_numpy(rng.integers(len(pool.tokens), size=(work.n_steps, BATCH_ROWS)))
+    curve, n_taken = [], 0
+    for number, part in enumerate(rows.tensor_split(2 if contender.from_dense else 1)):
+        if number:
             model = upcycle(model, contender.ffn, seed=seed)
-            optimizer, begun = adamw(model), step
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1.0, (step - begun + 1) / WARMUP_STEPS)
-        rows = torch.from_numpy(rng.integers(len(pool.tokens), size=BATCH_ROWS))
-        take_a_step(model, optimizer, pool.tokens[rows], pool.districts[rows], contender)
-        if (step + 1) % work.every == 0:
-            curve.append(excess(model, held_out))
+        for _ in track(steps(model, contender, pool, part), label, total=len(part)):
+            n_taken += 1
+            if n_taken % work.every == 0:
+                curve.append(excess(model, held_out))
     return Run(model, curve)
+
+
+def steps(model: Transformer, contender: Contender, pool: Texts, rows: Tensor) -> Iterator[Report]:
+    """Train step by step, with a new optimizer.
+
+    Args:
+        model: changed in place.
+        contender: how it is trained.
+        pool: what is read.
+        rows: [steps, B] which rows of it at each step.
+    """
+    routings: list[Routing | None] = []
+
+    def loss(model: Transformer, rows: Tensor) -> Total:
+        total, routings[:] = loss_of(model, pool.tokens[rows], pool.districts[rows], contender)
+        return total
+
+    # one call for all experts (fused), so that their number costs little time
+    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0, fused=True)
+    schedule = Constant(warmup_steps=WARMUP_STEPS)
+    config = LoopConfig(n_steps=len(rows), schedule=schedule, clip_norm=None)
+    for report in train(TrainState(model, optimizer), loss, rows.__getitem__, config):
+        if contender.bias_rate:
+            moe.balance_by_bias(model, routings, contender.bias_rate)
+        yield report
 
 
 def built(ffn: FFNConfig, seed: int) -> Transformer:
@@ -223,63 +248,44 @@ def built(ffn: FFNConfig, seed: int) -> Transformer:
     ).build(seed=seed)
 
 
-def take_a_step(
-    model: Transformer,
-    optimizer: torch.optim.Optimizer,
-    tokens: Tensor,
-    districts: Tensor,
-    contender: Contender,
-) -> None:
-    """One step on these rows."""
-    loss, routings = loss_of(model, tokens, districts, contender)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    if contender.bias_rate:
-        moe.balance_by_bias(model, routings, contender.bias_rate)
-
-
 def least_ms(pool: Texts, n_rounds: int) -> dict[str, float]:
     """Of each contender the least milliseconds of a step; all take turns.
 
     The first 3 rounds do not count. The up-cycled one is timed with its experts.
     """
-    models = {name: built(contender.ffn, seed=0) for name, contender in CONTENDERS.items()}
-    optimizers = {name: adamw(model) for name, model in models.items()}
-    took: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     rng = np.random.default_rng(0)
+    rows = torch.from_numpy(rng.integers(len(pool.tokens), size=(n_rounds, BATCH_ROWS)))
+    runs = {
+        name: steps(built(contender.ffn, seed=0), contender, pool, rows)
+        for name, contender in CONTENDERS.items()
+    }
+    took: dict[str, list[float]] = {name: [] for name in CONTENDERS}
     for _ in track(range(n_rounds), "timing"):
-        rows = torch.from_numpy(rng.integers(len(pool.tokens), size=BATCH_ROWS))
-        tokens, districts = pool.tokens[rows], pool.districts[rows]
-        for name, contender in CONTENDERS.items():
+        for name, run in runs.items():
             start = perf_counter()
-            take_a_step(models[name], optimizers[name], tokens, districts, contender)
+            next(run)
             took[name].append(1000 * (perf_counter() - start))
     return {name: min(each[3:]) for name, each in took.items()}
 
 
-def adamw(model: Transformer) -> torch.optim.AdamW:
-    """Torch's: one call for all experts, so that their number costs little time."""
-    return torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.0, fused=True)
-
-
 def loss_of(
     model: Transformer, tokens: Tensor, districts: Tensor, contender: Contender
-) -> tuple[Tensor, list[Routing | None]]:
+) -> tuple[Total, list[Routing | None]]:
     """What is made small, and how it was routed: `moe_loss` that hands out its routings."""
     if not isinstance(model.blocks[0].ffn, moe.MoE):
         return transformer.loss(model, tokens, context=Context(domains=districts)), []
     inputs, targets = transformer.shifted(tokens)
     found = moe.routed(model, inputs)
+    total = transformer.next_token_loss(found.logits, targets)
     auxiliary = moe.auxiliary_loss(found.routings, balance=contender.balance, z=contender.z)
-    return transformer.next_token_loss(found.logits, targets) + auxiliary, found.routings
+    return total._replace(nats=total.nats + total.n_tokens * auxiliary), found.routings
 
 
 @torch.no_grad()
 def excess(model: Transformer, held_out: Texts) -> float:
     """Nats a symbol above what the sources pay."""
     context = Context(domains=held_out.districts)  # which hashed experts read, and no others
-    return transformer.loss(model, held_out.tokens, context=context).item() - held_out.price
+    return transformer.loss(model, held_out.tokens, context=context).mean.item() - held_out.price
 
 
 # --- what is told of it -------------------------------------------------------------------------

@@ -5,9 +5,9 @@ there), float32, the same number of threads, torch's scaled dot-product attentio
 it comes, and the same tokens. The contenders take turns within each repetition, so that a slow
 moment of the machine hits all of them; medians are told, and ratios are of medians.
 
-- *Training*: the loss on B × T tokens, its gradients, one step of AdamW. Ours takes the loss in
-  chunks (`minillm.train.losses`). Compiled means `torch.compile` of the loss at once, as in chapter
-  04; AdamW stays as it is.
+- *Training*: the loss on B × T tokens, and a step of AdamW by `minillm.optim.step`, which both
+  sides take. Ours takes the loss in chunks (`minillm.train.losses`). Compiled means
+  `torch.compile` of the loss at once, as in chapter 04; AdamW stays as it is.
 - *Memory*: the most elements alive at once in one eager step, by `minillm.model.live`. Weights and
   what AdamW remembers were there before and are not counted; gradients are.
 - *Writing*: greedy, 256 tokens after prompts of 16, each side with its own cache. The pass over
@@ -40,6 +40,7 @@ from minillm.model import convert
 from minillm.model.config import TransformerConfig, medium, small, tiny
 from minillm.model.live import peak_elements
 from minillm.model.transformer import Transformer, loss
+from minillm.optim.step import Total, take_step
 from minillm.serve.sample import SampleConfig, generate
 from minillm.train.losses import cross_entropy
 
@@ -162,18 +163,19 @@ def opened_by(transformers: Any, ours: Transformer) -> nn.Module:
 
 
 # --- training -----------------------------------------------------------------------------------
-def loss_in_chunks(ours: Transformer, tokens: Tensor) -> Tensor:
+def loss_in_chunks(ours: Transformer, tokens: Tensor) -> Total:
     """`minillm.model.transformer.loss`, a few hundred tokens at a time."""
     hidden = ours.hidden(tokens[:, :-1]).flatten(0, 1)
     table = ours.embedding.weight if ours.head is None else ours.head.weight
-    total = cross_entropy(hidden, table, tokens[:, 1:].flatten())
-    return total.nats / total.n_tokens
+    return cross_entropy(hidden, table, tokens[:, 1:].flatten())
 
 
-def loss_of_theirs(theirs: nn.Module, tokens: Tensor) -> Tensor:
+def loss_of_theirs(theirs: nn.Module, tokens: Tensor) -> Total:
     """`minillm.model.transformer.loss` of a model of transformers."""
-    logits = theirs(input_ids=tokens[:, :-1], use_cache=False).logits
-    return nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
+    logits = theirs(input_ids=tokens[:, :-1], use_cache=False).logits.flatten(0, 1)
+    targets = tokens[:, 1:].flatten()
+    nats = nn.functional.cross_entropy(logits, targets, reduction="sum")
+    return Total(nats, targets.numel())
 
 
 def compare_training(
@@ -182,7 +184,8 @@ def compare_training(
     """Tokens a second, ours eager and compiled; elements alive at the worst moment."""
     tokens = drawn(shape.config.n_vocab, shape.n_rows, shape.n_tokens + 1)
     with torch.no_grad():
-        check_losses(loss_in_chunks(ours, tokens).item(), loss_of_theirs(theirs, tokens).item())
+        both = loss_in_chunks(ours, tokens), loss_of_theirs(theirs, tokens)
+        check_losses(*(total.mean.item() for total in both))
     step = training_step(ours, loss_in_chunks, tokens)
     step_of_theirs = training_step(theirs, loss_of_theirs, tokens)
     step(), step_of_theirs()  # AdamW takes its memory
@@ -207,20 +210,14 @@ def compare_training(
 
 
 def training_step(
-    model: nn.Module, loss_of: Callable[..., Tensor], tokens: Tensor
-) -> Callable[[], None]:
+    model: nn.Module, loss_of: Callable[..., Total], tokens: Tensor
+) -> Callable[[], object]:
     """One step on these tokens, to be called again and again; gradients are dropped at its end."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
-
-    def step() -> None:
-        loss_of(model, tokens).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
+    return lambda: take_step(model, optimizer, [loss_of(model, tokens)])
 
 
-def repeated(step: Callable[[], None], n_times: int) -> Callable[[], None]:
+def repeated(step: Callable[[], object], n_times: int) -> Callable[[], None]:
     """A step, several times over."""
 
     def steps() -> None:

@@ -30,6 +30,7 @@ from minillm.lab.track import track
 from minillm.model import transformer
 from minillm.model.config import tiny
 from minillm.model.transformer import Transformer
+from minillm.optim.step import Total
 from minillm.text.bpe import train as learn
 from minillm.town.grammar import town_grammar
 from minillm.town.world import World
@@ -39,7 +40,6 @@ from minillm.train.came import CAME
 from minillm.train.groups import groups, hidden_matrices_and_others, matrices_and_others
 from minillm.train.lion import Lion
 from minillm.train.loop import LoopConfig, TrainState, train
-from minillm.train.losses import Total
 from minillm.train.muon import Muon
 from minillm.train.schedule import Cosine
 
@@ -156,9 +156,7 @@ class Race:
 
     def loss(self, model: Transformer, tokens: Tensor) -> Total:
         """Of every token but fillers."""
-        mean = transformer.loss(model, tokens, ignore=self.pad)
-        n_tokens = (tokens[:, 1:] != self.pad).sum()
-        return Total(mean * n_tokens, n_tokens)
+        return transformer.loss(model, tokens, ignore=self.pad)
 
     @torch.no_grad()
     def excess(self, model: Transformer) -> float:

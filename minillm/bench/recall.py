@@ -27,7 +27,6 @@ from typing import final
 import numpy as np
 import torch
 
-from minillm.lab.track import track
 from minillm.model.attention import AttentionConfig
 from minillm.model.config import MixerConfig, TransformerConfig
 from minillm.model.linear import LinearAttentionConfig
@@ -40,6 +39,7 @@ from minillm.model.transformer import Transformer
 from minillm.town.recall import Pairs, Questions, SelectiveCopy, accuracy, batch_at, recall_loss
 from minillm.train.groups import hidden_matrices_and_others
 from minillm.train.muon import Muon
+from minillm.train.plain import fit
 
 N_PAIRS = (4, 8, 16, 32, 64)
 SEEDS = (1, 2, 3)  # of the runs that are told; the choice of the rate has seed 0
@@ -195,17 +195,14 @@ def built(
 def learn(
     model: Transformer, batch: Callable[[int], Questions], n_steps: int, rate: float, label: str
 ) -> None:
-    """Train in place, the rate falling in a straight line to zero."""
+    """Train in place with Muon."""
+    fit(model, recall_loss, batch, n_steps, rate, make_optimizer=muon, label=label)
+
+
+def muon(model: Transformer, rate: float) -> Muon:
+    """Of the hidden matrices; all else goes at AdamW's own rate."""
     matrices, others = hidden_matrices_and_others(model)
-    optimizer = Muon(matrices, others, lr=rate, weight_decay=0.0, others_lr=0.01)
-    first = [group["lr"] for group in optimizer.param_groups]
-    for step in track(range(n_steps), label):
-        for group, lr in zip(optimizer.param_groups, first, strict=True):
-            group["lr"] = lr * (1 - step / n_steps)
-        loss = recall_loss(model, batch(step))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    return Muon(matrices, others, lr=rate, weight_decay=0.0, others_lr=0.01)
 
 
 def right_share(model: Transformer, n_pairs: int) -> float:

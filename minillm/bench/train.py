@@ -28,11 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from minillm.optim.step import Total
 from minillm.recipes import nanogpt, recipe
 from minillm.recipes import run as parts
 from minillm.recipes.recipe import Recipe
 from minillm.train.loop import LoopConfig, TrainState, train
-from minillm.train.losses import Total, language_loss
+from minillm.train.losses import language_loss
 
 #: What our held-out loss is to reach, in at most nanoGPT's time; and the stretch.
 TARGET, STRETCH = 1.60, 1.55

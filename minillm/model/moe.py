@@ -50,6 +50,7 @@ from minillm.model.routing import (
     z_loss,
 )
 from minillm.model.transformer import Transformer, next_token_loss, shifted
+from minillm.optim.step import Total
 
 ROUTERS = ("top_k", "switch", "expert_choice")
 
@@ -312,8 +313,11 @@ def auxiliary_loss(
 
 def moe_loss(
     model: Transformer, tokens: Int[Tensor, "B T"], *, balance: float = 0.01, z: float = 0.001
-) -> Float[Tensor, ""]:
-    """Mean of -log p(token | those before it), as `minillm.model.transformer.loss`, + auxiliary.
+) -> Total:
+    """Sum of -log p(token | those before it), and the auxiliary loss for each of these tokens.
+
+    So its mean is that of `minillm.model.transformer.loss` + `auxiliary_loss`. The latter is taken
+    batch by batch, so several small batches are not quite one large one.
 
     Args:
         model: with at least one block of experts.
@@ -326,13 +330,15 @@ def moe_loss(
     Example:
         >>> from minillm.model.config import TransformerConfig
         >>> config = TransformerConfig(n_vocab=50, width=16, n_layers=2, ffn=MoEConfig())
-        >>> moe_loss(config.build(seed=0), torch.tensor([[7, 3, 9]])).item() < 4  # log 50 is 3.9
-        True
+        >>> total = moe_loss(config.build(seed=0), torch.tensor([[7, 3, 9]]))
+        >>> total.n_tokens, total.mean.item() < 4  # log 50 is 3.9
+        (2, True)
     """
     inputs, targets = shifted(tokens)
     found = routed(model, inputs)
     auxiliary = auxiliary_loss(found.routings, balance=balance, z=z)
-    return next_token_loss(found.logits, targets) + auxiliary
+    total = next_token_loss(found.logits, targets)
+    return total._replace(nats=total.nats + total.n_tokens * auxiliary)
 
 
 @torch.no_grad()

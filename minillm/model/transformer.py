@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from minillm.model.attention import Context, Mixer
 from minillm.model.ffn import FFN, Routing
 from minillm.model.norm import RMSNorm
+from minillm.optim.step import Total
 
 if TYPE_CHECKING:
     from minillm.model.config import TransformerConfig
@@ -333,8 +334,8 @@ def loss(
     *,
     ignore: int | None = None,
     context: Context | None = None,
-) -> Float[Tensor, ""]:
-    """Mean of -log p(token | those before it in its row), in nats a token: what `fit` makes small.
+) -> Total:
+    """Sum of -log p(token | those before it in its row), in nats: what `fit` makes small.
 
     Each token but the first is predicted, from all before it: T - 1 questions a row, answered in
     one pass.
@@ -351,9 +352,9 @@ def loss(
     Example:
         >>> from minillm.model.config import TransformerConfig
         >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2).build(seed=0)
-        >>> tokens = torch.tensor([[7, 3, 9]])
-        >>> round(loss(model, tokens).item(), 1), round(math.log(50), 1)  # it knows nothing yet
-        (3.9, 3.9)
+        >>> total = loss(model, torch.tensor([[7, 3, 9]]))
+        >>> total.n_tokens.item(), round(total.mean.item(), 1)  # log 50 is 3.9
+        (2, 3.9)
     """
     inputs, targets = shifted(tokens)
     return next_token_loss(model(inputs, context=context), targets, ignore=ignore)
@@ -379,8 +380,8 @@ def shifted(tokens: Int[Tensor, "B N"]) -> tuple[Int[Tensor, "B T"], Int[Tensor,
 
 def next_token_loss(
     logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"], *, ignore: int | None = None
-) -> Float[Tensor, ""]:
-    """Mean of -log p(target), in nats a token: what `loss` gives for logits that are there.
+) -> Total:
+    """Sum of -log p(target), in nats: what `loss` gives for logits that are there.
 
     Args:
         logits: of each place.
@@ -390,6 +391,6 @@ def next_token_loss(
     logits = rearrange(logits, "B T V -> (B T) V")
     wanted = rearrange(targets, "B T -> (B T)").long()
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return nn.functional.cross_entropy(
-        wide, wanted, ignore_index=-100 if ignore is None else ignore
-    )
+    ignore_index = -100 if ignore is None else ignore
+    nats = nn.functional.cross_entropy(wide, wanted, ignore_index=ignore_index, reduction="sum")
+    return Total(nats, (wanted != ignore_index).sum())

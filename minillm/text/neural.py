@@ -34,6 +34,8 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from minillm.optim.step import Total
+
 CHUNK_TOKENS = 2**15  # predicted at a time where no gradient is wanted
 
 
@@ -156,9 +158,9 @@ def token_log_probs(model: Neural, tokens: Int[Tensor, "B T"]) -> Float[Tensor, 
     return predicted.gather(-1, tokens[..., None])[..., 0]
 
 
-def loss(model: Neural, tokens: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
-    """Mean of -log p over all tokens of a batch, in nats a token: what `fit` makes small."""
-    return -token_log_probs(model, tokens).mean()
+def loss(model: Neural, tokens: Int[Tensor, "B T"]) -> Total:
+    """Sum of -log p over all tokens of a batch, in nats: what `fit` makes small."""
+    return Total(-token_log_probs(model, tokens).sum(), tokens.numel())
 
 
 def _checked(rows: np.ndarray, n_vocab: int) -> Int[Tensor, "..."]:

@@ -32,10 +32,11 @@ from typing import Protocol, final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from minillm.model.transformer import Transformer
+from minillm.optim.step import Total
 from minillm.town.chance import BLOCK_ROWS, generator
 
 NOT_ASKED = -100  # what torch's cross_entropy passes over, too
@@ -381,8 +382,8 @@ class Needle:
 # --- how well a model does ----------------------------------------------------------------------
 
 
-def recall_loss(model: Transformer, questions: Questions) -> Float[Tensor, ""]:
-    """Mean of -log p(wanted token) over all that is asked, in nats: what `fit` makes small.
+def recall_loss(model: Transformer, questions: Questions) -> Total:
+    """Sum of -log p(wanted token) over all that is asked, in nats: what `fit` makes small.
 
     Only the places that are asked are given logits; all that stands before them costs no head.
 
@@ -394,12 +395,12 @@ def recall_loss(model: Transformer, questions: Questions) -> Float[Tensor, ""]:
         >>> from minillm.model.config import tiny
         >>> source = Pairs(n_pairs=4)
         >>> model = tiny(source.n_vocab).build(seed=0)  # knows nothing yet: log 128 = 4.85
-        >>> round(recall_loss(model, source.block(0)).item(), 1)
+        >>> round(recall_loss(model, source.block(0)).mean.item(), 1)
         4.9
     """
     logits, wanted = _answers(model, questions)
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    return nn.functional.cross_entropy(wide, wanted)
+    return Total(nn.functional.cross_entropy(wide, wanted, reduction="sum"), wanted.numel())
 
 
 @torch.no_grad()

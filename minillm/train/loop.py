@@ -1,38 +1,29 @@
 """The training loop: one step after the other, and after each a report.
 
-A step looks at `n_batches` batches, adds up their losses and the tokens that counted, and takes one
-step along the mean over all those tokens:
+A step looks at `n_batches` batches and goes along the mean gradient of all their tokens
+(`minillm.optim.step`), at
 
-    g = Σ ∇ nats(batch) / Σ tokens(batch)         then g is shortened to at most `clip_norm`
     learning rate = the optimizer's own · schedule(step)
-
-Sums, not means of means: batches of different numbers of tokens then count by their tokens, and
-four small batches are exactly one large one (梯度累积, gradient accumulation).
 
 `train` is a generator. It hands out a `Report` a step and goes on when asked for the next; showing,
 logging, saving and stopping are its caller's. All that changes is in the `TrainState`, and
 `batch_at(step)` and the schedule are functions of the step alone. So a state that was saved and
 loaded goes on as if nothing had happened, to the last bit.
 
-**What is not finite is skipped.** A loss or gradient that is infinite or NaN would turn every
-weight into NaN in one step. Such a step changes nothing, says so in its report, and is passed for
+A step whose loss or gradient is not finite is left out, says so in its report, and is passed for
 good; after `most_skipped` of them in a row more is wrong than a batch, and training stops.
-
-Paper: Pascanu, Mikolov and Bengio 2013, arXiv:1211.5063, algorithm 1 (clipping).
-Differs: none. (torch's `clip_grad_norm_` adds 1e-6 to the length; this does not.)
 
 Chapter: 05
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar, final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from minillm.train.losses import Total
+from minillm.optim.step import Total, take_step
 from minillm.train.schedule import Constant, Schedule
 
 Batch = TypeVar("Batch")
@@ -153,73 +144,27 @@ def train(
         factor = config.schedule(state.step)
         for group in state.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        nats, n_tokens = _gradients(state, loss, batch_at, config.n_batches)
-        norm = _average(state.model, n_tokens)
-        skipped = _problem(nats, norm)
-        if skipped is None:
-            _clip(state.model, norm, config.clip_norm)
-            state.optimizer.step()
-        n_skipped = 0 if skipped is None else n_skipped + 1
-        state.optimizer.zero_grad()
+        first = state.step * config.n_batches
+        totals = (loss(state.model, batch_at(first + n)) for n in range(config.n_batches))
+        taken = take_step(state.model, state.optimizer, totals, clip_norm=config.clip_norm)
+        if not taken.n_tokens:
+            raise ValueError(
+                f"no token counts at step {state.step}, so there is nothing to learn from; look at "
+                f"batch_at({first})"
+            )
+        n_skipped = 0 if taken.skipped is None else n_skipped + 1
         step, state.step = state.step, state.step + 1
         yield Report(
             step=step,
-            loss=nats / n_tokens,
-            n_tokens=n_tokens,
             learning_rate=state.optimizer.param_groups[0]["lr"],
-            gradient_norm=norm,
-            skipped=skipped,
             evaluation=_evaluated(state, config, evaluate),
+            **taken._asdict(),
         )
         if n_skipped == config.most_skipped:
             raise ValueError(
-                f"{n_skipped} steps in a row were skipped, up to step {step}: {skipped}. The last "
-                "good weights are kept. Try a smaller learning rate, or look at these batches"
+                f"{n_skipped} steps in a row were skipped, up to step {step}: {taken.skipped}. The "
+                "last good weights are kept. Try a smaller learning rate, or look at these batches"
             )
-
-
-def _gradients(
-    state: TrainState, loss: Callable, batch_at: Callable, n_batches: int
-) -> tuple[float, int]:
-    """Add up gradients, nats and tokens of a step's batches."""
-    nats, n_tokens = 0.0, 0
-    for part in range(n_batches):
-        total = loss(state.model, batch_at(state.step * n_batches + part))
-        total.nats.backward()
-        nats += total.nats.item()
-        n_tokens += int(total.n_tokens)
-    if not n_tokens:
-        raise ValueError(
-            f"no token counts at step {state.step}, so there is nothing to learn from; look at "
-            f"batch_at({state.step * n_batches})"
-        )
-    return nats, n_tokens
-
-
-def _average(model: nn.Module, n_tokens: int) -> float:
-    """Divide the gradients by the number of tokens; the length of all of them together."""
-    gradients = _of(model)
-    for gradient in gradients:
-        gradient /= n_tokens
-    return torch.nn.utils.get_total_norm(gradients).item()
-
-
-def _clip(model: nn.Module, norm: float, clip_norm: float | None) -> None:
-    if clip_norm is not None and norm > clip_norm:
-        for gradient in _of(model):
-            gradient *= clip_norm / norm
-
-
-def _of(model: nn.Module) -> list[Tensor]:
-    return [p.grad for p in model.parameters() if p.grad is not None]
-
-
-def _problem(nats: float, norm: float) -> str | None:
-    if not math.isfinite(nats):
-        return f"the loss is {nats}"
-    if not math.isfinite(norm):
-        return f"the loss is finite, but its gradient is {norm}"
-    return None
 
 
 def _evaluated(

@@ -4,9 +4,7 @@ The model gives V logits for each place of a text, and a token's loss is
 
     -log p(wanted) = logsumexp(logits) - logits[wanted]          in nats
 
-A sum comes with how many it sums, never as a mean: totals of several batches add up, and means of
-batches of unequal size do not. Where batches are worked through one after the other and their
-gradients added (gradient accumulation, 梯度累积), each is divided by the tokens of all of them.
+A sum comes with how many it sums, never as a mean (`minillm.optim.step.Total`).
 
 The logits are the largest table of a small model's training: N tokens by V words, once for the
 logits and once more for their gradient. Neither has to exist as a whole. The gradient is known as
@@ -30,36 +28,13 @@ chunks have a given size, where theirs follows from D and V.
 Chapter: 05
 """
 
-from typing import NamedTuple
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from minillm.model.transformer import Transformer
+from minillm.optim.step import Total
 from minillm.text.packing import Batch
-
-
-class Total(NamedTuple):
-    """A sum and how many it sums.
-
-    Args:
-        nats: -log p of all counted tokens together, and z-loss where it has a weight;
-            differentiable.
-        n_tokens: how many tokens were counted.
-
-    Example:
-        >>> first = Total(torch.tensor(6.0), torch.tensor(2))
-        >>> both = first + Total(torch.tensor(1.0), torch.tensor(5))
-        >>> both.nats / both.n_tokens  # a token's loss, not the mean of 3 and 0.2
-        tensor(1.)
-    """
-
-    nats: Float[Tensor, ""]
-    n_tokens: Int[Tensor, ""]
-
-    def __add__(self, other: "Total") -> "Total":  # type: ignore[override]  # a tuple's would join
-        return Total(self.nats + other.nats, self.n_tokens + other.n_tokens)
 
 
 def token_log_probs(

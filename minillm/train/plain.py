@@ -25,19 +25,25 @@ import torch
 from torch import Tensor, nn
 
 from minillm.lab.track import track
+from minillm.optim.step import Total, take_step
 
 Batch = TypeVar("Batch")
 Model = TypeVar("Model", bound=nn.Module)
 
 
+def adamw(model: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    """torch's AdamW of all parameters, without weight decay."""
+    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.0)
+
+
 def fit(
     model: Model,
-    loss: Callable[[Model, Batch], Tensor],
+    loss: Callable[[Model, Batch], Total],
     batch_at: Callable[[int], Batch],
     n_steps: int,
     learning_rate: float,
     *,
-    weight_decay: float = 0.0,
+    make_optimizer: Callable[[Model, float], torch.optim.Optimizer] = adamw,
     seed: int = 0,
     label: str = "training",
 ) -> list[float]:
@@ -45,27 +51,28 @@ def fit(
 
     Args:
         model: any module with parameters; whether it is in train or eval mode is the caller's say.
-        loss: of the model on one batch, a single number.
+        loss: of the model on one batch, its sum over tokens and how many they are.
         batch_at: the batch of a step, a pure function of the step.
         n_steps: how many steps.
         learning_rate: of the first step; it falls in a straight line and would be zero at n_steps.
-        weight_decay: AdamW's, times the learning rate.
+        make_optimizer: (model, learning_rate) to optimizer. Where its groups have rates of their
+            own, each falls in a straight line from there.
         seed: of what the model draws while it trains (dropout); torch's own state is put back.
         label: what the bar says.
 
     Returns:
-        The loss of each step, before that step.
+        The loss of each step in nats a token, before that step.
 
     Raises:
-        ValueError: n_steps or the learning rate too small; a loss that is no single number, or
-            that became infinite or NaN.
+        ValueError: n_steps or the learning rate too small; a loss that is no Total; a loss or
+            gradient that became infinite or NaN.
 
     Example:
         >>> line = nn.Linear(1, 1, bias=False)
         >>> x = torch.tensor([[0.0], [1.0], [2.0]])
-        >>> losses = fit(
-        ...     line, lambda model, x: ((model(x) - 3 * x) ** 2).mean(), lambda step: x, 300, 0.1
-        ... )
+        >>> def loss(model, x):
+        ...     return Total(((model(x) - 3 * x) ** 2).sum(), len(x))
+        >>> losses = fit(line, loss, lambda step: x, 300, 0.1)
         >>> round(line.weight.item(), 2)
         3.0
     """
@@ -74,33 +81,21 @@ def fit(
             "fit needs n_steps of at least 1 and a finite learning_rate above 0; got "
             f"n_steps={n_steps}, learning_rate={learning_rate}"
         )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    losses = []
+    optimizer, losses = make_optimizer(model, learning_rate), []
+    rates = [group["lr"] for group in optimizer.param_groups]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for step in track(range(n_steps), label):
-            optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / n_steps)
-            value = loss(model, batch_at(step))
-            losses.append(_finite(value, step, learning_rate))
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * (1 - step / n_steps)
+            taken = take_step(model, optimizer, [loss(model, batch_at(step))])
+            if taken.skipped:
+                raise ValueError(
+                    f"{taken.skipped} at step {step}: look at its batch, for a logarithm of 0 or a "
+                    f"division by 0, or try a learning_rate below {learning_rate}"
+                )
+            losses.append(taken.loss)
     return losses
-
-
-def _finite(value: Tensor, step: int, learning_rate: float) -> float:
-    if value.ndim:
-        raise ValueError(
-            f"loss must give a single number, as .mean() does; at step {step} it gave a tensor of "
-            f"the shape {list(value.shape)}"
-        )
-    number = value.item()
-    if not math.isfinite(number):
-        raise ValueError(
-            f"the loss is {number} at step {step}: look for a logarithm of 0 or a division by 0, "
-            f"or try a learning_rate below {learning_rate}"
-        )
-    return number
 
 
 def draw_rows(rows: np.ndarray, n_rows: int, seed: int = 0) -> Callable[[int], Tensor]:

@@ -49,7 +49,7 @@ def test_the_time_to_compile_is_what_the_first_step_takes_beyond_the_second(monk
 def test_a_step_is_one_of_adamw_and_leaves_no_gradients():
     line = nn.Linear(1, 1, bias=False)
     nn.init.constant_(line.weight, 1.0)
-    bench.training_step(line, lambda model, x: model(x).sum(), torch.ones(1, 1))()
+    bench.training_step(line, lambda model, x: bench.Total(model(x).sum(), 1), torch.ones(1, 1))()
     # AdamW's first step is the learning rate, after a weight decay of 0.01 of it
     expected = 1 - 0.01 * bench.LEARNING_RATE - bench.LEARNING_RATE
     assert line.weight.item() == pytest.approx(expected, abs=1e-7)
@@ -87,11 +87,11 @@ def test_both_sides_hold_the_same_numbers_and_the_same_hidden_width():
     assert theirs.config.intermediate_size == hidden_width == 176  # 8/3 · 64, a multiple of 8
     assert torch.equal(theirs.lm_head.weight, ours.head.weight)
     tokens = bench.drawn(64, 2, 9)
-    assert bench.loss_of_theirs(theirs, tokens).item() == pytest.approx(
-        bench.loss(ours, tokens).item(), rel=1e-5
+    assert bench.loss_of_theirs(theirs, tokens).mean.item() == pytest.approx(
+        bench.loss(ours, tokens).mean.item(), rel=1e-5
     )
-    assert bench.loss_in_chunks(ours, tokens).item() == pytest.approx(
-        bench.loss(ours, tokens).item(), rel=1e-5
+    assert bench.loss_in_chunks(ours, tokens).mean.item() == pytest.approx(
+        bench.loss(ours, tokens).mean.item(), rel=1e-5
     )
 
 

@@ -108,7 +108,7 @@ def test_a_silenced_model_is_a_table_of_pairs_until_its_blocks_have_learned(conf
             assert torch.equal(now, then), name
     tokens = some_tokens(2, 9)
     assert torch.equal(model(tokens), model.logits(model.norm(model.embedding(tokens))))
-    loss(model, tokens).backward()  # and what is silent can learn to speak
+    loss(model, tokens).mean.backward()  # and what is silent can learn to speak
     for block in model.blocks:
         assert block.mixer.output.weight.grad.any()
         assert block.ffn.down.weight.grad.any()
@@ -118,7 +118,7 @@ def test_equal_logits_cost_the_logarithm_of_the_vocabulary():
     model = TOY.build()
     with torch.no_grad():
         model.head.weight.zero_()
-    assert loss(model, some_tokens(2, 9)).item() == pytest.approx(math.log(19))
+    assert loss(model, some_tokens(2, 9)).mean.item() == pytest.approx(math.log(19))
 
 
 def test_a_token_that_is_ignored_is_read_but_not_predicted():
@@ -126,11 +126,11 @@ def test_a_token_that_is_ignored_is_read_but_not_predicted():
     tokens = torch.tensor([[3, 4, 5, 0, 0]])
     log_p = model(tokens)[0].log_softmax(dim=-1)
     costs = [-log_p[place, wanted].item() for place, wanted in enumerate([4, 5, 0, 0])]
-    assert loss(model, tokens).item() == pytest.approx(sum(costs) / 4, rel=1e-5)
-    assert loss(model, tokens, ignore=0).item() == pytest.approx(sum(costs[:2]) / 2, rel=1e-5)
+    assert loss(model, tokens).mean.item() == pytest.approx(sum(costs) / 4, rel=1e-5)
+    assert loss(model, tokens, ignore=0).mean.item() == pytest.approx(sum(costs[:2]) / 2, rel=1e-5)
     read = torch.tensor([[3, 0, 5]])  # the cost of 5 alone, after 3 and 0
     expected = -model(read)[0, 1].log_softmax(dim=-1)[5].item()
-    assert loss(model, read, ignore=0).item() == pytest.approx(expected, rel=1e-5)
+    assert loss(model, read, ignore=0).mean.item() == pytest.approx(expected, rel=1e-5)
 
 
 # --- twin --------------------------------------------------------------------------------------
@@ -310,7 +310,7 @@ def test_with_its_weights_it_is_transformers_llama(config):
 def test_loss_and_gradients_are_those_of_transformers_llama(config):
     ours = built(config)
     theirs, tokens = llama(ours), some_tokens(3, 16)
-    value, expected = loss(ours, tokens), theirs(tokens, labels=tokens).loss
+    value, expected = loss(ours, tokens).mean, theirs(tokens, labels=tokens).loss
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
     value.backward()
     expected.backward()
@@ -380,7 +380,7 @@ def test_without_positions_the_order_of_what_was_read_does_not_matter():
 @ALL_KINDS
 def test_every_parameter_gets_a_gradient(config):
     model = built(config)
-    loss(model, torch.arange(16)[None] % 19).backward()
+    loss(model, torch.arange(16)[None] % 19).mean.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -407,7 +407,7 @@ def test_nothing_is_made_on_a_default_device():
             parts = [model(tokens[:, :6], cache=cache), model(tokens[:, 6:], cache=cache)]
             assert_close(torch.cat(parts, dim=1), expected)
             assert torch.equal(model(tokens), expected)
-            assert loss(model, tokens).device.type == "cpu"
+            assert loss(model, tokens).nats.device.type == "cpu"
 
 
 def test_in_sixteen_bits_it_is_nearly_the_same_and_the_loss_is_of_thirty_two():
@@ -417,14 +417,16 @@ def test_in_sixteen_bits_it_is_nearly_the_same_and_the_loss_is_of_thirty_two():
     with torch.no_grad():
         assert half(tokens).dtype == torch.bfloat16
         assert_close(half(tokens).float(), plain(tokens), 0.05)
-        assert loss(half, tokens).dtype == torch.float32
-        assert loss(half, tokens).item() == pytest.approx(loss(plain, tokens).item(), rel=0.01)
-        assert loss(config.build(dtype=torch.float64), tokens).dtype == torch.float64
+        assert loss(half, tokens).nats.dtype == torch.float32
+        assert loss(half, tokens).mean.item() == pytest.approx(
+            loss(plain, tokens).mean.item(), rel=0.01
+        )
+        assert loss(config.build(dtype=torch.float64), tokens).nats.dtype == torch.float64
 
 
 def test_a_model_that_knows_nothing_costs_the_logarithm_of_the_vocabulary():
     for config in (tiny(512), replace(tiny(512), tied_embeddings=True)):
-        value = loss(config.build(), some_tokens(4, 64, n_vocab=512)).item()
+        value = loss(config.build(), some_tokens(4, 64, n_vocab=512)).mean.item()
         assert value == pytest.approx(math.log(512), abs=0.1)
 
 
@@ -521,7 +523,7 @@ def test_another_mixer_and_another_ffn_need_no_other_block(config):
         cache = model.new_cache(2)
         parts = [model(part, cache=cache) for part in tokens.split([4, 1, 4], dim=1)]
     assert_close(torch.cat(parts, dim=1), whole)
-    loss(model, some_tokens(8, 16)).backward()
+    loss(model, some_tokens(8, 16)).mean.backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
     assert torch.equal(config.build(seed=3)(tokens), config.build(seed=3)(tokens))
 

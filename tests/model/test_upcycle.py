@@ -94,7 +94,7 @@ def test_after_a_step_the_copies_part_and_the_dense_model_has_not_moved():
     model = dense()
     expected = model(TOKENS)
     sparse = upcycle(model, MoEConfig(n_experts=2, n_active=1), layers=[0])
-    loss(sparse, TOKENS).backward()
+    loss(sparse, TOKENS).nats.backward()
     with torch.no_grad():
         for parameter in sparse.parameters():
             if parameter.grad is not None:

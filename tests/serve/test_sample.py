@@ -312,7 +312,7 @@ def test_a_model_that_has_written_can_still_be_trained():
     generate(model, [[3] * 30], GREEDY, n_tokens=20)
     assert len(model.blocks[0].mixer.rotations.table) > 32
     assert not any(buffer.is_inference() for buffer in model.buffers())
-    loss(model, torch.tensor([[1, 2, 3]])).backward()
+    loss(model, torch.tensor([[1, 2, 3]])).nats.backward()
     assert model.blocks[0].mixer.qkv.weight.grad.abs().sum() > 0
 
 

@@ -63,7 +63,7 @@ def test_an_untrained_network_without_weights_says_one_over_v():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()
-    assert loss(model, torch.tensor([[0, 1, 2]])).item() == pytest.approx(math.log(5))
+    assert loss(model, torch.tensor([[0, 1, 2]])).mean.item() == pytest.approx(math.log(5))
 
 
 # --- twin --------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_all_places_at_once_are_token_by_token():
     ]
     np.testing.assert_allclose(model.log_probs(rows), one_by_one, rtol=1e-5)
     assert model.log_probs(rows[0]).shape == (7,)
-    assert loss(model, torch.from_numpy(rows)).item() == pytest.approx(
+    assert loss(model, torch.from_numpy(rows)).mean.item() == pytest.approx(
         -np.mean(one_by_one), rel=1e-5
     )
 
@@ -95,7 +95,7 @@ def test_the_loss_is_torchs_cross_entropy_of_the_shifted_rows():
     rows = torch.from_numpy(np.random.default_rng(0).integers(0, 5, size=(4, 7)))
     y = model(with_start(rows, 5)[:, :-1])  # log-probabilities are logits, too
     expected = nn.functional.cross_entropy(y.flatten(0, 1), rows.flatten())
-    torch.testing.assert_close(loss(model, rows), expected)
+    torch.testing.assert_close(loss(model, rows).mean, expected)
 
 
 # --- law ---------------------------------------------------------------------------------------

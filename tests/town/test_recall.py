@@ -154,7 +154,7 @@ def test_loss_is_the_mean_over_what_is_asked():
     right[:, 8:11] = True
     plain = inspect.unwrap(recall_loss)  # an oracle is no Transformer, as the types would have it
     loss = plain(Oracle(questions, 128, right), questions)
-    assert loss.item() == pytest.approx(math.log(math.exp(3) + 127) - 3 * 3 / 4)
+    assert loss.mean.item() == pytest.approx(math.log(math.exp(3) + 127) - 3 * 3 / 4)
 
 
 # --- twin --------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_loss_and_gradients_are_those_of_all_logits_place_by_place():
             losses = [-logs[row, place, questions.wanted[row, place]] for row, place in asked]
             loss = sum(losses) / len(losses)
         else:
-            loss = recall_loss(model, questions)
+            loss = recall_loss(model, questions).mean
         loss.backward()
         outcomes.append((loss.detach(), [p.grad for p in model.parameters()]))
     torch.testing.assert_close(*outcomes, rtol=0, atol=1e-5)
@@ -215,7 +215,7 @@ def test_loss_is_torchs_cross_entropy_which_passes_over_what_is_not_asked():
     model, questions = model_for(source), source.block(0)
     logits = model(questions.tokens).transpose(1, 2)
     expected = nn.functional.cross_entropy(logits, questions.wanted, ignore_index=NOT_ASKED)
-    torch.testing.assert_close(recall_loss(model, questions), expected)
+    torch.testing.assert_close(recall_loss(model, questions).mean, expected)
 
 
 def test_a_model_that_knows_nothing_is_at_chance():
@@ -223,7 +223,7 @@ def test_a_model_that_knows_nothing_is_at_chance():
     model = model_for(source)
     nn.init.zeros_(model.head.weight)
     with torch.no_grad():
-        assert recall_loss(model, source.block(0)).item() == pytest.approx(math.log(16))
+        assert recall_loss(model, source.block(0)).mean.item() == pytest.approx(math.log(16))
         model.head.weight[7] = 1e-9  # a token that is no value
     assert accuracy(model, source.block(0)) == 0
 

@@ -8,7 +8,6 @@ from torch import nn
 
 from minillm.model.live import Meter, peak_elements
 from minillm.train.losses import (
-    Total,
     cross_entropy,
     cross_entropy_naive,
     token_log_probs,
@@ -131,12 +130,6 @@ def test_logits_beyond_the_reach_of_exp_do_no_harm(loss):
     p = 1 / (1 + math.exp(-1))
     assert total.nats.item() == pytest.approx(1 - math.log(p), rel=1e-4)
     assert table.grad.flatten().tolist() == pytest.approx([p, -p, 0.0], rel=1e-4)
-
-
-def test_adding_totals_adds_both_and_joins_nothing():
-    both = Total(torch.tensor(6.0), torch.tensor(2)) + Total(torch.tensor(1.0), torch.tensor(5))
-    assert type(both) is Total
-    assert (both.nats.item(), both.n_tokens.item()) == (7.0, 7)
 
 
 # --- twin --------------------------------------------------------------------------------------

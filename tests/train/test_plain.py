@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from minillm.optim.step import Total
 from minillm.train.plain import draw_rows, fit
 
 
@@ -14,7 +15,7 @@ def line(weight=0.0):
 
 def squared_error(model, batch):
     x, y = batch
-    return ((model(x) - y) ** 2).mean()
+    return Total(((model(x) - y) ** 2).sum(), len(x))
 
 
 def three_times(step):
@@ -26,7 +27,7 @@ def three_times(step):
 def test_the_first_step_of_adam_is_the_learning_rate_and_the_second_half_of_it():
     # The gradient keeps its sign and size, so Adam's step is 1: weight 0 → 0.1 → 0.1 + 0.05.
     model = line()
-    losses = fit(model, lambda model, batch: -model.weight.sum(), lambda step: None, 2, 0.1)
+    losses = fit(model, lambda model, x: Total(-x * model.weight.sum(), x), lambda step: 4, 2, 0.1)
     assert model.weight.item() == pytest.approx(0.15, rel=1e-5)
     assert losses == pytest.approx([0.0, -0.1], rel=1e-5)
 
@@ -35,29 +36,32 @@ def test_the_losses_are_those_before_each_step():
     assert fit(line(), squared_error, three_times, 1, 0.1) == [pytest.approx(9 * (1 + 4) / 2)]
 
 
-def test_weight_decay_takes_its_share_of_the_weight():
-    # no gradient: weight 2 · (1 - learning rate 0.1 · decay 0.5)
-    model = line(2.0)
-    fit(
-        model,
-        lambda model, batch: 0 * model.weight.sum(),
-        lambda step: None,
-        1,
-        0.1,
-        weight_decay=0.5,
-    )
-    assert model.weight.item() == pytest.approx(1.9)
+def test_another_optimizer_is_made_of_model_and_rate_and_each_of_its_rates_falls():
+    made, rates = [], []
+
+    def sgd(model, rate):
+        slow = {"params": [model.bias], "lr": 0.02}
+        made.append(torch.optim.SGD([{"params": [model.weight]}, slow], lr=rate))
+        return made[0]
+
+    def loss(model, batch):
+        rates.append([group["lr"] for group in made[0].param_groups])
+        return squared_error(model, batch)
+
+    fit(nn.Linear(1, 1), loss, three_times, 4, 0.1, make_optimizer=sgd)
+    expected = [(0.1, 0.02), (0.075, 0.015), (0.05, 0.01), (0.025, 0.005)]
+    assert rates == [pytest.approx(each) for each in expected]
 
 
 # --- reference ---------------------------------------------------------------------------------
 def test_it_takes_the_steps_of_torch_with_a_linear_schedule():
     ours, theirs = line(), line()
-    losses = fit(ours, squared_error, three_times, 8, 0.2, weight_decay=0.1)
-    optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.2, weight_decay=0.1)
+    losses = fit(ours, squared_error, three_times, 8, 0.2)
+    optimizer = torch.optim.AdamW(theirs.parameters(), lr=0.2, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=8)
     expected = []
     for step in range(8):
-        value = squared_error(theirs, three_times(step))
+        value = squared_error(theirs, three_times(step)).mean
         expected.append(value.item())
         optimizer.zero_grad()
         value.backward()
@@ -135,15 +139,15 @@ def test_no_steps_and_no_learning_rate_are_refused(n_steps, learning_rate):
 
 def test_a_loss_that_runs_away_is_named_with_its_step():
     def log_of_nothing(model, step):
-        return torch.log(model.weight.sum() * (0.0 if step == 2 else 1.0))
+        return Total(torch.log(model.weight.sum() * (0.0 if step == 2 else 1.0)), 1)
 
     with pytest.raises(ValueError, match=r"-inf at step 2: .* below 0\.1"):
         fit(line(1.0), log_of_nothing, lambda step: step, 5, 0.1)
 
 
-def test_a_loss_of_many_numbers_is_refused():
-    with pytest.raises(ValueError, match=r"\.mean\(\).* the shape \[1, 1\]"):
-        fit(line(), lambda model, batch: model.weight, lambda step: None, 1, 0.1)
+def test_a_mean_is_refused():
+    with pytest.raises(ValueError, match=r"a loss must return a Total .* the shape \[\]"):
+        fit(line(), lambda model, batch: model.weight.mean(), lambda step: None, 1, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,4 @@
+"""Optimization (优化): from a loss to the next weights.
+
+Chapter: 02
+"""
