@@ -221,6 +221,7 @@ def sample(
 
     The text ends with the model's own end token, before a --stop, or after --tokens.
     """
+    from minillm.lab.threads import use_threads
     from minillm.model import convert, convert_mixtral
     from minillm.model.convert import end_ids, load_tokenizer
     from minillm.serve.detokenize import stream_text
@@ -235,6 +236,7 @@ def sample(
     if temperature is None:
         temperature = 0.0 if greedy else 0.8
     config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    use_threads()
     if not model.exists() and str(model) in shelf.names():
         model = shelf.folder(str(model))
     said = model / convert.CONFIG
@@ -275,6 +277,7 @@ def bench(
     """Run a benchmark: ours and the field's, side by side."""
     import importlib
 
+    from minillm.lab.threads import use_threads
     from minillm.text.tokenizer_file import write_whole
     from minillm.train.manifest import machine, versions
 
@@ -291,6 +294,7 @@ def bench(
         if record.is_dir():
             raise ValueError(f"--record must name a file; {record} is a folder")
         record.parent.mkdir(parents=True, exist_ok=True)
+    use_threads()
     figures = importlib.import_module(f"minillm.bench.{name}").run(quick=quick, **asked)
     if record is not None:
         made = {"made by": f"minillm bench {name}", "versions": versions(), "machine": machine()}

@@ -114,6 +114,7 @@ def test_the_map_lists_every_part(minillm):
 
 def test_the_doctor_looks_around(minillm, monkeypatch):
     monkeypatch.setattr("minillm.lab.doctor.measure_gflops", lambda seconds: 60.0)
+    monkeypatch.setattr("minillm.lab.doctor.busy_cores", lambda seconds: 1.9)
     done = minillm("doctor")
     assert done.returncode == 0
     assert "60 GFLOP/s" in done.out
