@@ -1,3 +1,20 @@
-"""What pytest needs to know before it collects anything: notebooks are tests too."""
+"""What pytest needs to know before it collects anything: notebooks are tests, and which come first.
+
+Files run side by side, so the long ones begin first: then no core waits for the last of them.
+"""
 
 pytest_plugins = ["tools.nbval_plugin"]
+
+LONG = ("test_cli", "test_nbval", "test_jobs", "test_bootstrap", "test_writer", "test_compiled")
+LONG += tuple(f"{chapter:02}" for chapter in range(31, 4, -1))  # from 05 on, notebooks train models
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first; the others, and what stands in one file, stay in their order."""
+    places = {name: place for place, name in enumerate(LONG)}
+
+    def place(item):
+        name = item.path.stem
+        return places.get(name[:2] if item.path.suffix == ".ipynb" else name, len(places))
+
+    items.sort(key=place)

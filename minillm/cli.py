@@ -235,6 +235,7 @@ def sample(
 
     The text ends with the model's own end token, before a --stop, or after --tokens.
     """
+    from minillm.lab.threads import use_threads
     from minillm.model import convert, convert_mixtral
     from minillm.model.convert import end_ids, load_tokenizer
     from minillm.serve.detokenize import stream_text
@@ -249,6 +250,7 @@ def sample(
     if temperature is None:
         temperature = 0.0 if greedy else 0.8
     config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    use_threads()
     if not model.exists() and str(model) in checkpoints.names():
         model = checkpoints.folder(str(model))
     said = model / convert.CONFIG
@@ -293,6 +295,7 @@ def bench(
     import importlib
 
     from minillm.lab.files import write_whole
+    from minillm.lab.threads import use_threads
     from minillm.train.manifest import machine, versions
 
     names = [p.stem for p in sorted(Path(__file__).with_name("bench").glob("[!_]*.py"))]
@@ -308,6 +311,7 @@ def bench(
         if record.is_dir():
             raise ValueError(f"--record must name a file; {record} is a folder")
         record.parent.mkdir(parents=True, exist_ok=True)
+    use_threads()
     figures = importlib.import_module(f"minillm.bench.{name}").run(quick=quick, **asked)
     if record is not None:
         made = {"made by": f"minillm bench {name}", "versions": versions(), "machine": machine()}

@@ -122,6 +122,7 @@ def test_a_banned_word_leads_to_the_standard_one_and_a_slip_to_what_looks_alike(
 
 def test_the_doctor_looks_around(minillm, monkeypatch):
     monkeypatch.setattr("minillm.lab.doctor.measure_gflops", lambda seconds: 60.0)
+    monkeypatch.setattr("minillm.lab.doctor.busy_cores", lambda seconds: 1.9)
     done = minillm("doctor")
     assert done.returncode == 0
     assert "60 GFLOP/s" in done.out

@@ -19,11 +19,12 @@ import urllib.error
 import urllib.request
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TEST_MINUTES = 80
+MOST_WORKERS = 8
 FIRST_PORT = 8888
 START_SECONDS = 90
 POSIX = os.name != "nt"
@@ -241,9 +242,9 @@ def test(_: list[str]) -> int:
     """Everything, and a table at the end; stopped with a report after ``TEST_MINUTES``."""
     deadline = time.monotonic() + 60 * TEST_MINUTES
     with tempfile.TemporaryDirectory() as scratch:
-        report = {"MINILLM_REPORT": str(Path(scratch) / "report.json")}
-        nbval = ("pytest", "-p", "tools.nbval_plugin", "--nbval", "-q", "course")
-        steps = [*check_steps(), Step("notebooks", python(*nbval), report)]
+        report = {"MINILLM_REPORT": scratch}
+        nbval = ("-p", "tools.nbval_plugin", "--nbval", "course")
+        steps = [*check_steps(), Step("notebooks", on_all_cores(*nbval), report)]
         failed = run_steps(steps, deadline)
         # the table is made in any case, and has its own minute
         last = Step("report", python("tools.report"), report)
@@ -260,9 +261,21 @@ def check_steps() -> list[Step]:
         Step("format", python("ruff", "format", "--check", "--quiet", ".")),
         Step("lint", python("ruff", "check", "--quiet", ".")),
         Step("layout", python("pytest", "-q", *present)),
-        Step("unit tests", python("pytest", "-q", "tests", *apart_from_rules)),
-        Step("docstrings' examples", python("pytest", "-q", "--doctest-modules", "minillm")),
+        Step("unit tests", on_all_cores("tests", *apart_from_rules)),
+        Step("docstrings' examples", on_all_cores("--doctest-modules", "minillm")),
     ]
+
+
+def on_all_cores(*arguments: str) -> tuple[str, ...]:
+    """The command that runs pytest in one process a core, each with whole files.
+
+    At most ``MOST_WORKERS``, since a notebook may take 1.5 GB of memory. The order of files is that
+    of conftest.py, not the plugin's.
+    """
+    workers = ("-n", "auto", "--maxprocesses", str(MOST_WORKERS))
+    return python(
+        "pytest", "-q", *workers, "--dist", "loadfile", "--no-loadscope-reorder", *arguments
+    )
 
 
 def python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -271,8 +284,18 @@ def python(module: str, *arguments: str) -> tuple[str, ...]:
 
 
 def run_steps(steps: Sequence[Step], deadline: float | None, first: int = 1) -> list[str]:
-    """Run every step, also after one has failed; return what failed, in words."""
+    """Run every step, also after one has failed; return what failed, in words.
+
+    What a step starts computes with `minillm.lab.threads.threads` threads: it has all cores by
+    processes.
+    """
+    from minillm.lab.threads import threads
+
     failed = []
+    try:
+        environment = {"OMP_NUM_THREADS": str(threads())}
+    except ValueError as error:
+        raise Mistake(str(error)) from None
     for number, step in enumerate(steps, first):
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
@@ -281,7 +304,7 @@ def run_steps(steps: Sequence[Step], deadline: float | None, first: int = 1) -> 
             continue
         print(f"── {number} {step.name}", flush=True)
         began = time.monotonic()
-        status = run_one(step, left)
+        status = run_one(replace(step, environment=environment | step.environment), left)
         seconds = f"{time.monotonic() - began:.0f} s"
         if status is None:
             print(f"── {step.name}: stopped after {seconds}, the time is over", flush=True)

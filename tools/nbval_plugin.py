@@ -4,8 +4,8 @@
 
 Beyond nbval itself: the kernel is always this Python's; floats have the tolerance of the writer;
 a message says what was stored, what came and what to do; a cell that was never executed fails,
-where nbval would pass it in silence. With `MINILLM_REPORT=FILE` each notebook's seconds, memory and
-checked cells are written to FILE as JSON, beside what other runs wrote there.
+where nbval would pass it in silence. With `MINILLM_REPORT=FOLDER` each notebook's seconds, memory
+and checked cells are written there as JSON, one file a notebook, since they run side by side.
 """
 
 from __future__ import annotations
@@ -185,15 +185,13 @@ def _command(title: str) -> str:
 
 
 def write_report(record: dict[str, Any]) -> None:
-    """Add one notebook's figures to the file that `MINILLM_REPORT` names, if it names one."""
+    """Write one notebook's figures into the folder that `MINILLM_REPORT` names, if it names one."""
     if not os.environ.get(REPORT):
         return
-    path = Path(os.environ[REPORT])
-    report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    before = report.get("notebooks", [])
-    others = [each for each in before if each["notebook"] != record["notebook"]]
-    report["notebooks"] = sorted([*others, record], key=lambda each: each["notebook"])
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    folder = Path(os.environ[REPORT])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{record['notebook'].replace('/', '_')}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from minillm.lab.files import write_whole
+from minillm.lab.threads import use_threads
 from minillm.model import convert
 from minillm.model.transformer import Transformer
 from minillm.recipes.recipe import END
@@ -37,6 +38,7 @@ KINDS = {  # in the checker's words, the first that fits
 
 def ship(run: Path) -> None:
     """Write `minillm/zoo/NAME` from the run's folder."""
+    use_threads()
     note = manifest.load(run / "manifest.json")
     model = convert.load(run / "model")
     tokenizer = convert.load_tokenizer(run / "model")

@@ -13,6 +13,7 @@ import contextlib
 import inspect
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from minillm.lab.project import Chapter, display_path, my, root, syllabus
+from minillm.lab.threads import threads
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -268,6 +270,7 @@ def grade_file(task_id: str, path: Path) -> Result:
         try:
             child = subprocess.run(
                 command,
+                env=os.environ | {"OMP_NUM_THREADS": str(threads())},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

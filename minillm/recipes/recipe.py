@@ -1,6 +1,7 @@
 """Recipes: everything that decides how a model comes out, as values and as a TOML file.
 
     name = "mine"                     seed = 0
+    threads = 1                       more only for a machine that does nothing else
 
     [data]                            what it reads: kind = "town", or kind = "text"
     kind = "text"
@@ -33,6 +34,7 @@ from minillm.train.loop import LoopConfig
 from minillm.train.schedule import Cosine, Schedule, WarmupStableDecay
 
 END = "<|endoftext|>"
+MOST_THREADS = 256
 
 
 @final
@@ -153,6 +155,7 @@ class Recipe:
         data: what it reads.
         model: its shape.
         training: how.
+        threads: with which torch computes, unless OMP_NUM_THREADS says otherwise.
 
     Raises:
         ValueError: a name that is no plain folder name; what the parts refuse.
@@ -163,6 +166,7 @@ class Recipe:
     data: TownData | TextData = field(default_factory=TownData)
     model: ModelShape = field(default_factory=ModelShape)
     training: Training = field(default_factory=Training)
+    threads: int = 1
 
     def __post_init__(self):
         plain = self.name.replace("-", "").replace("_", "").isalnum()
@@ -173,11 +177,17 @@ class Recipe:
             )
         if self.seed < 0:
             raise ValueError(f"seed must be at least 0; got {self.seed}")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"threads must be from 1 to {MOST_THREADS}; got {self.threads}")
         self.model.config()  # says what is wrong with the shape
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, as a manifest keeps them; `of` reads them back."""
+        """Plain values, as a manifest keeps them; `of` reads them back.
+
+        Threads are not among them: they belong to the machine, which a manifest has beside them.
+        """
         content = asdict(self)
+        del content["threads"]
         content["data"] = {"kind": self.data.kind, **content["data"]}
         return _plain(content)
 

@@ -23,6 +23,7 @@ import torch
 
 from minillm.lab.figures import BLUE, ORANGE, figure, label
 from minillm.lab.files import write_whole
+from minillm.lab.threads import use_threads
 from minillm.lab.track import track
 from minillm.model import convert
 from minillm.model.transformer import Transformer, silence
@@ -53,6 +54,7 @@ def run(recipe: Recipe, folder: Path) -> Path:
             what the parts refuse.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was saved.
     """
+    use_threads(recipe.threads)
     print(f"{recipe.name}: reading")
     tokenizer, training, held_out = corpus(recipe)
     state = begin(recipe)

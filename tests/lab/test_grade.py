@@ -43,6 +43,13 @@ def test_a_right_answer_in_a_file_is_done(tmp_path):
     assert grade_file("0.1", write(tmp_path, RIGHT)).status == "done"
 
 
+def test_an_answer_is_graded_with_one_thread_as_in_a_notebook(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    body = "import torch\n    raise ValueError(f'{torch.get_num_threads()} threads')"
+    path = write(tmp_path, f"def mended_slide(*_):\n    {body}\n")
+    assert "1 threads" in grade_file("0.1", path).message
+
+
 def test_no_file_is_to_do(tmp_path):
     assert grade_file("0.1", tmp_path / "none.py").status == "to do"
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from minillm.lab.pick import pick
-from minillm.lab.setup import setup, threads
+from minillm.lab.setup import setup
 from minillm.model.count import kv_cache_bytes
 
 
@@ -25,18 +25,6 @@ def test_a_seed_that_is_no_count_is_refused(seed):
         setup(seed=seed)
 
 
-def test_threads_follow_the_environment_and_else_are_at_most_two(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert threads() == 3
-    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
-    assert threads() == 4
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert 1 <= threads() <= 2
-    monkeypatch.setenv("OMP_NUM_THREADS", "many")
-    with pytest.raises(ValueError, match="it is 'many'"):
-        threads()
-
-
 def test_an_unknown_task_is_refused():
     with pytest.raises(ValueError, match="no task"):
         setup(mine=["99.1"])
@@ -51,19 +39,14 @@ def test_a_seed_too_large_for_numpy_is_a_seed(capsys):
     assert capsys.readouterr().out == f"seed {2**40 + 1}\n" * 2
 
 
-def test_threads_and_type_are_set(monkeypatch):
-    monkeypatch.setattr("os.cpu_count", lambda: 64)
+def test_one_thread_and_type_are_set(monkeypatch, torch_threads):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert threads() == 2
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(2)
     setup(projector=True)
     assert torch.get_num_threads() == 1
     assert matplotlib.rcParams["font.size"] > 14
     setup()
     assert matplotlib.rcParams["font.size"] < 14
-    with pytest.raises(ValueError, match="it is '0'"):
-        monkeypatch.setenv("OMP_NUM_THREADS", "0")
-        threads()
 
 
 def test_one_task_need_not_stand_in_a_list_and_the_next_setup_forgets_it(my, capsys):

@@ -114,6 +114,12 @@ def test_what_a_manifest_keeps_of_a_recipe_is_the_recipe(each):
     assert recipe.of(each.as_dict()) == each
 
 
+def test_threads_belong_to_the_machine_and_not_to_what_a_manifest_keeps():
+    more = recipe.of({"name": "mine", "threads": 2})
+    assert more.threads == 2
+    assert more.as_dict() == Recipe(name="mine").as_dict()
+
+
 @given(st.data(), st.integers(1, 300), st.integers(1, 300))
 def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_steps):
     warmup_steps = data.draw(st.integers(0, n_before - 1))
@@ -133,6 +139,8 @@ def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_step
         ({"model": {"depth": 2}}, r"\[model\] has no key depth; there are n_vocab"),
         ({"model": 3}, r"\[model\] must be a table of names and values; got 3"),
         ({"model": {"width": "wide"}}, "model.width must be a whole number; got 'wide'"),
+        ({"threads": 0}, "threads must be from 1 to 256; got 0"),
+        ({"threads": 1.5}, "threads must be a whole number; got 1.5"),
         ({"model": {"width": True}}, "model.width must be a whole number; got True"),
         ({"model": {"tied_embeddings": 1}}, "model.tied_embeddings must be true or false; got 1"),
         ({"model": {"width": 30}}, "n_heads must divide it"),

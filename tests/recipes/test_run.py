@@ -1,6 +1,7 @@
 """A run from a recipe: its folder, stopping and going on, and what it refuses."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -146,6 +147,17 @@ def test_a_damaged_checkpoint_is_passed_over_and_made_again(finished, tmp_path, 
     assert "not used: step-00000008" in said
     assert "going on from step-00000006" in said
     assert torch.equal(weights(folder), weights(finished))
+
+
+def test_a_run_has_the_threads_of_its_recipe_and_may_go_on_with_others(
+    finished, tmp_path, monkeypatch, capsys, torch_threads
+):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert manifest.load(finished / "manifest.json").machine["threads"] == 1
+    shutil.copytree(finished, tmp_path / "mine")
+    run.run(replace(MINE, threads=2), tmp_path / "mine")
+    assert "since this run began: machine.threads: 1 then, 2 now" in capsys.readouterr().out
+    assert torch.get_num_threads() == 2
 
 
 # --- what stops it -----------------------------------------------------------------------------

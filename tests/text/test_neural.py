@@ -13,15 +13,6 @@ from minillm.train.plain import draw_rows, fit
 SMALL = NeuralConfig(n_vocab=5, context_tokens=3, width=4, hidden_width=6, direct=True)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Networks as small as these are slower on two threads, and much slower on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 # --- by hand -----------------------------------------------------------------------------------
 def test_one_context_token_with_weights_that_can_be_followed_on_paper():
     model = NeuralConfig(n_vocab=2, context_tokens=1, width=1, hidden_width=1, direct=True).build()

@@ -123,8 +123,22 @@ def test_the_whole_proof_ends_with_the_report_even_if_everything_failed(monkeypa
     assert all(seconds <= 60 * jobs.TEST_MINUTES for _, seconds in ran)
     assert ran[0][1] > 60 * jobs.TEST_MINUTES - 60
     written, read = (step.environment["MINILLM_REPORT"] for step, _ in ran[-2:])
-    assert written == read  # one file, which the notebooks write and the report reads
+    assert written == read  # one folder, which the notebooks write and the report reads
     assert "FAILED: format, lint" in capfd.readouterr().out
+
+
+def test_tests_and_notebooks_run_a_process_a_core_each_with_one_thread(monkeypatch, capfd):
+    ran = {}
+    monkeypatch.setattr(jobs, "run_one", lambda step, seconds: ran.update({step.name: step}) or 0)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert jobs.test([]) == 0
+    for name in ("unit tests", "docstrings' examples", "notebooks"):
+        command = " ".join(ran[name].command)
+        assert "-n auto" in command and "--dist loadfile" in command
+    assert {step.environment["OMP_NUM_THREADS"] for step in ran.values()} == {"1"}
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert jobs.check([]) == 0
+    assert ran["unit tests"].environment["OMP_NUM_THREADS"] == "2"
 
 
 def test_a_check_has_no_notebooks_and_needs_no_report(monkeypatch, capfd):

@@ -1,20 +1,25 @@
 """Planted notebooks: what the checker must pass and what it must refuse, and in which words.
 
-All faults stand in a few notebooks that one run of pytest checks, because each notebook costs the
-start of a kernel.
+All faults stand in a few notebooks that one run of pytest checks side by side, as `make test` does,
+because each notebook costs the start of a kernel.
 """
 
+import _thread
 import json
 import os
 import re
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from tools import jobs
 from tools.canonical import dumps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,9 +122,9 @@ def run(tmp_path_factory):
         encoding="utf-8",
     )
     (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
-    report = folder / "report.json"
+    report = folder / "report"
     command = [sys.executable, "-m", "pytest", "-p", "tools.nbval_plugin", "-p", "no:cacheprovider"]
-    command += ["--nbval", "-v", "--color=no", "course"]
+    command += ["--nbval", "-n", "2", "--dist", "loadfile", "-v", "--color=no", "course"]
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "MINILLM_REPORT": str(report),
@@ -128,11 +133,11 @@ def run(tmp_path_factory):
     }
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=120
+        command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=600
     )
     text = done.stdout + done.stderr
-    assert report.exists(), text
-    return Run(text, done.returncode, json.loads(report.read_text(encoding="utf-8")))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in report.glob("*.json")]
+    return Run(text, done.returncode, {record["notebook"]: record for record in records})
 
 
 def fault(run, name):
@@ -149,13 +154,12 @@ def in_this_order(text, *parts):
 
 
 def test_a_good_notebook_passes_with_floats_and_measured_numbers_that_moved(run):
-    assert run.text.count("01_good.ipynb::Cell") == len(GOOD), run.text
-    passed = re.findall(r"01_good\.ipynb::Cell \d+ PASSED", run.text)
+    passed = re.findall(r"PASSED course/01_good\.ipynb::Cell \d+", run.text)
     assert len(passed) == len(GOOD), run.text
 
 
 def test_every_fault_fails_and_so_does_the_run(run):
-    failed = re.findall(r"02_faults\.ipynb::Cell \d+ FAILED", run.text)
+    failed = re.findall(r"\] FAILED course/02_faults\.ipynb::Cell \d+", run.text)
     assert len(failed) == len(FAULTS) - 1, run.text
     assert run.status == 1
 
@@ -217,7 +221,7 @@ def test_an_exception_shows_its_traceback_and_the_cells_after_it_point_back(run)
 
 
 def test_a_stripped_notebook_fails_in_every_cell(run):
-    failed = re.findall(r"02_stripped\.ipynb::Cell \d+ FAILED", run.text)
+    failed = re.findall(r"\] FAILED course/labs/02_stripped\.ipynb::Cell \d+", run.text)
     assert len(failed) == len(STRIPPED), run.text
     assert "make notebooks NB=labs/02" in run.message("labs/02_stripped", 2)
 
@@ -227,13 +231,39 @@ def test_the_kernel_is_this_python_and_a_cell_has_270_seconds(run):
     assert "cell timeout 270" in run.text
 
 
+def test_a_stop_leaves_no_kernel_and_no_worker_behind(tmp_path, monkeypatch):
+    source = "import os, time; open(str(os.getpid()), 'w').close(); time.sleep(600)"
+    for name in ("01_sleeps", "02_sleeps"):
+        notebook = new_notebook(cells=[planted(source)])
+        (tmp_path / f"{name}.ipynb").write_text(dumps(notebook), encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    nbval = ("-p", "tools.nbval_plugin", "--nbval", "--rootdir", str(tmp_path), str(tmp_path))
+    step = jobs.Step("notebooks", jobs.on_all_cores("-n", "2", *nbval))
+    begun = []
+
+    def both_run_or_it_is_late():
+        until = time.monotonic() + 300
+        while len(begun) < 2 and time.monotonic() < until:
+            time.sleep(0.2)
+            begun[:] = [int(path.name) for path in tmp_path.iterdir() if path.name.isdigit()]
+        _thread.interrupt_main()  # as Ctrl-C does
+
+    threading.Thread(target=both_run_or_it_is_late).start()
+    with pytest.raises(KeyboardInterrupt):
+        jobs.run_one(step, 300)
+    assert len(begun) == 2
+    until = time.monotonic() + 60
+    while time.monotonic() < until and any(map(psutil.pid_exists, begun)):
+        time.sleep(0.2)
+    assert not any(map(psutil.pid_exists, begun))
+
+
 def test_the_report_has_seconds_memory_and_cells(run):
-    found = {each["notebook"]: each for each in run.report["notebooks"]}
-    assert list(found) == ["01_good", "02_faults", "labs/02_stripped"]
-    good, bad = found["01_good"], found["02_faults"]
+    assert set(run.report) == {"01_good", "02_faults", "labs/02_stripped"}
+    good, bad = run.report["01_good"], run.report["02_faults"]
     assert (good["cells"], good["compared"], good["failed"]) == (len(GOOD), len(GOOD) - 1, [])
     assert 0.1 < good["seconds"] < 100
     assert good["size_bytes"] > 1000
     assert good["peak_bytes"] > 300_000_000 > bad["peak_bytes"] > 10_000_000
     assert bad["failed"] == list(range(1, len(FAULTS)))
-    assert found["labs/02_stripped"]["compared"] == 0
+    assert run.report["labs/02_stripped"]["compared"] == 0

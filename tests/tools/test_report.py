@@ -138,8 +138,7 @@ def test_the_table_shows_every_figure_the_sums_and_the_budgets():
 
 def test_the_command_prints_the_reasons_and_ends_with_1(tmp_path, monkeypatch, capsys):
     records = [{"notebook": "01_tokenizer", "seconds": 100, "peak_bytes": 5}]
-    path = tmp_path / "report.json"
-    path.write_text(json.dumps({"notebooks": records}), encoding="utf-8")
+    (tmp_path / "01_tokenizer.json").write_text(json.dumps(records[0]), encoding="utf-8")
 
     def rows(given):
         assert list(given) == records
@@ -147,20 +146,20 @@ def test_the_command_prints_the_reasons_and_ends_with_1(tmp_path, monkeypatch, c
 
     monkeypatch.setattr(report, "bare_kernel_bytes", lambda: 0)
     monkeypatch.setattr(report, "rows_of_course", rows)
-    assert report.main([str(path)]) == 1
+    assert report.main([str(tmp_path)]) == 1
     printed = capsys.readouterr().out
     assert "flagged: 01_tokenizer took 100 s" in printed
     assert "failed:  01_tokenizer has 300 kB" in printed
 
     monkeypatch.setattr(report, "rows_of_course", lambda given: [GOOD])
-    monkeypatch.setenv("MINILLM_REPORT", str(path))
+    monkeypatch.setenv("MINILLM_REPORT", str(tmp_path))
     assert report.main([]) == 0
 
 
 def test_a_missing_report_is_said_and_fails(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "bare_kernel_bytes", lambda: 0)
     monkeypatch.setattr(report, "rows_of_course", lambda given: [make_row("01_x", 5, None)])
-    assert report.main([str(tmp_path / "none.json")]) == 1
+    assert report.main([str(tmp_path / "none")]) == 1
     assert "the notebooks were not checked" in capsys.readouterr().out
 
 

@@ -39,15 +39,6 @@ SOURCES = {
 ALL_SOURCES = pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES.keys())
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Models as small as these are slower on two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def parts(questions):
     return questions.tokens, questions.wanted, questions.facts
 
