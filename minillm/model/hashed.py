@@ -41,7 +41,6 @@ from torch import Tensor, nn
 from minillm.model.attention import Context
 from minillm.model.ffn import SwiGLUConfig
 from minillm.model.transformer import Transformer
-from minillm.optim.step import Total
 
 # --- the table ----------------------------------------------------------------------------------
 
