@@ -438,8 +438,10 @@ class Rotations(nn.Module):
     def reserve(self, context_tokens: int, like: Tensor) -> None:
         """Prepare positions up to context_tokens - 1, of like's type and device."""
         if self.table is None or len(self.table) < context_tokens:
-            made = {"dtype": like.dtype, "device": like.device}
-            self.table = torch.cat(tables(self.frequencies, context_tokens, **made), dim=-1)
+            factory_kwargs = {"dtype": like.dtype, "device": like.device}
+            self.table = torch.cat(
+                tables(self.frequencies, context_tokens, **factory_kwargs), dim=-1
+            )
 
     def forward(
         self, x: Float[Tensor, "B H T K"], positions: Int[Tensor, "*B T"]
