@@ -263,8 +263,8 @@ def compare_writing(
         return generate(ours, rows, greedy, n_tokens=n_tokens, compiled=compiled)
 
     def write_theirs(n_tokens: int) -> list[list[int]]:
-        said = {"max_new_tokens": n_tokens, "do_sample": False, "use_cache": True}
-        whole = theirs.generate(prompts, attention_mask=torch.ones_like(prompts), **said)
+        options = {"max_new_tokens": n_tokens, "do_sample": False, "use_cache": True}
+        whole = theirs.generate(prompts, attention_mask=torch.ones_like(prompts), **options)
         return whole[:, N_PROMPT:].tolist()
 
     check_texts(write(N_CHECKED), write_theirs(N_CHECKED))

@@ -117,8 +117,8 @@ def run(quick: bool = False) -> dict[str, float]:
                 figures[f"{case}_by_theirs"] = fastest / times["ours"]
                 figures[f"{case}_by_dense"] = times["ours"] / times["dense"]
                 cells = "".join(f"{1000 * took:>12.2f}" for took in times.values())
-                told = f"{n_tokens:,} × {width}, {n_experts:>2} {what}"
-                print(f"  {told:<30}{cells}   {told_of(figures, f'{case}_by_')}", flush=True)
+                row = f"{n_tokens:,} × {width}, {n_experts:>2} {what}"
+                print(f"  {row:<30}{cells}   {told_of(figures, f'{case}_by_')}", flush=True)
     for n_experts in N_EXPERTS:
         for side in TARGETS:
             ratios = [
@@ -134,15 +134,15 @@ def run(quick: bool = False) -> dict[str, float]:
 # --- the contenders -----------------------------------------------------------------------------
 def runnable(names: list[str]) -> list[str]:
     """Those implementations that work here; of the rest a line that says why not."""
-    layer, found = MoEConfig(n_experts=4, expert_width=8).build(16), []
+    layer, usable = MoEConfig(n_experts=4, expert_width=8).build(16), []
     for name in names:
         try:
             opened_by(layer, name)(noise(4, 16))
         except Exception as error:  # each fails in its own way
             print(f"  {name}: left out, {shorten(str(error), 90)}")
         else:
-            found.append(name)
-    return found
+            usable.append(name)
+    return usable
 
 
 def opened_by(layer: MoE, implementation: str) -> nn.Module:
@@ -229,12 +229,12 @@ def slowness(size: tuple[int, int]) -> float:
 
 def check_equal(ours: nn.Module, theirs: nn.Module, x: Tensor) -> None:
     """Equal answers and equal gradients of x, up to roundings."""
-    found = []
+    results = []
     for layer in (ours, theirs):
         x = x.detach().requires_grad_()
         y = answer(layer, x)
-        found.append((y.detach(), torch.autograd.grad(y.square().sum(), x)[0]))
-    for what, left, right in zip(("answers", "gradients"), *found, strict=True):
+        results.append((y.detach(), torch.autograd.grad(y.square().sum(), x)[0]))
+    for what, left, right in zip(("answers", "gradients"), *results, strict=True):
         error = (left - right).abs().max().item() / right.abs().max().item()
         assert error <= 1e-4, f"the {what} differ by {error:.1e} of the largest"
 

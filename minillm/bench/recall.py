@@ -133,13 +133,13 @@ def run(quick: bool = False) -> dict[str, dict]:
     for name in work.contenders:
         choice = {rate: trained(name, rate, 0, work.n_steps)[1] for rate in work.rates}
         rate = max(work.rates, key=lambda rate: float(np.mean(choice[rate])))
-        found = [trained(name, rate, seed, work.n_steps) for seed in work.seeds]
-        model = found[0][0]
+        trials = [trained(name, rate, seed, work.n_steps) for seed in work.seeds]
+        model = trials[0][0]
         figures[name] = {
             "rate": rate,
             "parameters": n_parameters(model),
             "state_bytes": sum(cache.n_bytes for cache in model.new_cache(1, 3 * max(N_PAIRS))),
-            "accuracy": [right for _, right in found],
+            "accuracy": [right for _, right in trials],
             "choice": {str(rate): right for rate, right in choice.items()},
         }
         mean = np.mean(figures[name]["accuracy"], axis=0)

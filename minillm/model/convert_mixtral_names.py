@@ -68,14 +68,14 @@ def read_config(content: Mapping[str, Any]) -> TransformerConfig:
         ValueError: the config says router_jitter_noise: 0.1; minillm's router adds no noise
     """
     _check_kind(content)
-    said = {
+    keys = {
         key
         for part in (content, content.get("rope_parameters"), content.get("rope_scaling"))
         if isinstance(part, Mapping)
         for key, value in part.items()
         if value is not None
     }
-    if missing := NEEDED - said:
+    if missing := NEEDED - keys:
         raise ValueError(f"the config of a {KIND} must say {', '.join(sorted(missing))}")
     if content.get("router_jitter_noise") not in (None, 0):
         raise ValueError(
@@ -196,7 +196,7 @@ def places(config: TransformerConfig, *, stacked: bool = False) -> dict[str, The
     content = to_config(config)
     width, hidden_width = content["hidden_size"], content["intermediate_size"]
     n_experts = content["num_local_experts"]
-    found = {
+    place_of = {
         name: Theirs(place.shape, (place,))
         for name, place in convert_names.places(_without_experts(config)).items()
         if ".mlp." not in name
@@ -215,15 +215,15 @@ def places(config: TransformerConfig, *, stacked: bool = False) -> dict[str, The
         ours = f"blocks.{layer}.ffn"
         theirs = f"model.layers.{layer}.{'mlp' if stacked else 'block_sparse_moe'}"
         gate = Place(f"{ours}.router.weight", 0, (n_experts, width))
-        found[f"{theirs}.gate.weight"] = Theirs(gate.shape, (gate,))
+        place_of[f"{theirs}.gate.weight"] = Theirs(gate.shape, (gate,))
         for part, name, first_row, shape in of_an_expert:
             slices = tuple(
                 Place(f"{ours}.experts.{expert}.{part}.weight", first_row, shape)
                 for expert in range(n_experts)
             )
             if stacked:
-                found[f"{theirs}.experts.{name}"] = Theirs((n_experts, *shape), slices)
+                place_of[f"{theirs}.experts.{name}"] = Theirs((n_experts, *shape), slices)
                 continue
             for expert, place in enumerate(slices):
-                found[f"{theirs}.experts.{expert}.{name}.weight"] = Theirs(shape, (place,))
-    return found
+                place_of[f"{theirs}.experts.{expert}.{name}.weight"] = Theirs(shape, (place,))
+    return place_of

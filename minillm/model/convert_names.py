@@ -88,11 +88,11 @@ def places(config: TransformerConfig) -> dict[str, Place]:
     if not config.tied_embeddings:
         listed += [("head.weight", HEAD, (config.n_vocab, width))]
     n_rows: Counter[str] = Counter()  # of ours, so far
-    found = {}
+    place_of = {}
     for ours, theirs, shape in listed:
-        found[theirs] = Place(ours, n_rows[ours], shape)
+        place_of[theirs] = Place(ours, n_rows[ours], shape)
         n_rows[ours] += shape[0]
-    return found
+    return place_of
 
 
 def rows(state: Mapping[str, Tensor], place: Place) -> Tensor:

@@ -39,48 +39,48 @@ def read_rope(content: Mapping[str, Any]) -> RopeConfig:
         >>> read_rope({"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2}})
         RopeConfig(base=500.0, scaling=PositionInterpolation(factor=2.0))
     """
-    said = _said(content)
-    kind = said.pop("rope_type", "default")
+    settings = _said(content)
+    kind = settings.pop("rope_type", "default")
     if not isinstance(kind, str) or kind not in TYPES:
         raise ValueError(f"the config says rope_type: {kind!r}; minillm has {', '.join(TYPES)}")
-    if unknown := set(said) - TYPES[kind] - {"rope_theta"}:
+    if unknown := set(settings) - TYPES[kind] - {"rope_theta"}:
         raise ValueError(
             f"the config says of a {kind} rotation what minillm does not know: "
             f"{', '.join(sorted(unknown))}"
         )
     scaling = None
     if kind == "linear":
-        scaling = PositionInterpolation(number(said, "factor"))
+        scaling = PositionInterpolation(number(settings, "factor"))
     elif kind == "llama3":
         whole = content.get("max_position_embeddings")
         scaling = Llama3Scaling(
-            factor=number(said, "factor"),
-            low_freq_factor=number(said, "low_freq_factor"),
-            high_freq_factor=number(said, "high_freq_factor"),
-            original_context_tokens=count(said, "original_max_position_embeddings", whole),
+            factor=number(settings, "factor"),
+            low_freq_factor=number(settings, "low_freq_factor"),
+            high_freq_factor=number(settings, "high_freq_factor"),
+            original_context_tokens=count(settings, "original_max_position_embeddings", whole),
         )
-    return RopeConfig(base=number(said, "rope_theta", 10000.0), scaling=scaling)
+    return RopeConfig(base=number(settings, "rope_theta", 10000.0), scaling=scaling)
 
 
 def _said(content: Mapping[str, Any]) -> dict[str, Any]:
     """All that is said of the rotation, in whichever place."""
-    said: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     above = {key: content[key] for key in ("rope_theta", "partial_rotary_factor") if key in content}
     for part in (content.get("rope_parameters"), content.get("rope_scaling"), above):
         if not isinstance(part, Mapping | None):
             raise ValueError(f"the rotation must be an object of names and values; got {part!r}")
         for name, value in (part or {}).items():
             key = "rope_type" if name == "type" else name
-            if said.setdefault(key, value) != value:
+            if settings.setdefault(key, value) != value:
                 raise ValueError(
-                    f"the config says two things of {key}: {said[key]!r} and {value!r}"
+                    f"the config says two things of {key}: {settings[key]!r} and {value!r}"
                 )
-    if said.pop("partial_rotary_factor", None) not in (None, 1):
+    if settings.pop("partial_rotary_factor", None) not in (None, 1):
         raise ValueError(
             "the config says partial_rotary_factor: of each head only a part is turned; minillm "
             "turns all of it"
         )
-    return said
+    return settings
 
 
 def to_rope(rope: RopeConfig, head_width: int) -> dict[str, Any]:
@@ -94,18 +94,18 @@ def to_rope(rope: RopeConfig, head_width: int) -> dict[str, Any]:
         >>> to_rope(RopeConfig(base=500.0), head_width=8)
         {'rope_type': 'default', 'rope_theta': 500.0}
     """
-    told: dict[str, Any] = {"rope_type": "default", "rope_theta": float(rope.base)}
+    settings: dict[str, Any] = {"rope_type": "default", "rope_theta": float(rope.base)}
     match rope.scaling:
         case PositionInterpolation(factor=factor):
-            told |= {"rope_type": "linear", "factor": float(factor)}
+            settings |= {"rope_type": "linear", "factor": float(factor)}
         case NtkScaling(factor=factor):  # "dynamic" grows with the text; ours is but a larger base
-            told["rope_theta"] *= factor ** (head_width / (head_width - 2))
+            settings["rope_theta"] *= factor ** (head_width / (head_width - 2))
         case Llama3Scaling() as scaling:
-            told |= {
+            settings |= {
                 "rope_type": "llama3",
                 "factor": float(scaling.factor),
                 "low_freq_factor": float(scaling.low_freq_factor),
                 "high_freq_factor": float(scaling.high_freq_factor),
                 "original_max_position_embeddings": scaling.original_context_tokens,
             }
-    return told
+    return settings

@@ -193,7 +193,7 @@ class MambaConfig:
     """What a Mamba layer is built from.
 
     Args:
-        state_width: N, stores of each number.
+        state_width: N, how many numbers each channel keeps.
         expand: E is this times the width.
         conv_tokens: how many tokens are mixed in front of the scan, the newest with them.
         rank: of the map from a token to its Δ; None for a 16th of the width, rounded up.
@@ -301,8 +301,8 @@ class Mamba(nn.Module):
             torch.empty(conv_tokens, E, **factory_kwargs).uniform_(-bound, bound)
         )
         self.kernel_bias = nn.Parameter(torch.empty(E, **factory_kwargs).uniform_(-bound, bound))
-        stores = torch.arange(1, N + 1, **factory_kwargs)
-        self.A_log = nn.Parameter(stores.log().expand(E, N).clone())  # A = -exp(A_log) < 0
+        numbers = torch.arange(1, N + 1, **factory_kwargs)
+        self.A_log = nn.Parameter(numbers.log().expand(E, N).clone())  # A = -exp(A_log) < 0
         self.skip = nn.Parameter(torch.ones(E, **factory_kwargs))
         low, high = (math.log(bound) for bound in FIRST_DELTA)
         delta = torch.empty(E, **factory_kwargs).uniform_(low, high).exp()
@@ -334,7 +334,7 @@ class Mamba(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T D"], context: Context, cache: Any = None
     ) -> Float[Tensor, "B T D"]:
-        """What each token reads from the stores.
+        """What each token reads from the state.
 
         Raises:
             ValueError: a cache of another mixer or batch; what `minillm.model.state.writes`
@@ -386,12 +386,12 @@ class Mamba(nn.Module):
             delta = softplus(_wide(self.delta_bias)).expand_as(values)
             return delta, _wide(self.B), _wide(self.C)
         N = self.A_log.shape[1]
-        made = self.select(values.to(self.select.weight.dtype))
-        low, B, C = made.split((self.rank, N, N), dim=-1)
+        projected = self.select(values.to(self.select.weight.dtype))
+        low, B, C = projected.split((self.rank, N, N), dim=-1)
         delta = softplus(_wide(linear(low, self.delta_weight)) + _wide(self.delta_bias))
         return delta, _wide(B), _wide(C)
 
 
 def _wide(x: Tensor) -> Tensor:
-    """In 16 bits 1 - 0.001 is 1: a store that fades slowly would never fade."""
+    """In 16 bits 1 - 0.001 is 1: a state that fades slowly would never fade."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -205,11 +205,11 @@ def of(content: dict[str, Any]) -> Recipe:
         True
     """
     parts = {"data": _data, "model": ModelShape, "training": Training}
-    made = {
+    values = {
         key: _made(parts[key], value, key) if key in parts else value
         for key, value in content.items()
     }
-    return _made(Recipe, made, "")
+    return _made(Recipe, values, "")
 
 
 def find(name: str) -> Recipe:

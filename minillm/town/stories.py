@@ -249,7 +249,7 @@ class StorySource:
     def _tell(
         self, rng: random.Random, events: list[Event], ends: list[Event], language: str
     ) -> tuple[str, tuple[int, ...]]:
-        spoken, ways, told = words(self.world, language), [], []
+        spoken, ways, sentences = words(self.world, language), [], []
         before: list[str] = []
         for event in events:
             names, way = event.names, rng.randrange(N_WAYS)
@@ -261,11 +261,11 @@ class StorySource:
                 if len(fits) == 1 and rng.random() < SHARE_PRONOUNS:
                     names["person"] = pronoun
             before = [name for name in (event.person, event.other) if name is not None]
-            told.append(spoken.say(event.kind, names, way))
+            sentences.append(spoken.say(event.kind, names, way))
             ways.append(way)
         ways.append(rng.randrange(N_WAYS))
-        told.append(spoken.say_end([(end.kind, end.names) for end in ends], ways[-1]))
-        return ("" if language == "zh" else " ").join(told), tuple(ways)
+        sentences.append(spoken.say_end([(end.kind, end.names) for end in ends], ways[-1]))
+        return ("" if language == "zh" else " ").join(sentences), tuple(ways)
 
 
 def _draw(rng: random.Random, weights: Mapping[int, float]) -> int:

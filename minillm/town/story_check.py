@@ -105,8 +105,8 @@ def check(text: str, world: World) -> Report:
             if ended and not event.kind.startswith("end-"):
                 reason = "the end was told before"
             if reason:
-                said = english.say_plainly(event.kind, event.names)
-                contradictions.append(f"sentence {number}: {said}, but {reason}")
+                claim = english.say_plainly(event.kind, event.names)
+                contradictions.append(f"sentence {number}: {claim}, but {reason}")
             state = state.believing(event)
             events.append(event)
             states.append(state)
@@ -116,8 +116,8 @@ def check(text: str, world: World) -> Report:
     if rest or not whole:
         cut = f"is cut off after {rest!r}" if rest else "is missing: the text is empty"
         incomplete.append(f"sentence {len(whole) + 1} {cut}")
-    found = (contradictions, unreadable, incomplete, events, states)
-    return Report(len(whole), *map(tuple, found))
+    lists = (contradictions, unreadable, incomplete, events, states)
+    return Report(len(whole), *map(tuple, lists))
 
 
 def _resolve(

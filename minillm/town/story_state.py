@@ -50,8 +50,8 @@ class Event:
     @property
     def names(self) -> dict[str, str]:
         """The fields that are filled in."""
-        said = ((name, getattr(self, name)) for name in FIELDS)
-        return {name: value for name, value in said if value is not None}
+        values = ((name, getattr(self, name)) for name in FIELDS)
+        return {name: value for name, value in values if value is not None}
 
 
 @final
@@ -111,8 +111,8 @@ class State:
                 return f"{name} was never introduced"
         if thing is not None and not known:
             return f"the {thing} was never introduced"
-        said = event.origin if kind == "go" else event.place if kind in HERE else None
-        if said not in (None, here):
+        place = event.origin if kind == "go" else event.place if kind in HERE else None
+        if place not in (None, here):
             return f"{person} is {at(here)}"
         if kind in ("put", "give", "end-has") and holder != person:
             return self._where(thing)

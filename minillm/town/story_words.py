@@ -186,9 +186,9 @@ class Words:
             >>> Words(World(), "en").say_end([("end-has", {"person": "Bao", "thing": "kite"})])
             'At the end, Bao has the kite.'
         """
-        said = [self._fill(CLAUSES[self.language][kind], names) for kind, names in clauses]
+        parts = [self._fill(CLAUSES[self.language][kind], names) for kind, names in clauses]
         language = self.language
-        return _begin(OPENINGS[language][way] + AND[language].join(said) + STOP[language])
+        return _begin(OPENINGS[language][way] + AND[language].join(parts) + STOP[language])
 
     def say_plainly(self, kind: str, names: Mapping[str, str]) -> str:
         """An event of any kind as part of a longer sentence, with where, or from where, if known.
@@ -205,14 +205,14 @@ class Words:
 
     def read(self, sentence: str) -> tuple[Reading, ...]:
         """What a sentence says; several clauses for a last sentence, none if it is not ours."""
-        found = self._find(sentence)
-        if not found:
+        readings = self._find(sentence)
+        if not readings:
             return ()
-        if found[0].kind in WAYS[self.language]:
-            again = self.say(found[0].kind, found[0].names, found[0].way)
+        if readings[0].kind in WAYS[self.language]:
+            again = self.say(readings[0].kind, readings[0].names, readings[0].way)
         else:
-            again = self.say_end([(part.kind, part.names) for part in found], found[0].way)
-        return found if again == sentence else ()
+            again = self.say_end([(part.kind, part.names) for part in readings], readings[0].way)
+        return readings if again == sentence else ()
 
     def parted(self, text: str) -> list[str]:
         """A text cut before and after every name, pronoun and place: joined, they are the text.
@@ -239,8 +239,8 @@ class Words:
         """
         if self.language == "zh":
             return []
-        said = re.findall(r"\w+", sentence)
-        return [word for word in said if word.lower() not in self._vocabulary]
+        tokens = re.findall(r"\w+", sentence)
+        return [word for word in tokens if word.lower() not in self._vocabulary]
 
     @cached_property
     def _vocabulary(self) -> frozenset[str]:
@@ -316,10 +316,10 @@ class Words:
         for way, opening in enumerate(OPENINGS[self.language]):
             if sentence.startswith(_begin(opening)) and sentence.endswith(stop):
                 clauses = sentence[len(opening) : -len(stop)].split(AND[self.language])
-                found = [self._look_up(clause, way) for clause in clauses]
-                return tuple(found) if all(found) else ()
-        found = self._look_up(sentence)
-        return (found,) if found and found.kind in WAYS[self.language] else ()
+                readings = [self._look_up(clause, way) for clause in clauses]
+                return tuple(readings) if all(readings) else ()
+        reading = self._look_up(sentence)
+        return (reading,) if reading and reading.kind in WAYS[self.language] else ()
 
     def _look_up(self, sentence: str, opening: int | None = None) -> Reading | None:
         names = [self._tokens[form][1] for form in self._pattern.findall(sentence)]

@@ -336,8 +336,8 @@ def _list(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 def _groups(given: Iterable, options: dict[str, Any]) -> list[dict[str, Any]]:
     given = _list(given)
-    made = given if given and isinstance(given[0], dict) else [{"params": given}]
-    return [{**options, **group} for group in made if group["params"]]
+    groups = given if given and isinstance(given[0], dict) else [{"params": given}]
+    return [{**options, **group} for group in groups if group["params"]]
 
 
 def _check(group: dict[str, Any]) -> None:
