@@ -18,8 +18,8 @@ STILL_TO_RENAME = {
     "balance", "capacity_tokens", "chooses", "context_tokens", "conv_tokens", "counted",
     "cutter", "delta_bias", "delta_weight", "direction", "excess", "expert_width", "filler",
     "fillers", "fit", "found", "head_width", "hidden_width", "input", "made", "memory",
-    "n_active", "n_batches", "n_fillers", "n_rows", "n_vocab", "normalised", "output", "piece",
-    "pieces", "place", "places", "price", "rank", "report", "said", "select", "silence", "skip",
+    "n_active", "n_batches", "n_fillers", "n_rows", "n_vocab", "normalised", "output",
+    "pieces", "places", "price", "rank", "report", "said", "select", "silence", "skip",
     "state_width", "told", "wanted", "wide", "width",
 }  # fmt: skip
 

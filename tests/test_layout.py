@@ -63,7 +63,15 @@ folders = ["minillm", "course"]
 instead = "a noun"
 """,
     "minillm/__init__.py": '"""A small house."""\n\n__version__ = "0.1.0"\n',
-    "minillm/cli.py": '"""The command line.\n\nChapter: app\n"""\n\nimport minillm.text.ngram\n',
+    "minillm/cli.py": '''"""The command line.
+
+Chapter: app
+"""
+
+
+def _go():
+    import minillm.text.ngram
+''',
     "minillm/text/__init__.py": '"""Text."""\n',
     "minillm/text/bpe.py": BPE,
     "minillm/text/ngram.py": '''"""Count pairs.
