@@ -23,17 +23,17 @@ def mended_slide():
 
 
 @task("0.2", minutes=8)
-def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences, bytes_per_element=2):
+def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences, bytes_per_element=2):
     """Count the bytes of a key/value cache.
 
     For every token of every sequence, each layer keeps one key and one value; each of the two is
-    n_kv_heads vectors of head_width numbers. Return the bytes of all of them.
+    n_kv_heads vectors of d_head numbers. Return the bytes of all of them.
 
     中文：对每个序列的每个词元，每一层都保存一个键（key）和一个值（value）；二者各由
-    n_kv_heads 个长度为 head_width 的向量组成。返回总字节数。
+    n_kv_heads 个长度为 d_head 的向量组成。返回总字节数。
 
     Args:
-        n_layers, n_kv_heads, head_width, n_tokens, n_sequences: whole numbers.
+        n_layers, n_kv_heads, d_head, n_tokens, n_sequences: whole numbers.
         bytes_per_element: 2 for 16-bit floats.
 
     Returns:
@@ -82,7 +82,7 @@ def conversations_that_fit(*, memory_bytes, weight_bytes, cache_bytes_each):
 
 
 @task("0.5", minutes=15)
-def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width, vocabulary_size):
+def llama_parameters(*, n_layers, d_model, n_heads, n_kv_heads, ffn_width, vocabulary_size):
     """Count a Llama-shaped model to the last parameter.
 
     Each layer has four attention matrices (queries and output are width x width; keys and values

@@ -65,7 +65,7 @@ def tokens_of_a_stranger():
 
 
 @task("1.4", minutes=15)
-def stream_text(pieces):
+def stream_text(tokens):
     """Turn a stream of tokens into text as it comes, without ever showing half a character.
 
     A token may end in the middle of a character. For each piece, yield the text that is complete
@@ -76,7 +76,7 @@ def stream_text(pieces):
     字节留到下一次；如果没有新的完整文字，就什么也不产出。所有片段合起来是合法的 UTF-8。
 
     Args:
-        pieces: an iterable of bytes, one for each token, in order.
+        tokens: an iterable of bytes, one for each token, in order.
 
     Yields:
         str, never empty, never with "�". Joined, they are the whole text.

@@ -7,11 +7,11 @@ from minillm.lab.task import task
 
 
 @task("5.1", minutes=8)
-def masked_log_probs(logits, wanted, counted):
+def masked_log_probs(logits, targets, loss_mask):
     """log p of each wanted token, and exactly 0 where a token does not count.
 
-    The probabilities of a place are the softmax of its logits, over the last axis. Where `counted`
-    is False, `wanted` may hold anything, a filler such as -100 too: it must not be looked up.
+    The probabilities of a place are the softmax of its logits, over the last axis. Where `loss_mask`
+    is False, `targets` may hold anything, a padding token such as -100 too: it must not be looked up.
 
     中文：对最后一维做 softmax 得到概率，返回每个目标词元的自然对数概率。counted 为 False 的位置
     必须恰好是 0；那里的 wanted 可以是任意数（例如填充值 -100），不能拿去查表。logits 可能大到
@@ -19,8 +19,8 @@ def masked_log_probs(logits, wanted, counted):
 
     Args:
         logits: tensor [B, T, V], as large as 1,000; -inf for a word that cannot be.
-        wanted: tensor of integers [B, T]; ids below V where they count.
-        counted: tensor of bool [B, T].
+        targets: tensor of integers [B, T]; ids below V where they count.
+        loss_mask: tensor of bool [B, T].
 
     Returns:
         tensor [B, T], never NaN, through which gradients flow: log(3/4) for the logits (log 3, 0)

@@ -104,12 +104,12 @@ def first_step_of_came():
 
     A weight is a matrix, and its gradient is the same number everywhere. AdamW's first step would
     move each weight by one learning rate. By how many does CAME's, with its default betas (0.9,
-    0.999, 0.9999) and no weight decay? Guess; then measure it with minillm.train.came.CAME, for a
+    0.999, 0.9999) and no weight decay? Guess; then measure it with minillm.optim.came.CAME, for a
     small gradient and a large one; then return the number and one sentence that says why.
 
     中文：先猜，再测，再解释。权重是一个矩阵，梯度处处相同。AdamW 的第一步会把每个权重移动一个学习
     率；用默认的三个 beta（0.9, 0.999, 0.9999）、没有权重衰减时，CAME 的第一步移动多少个学习率？
-    用 minillm.train.came.CAME 测一测，小梯度和大梯度都试试。返回（这个数，一句解释）。
+    用 minillm.optim.came.CAME 测一测，小梯度和大梯度都试试。返回（这个数，一句解释）。
 
     Returns:
         (float, str): how many learning rates, without a sign, and your sentence.

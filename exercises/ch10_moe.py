@@ -7,7 +7,7 @@ from minillm.lab.task import task
 
 
 @task("10.1", minutes=6)
-def top_k_weights(logits, n_active):
+def top_k_weights(logits, top_k):
     """Which k experts each token passes, and how much each of them counts.
 
         p = softmax(logits)                              over the experts, for each token
@@ -23,7 +23,7 @@ def top_k_weights(logits, n_active):
 
     Args:
         logits: tensor [N, E], of each token for each expert.
-        n_active: k, from 1 to E.
+        top_k: k, from 1 to E.
 
     Returns:
         (tensor [N, k] of integers, tensor [N, k]): the experts' numbers, from 0 on, and their
@@ -127,12 +127,12 @@ def share_without_a_place():
 
     64 tokens, 8 experts. Each token asks for one expert, at random, all equally likely. Each expert
     has 8 places: a capacity factor of 1. Which share of the tokens finds no place, in the mean over
-    many draws? Guess; then measure it with minillm.model.routing.route_switch(logits, capacity=8)
+    many draws? Guess; then measure it with minillm.experts.routing.route_switch(logits, capacity=8)
     and its n_dropped, for random logits; then return the share and one sentence that says why.
 
     中文：先猜，再测，再解释。64 个词元、8 个专家，每个词元随机选一个专家，概率相同；每个专家的容量
     是 8 个位置（容量因子为 1），位置总数正好等于词元数。平均有多大比例的词元没有位置而被丢弃？用随
-    机的 logits 调用 minillm.model.routing.route_switch(logits, capacity=8)，看它的 n_dropped，多抽
+    机的 logits 调用 minillm.experts.routing.route_switch(logits, capacity=8)，看它的 n_dropped，多抽
     几次取平均。返回（这个比例，一句解释）。
 
     Returns:

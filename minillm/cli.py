@@ -72,7 +72,7 @@ def glossary(word: Word = None) -> None:
     """Say what a term means and what it is called in the code.
 
     Without a word: all terms, in the order in which the chapters explain them. A word that the
-    course does not use leads to the one that it does: try `minillm glossary n_vocab`.
+    course does not use leads to the one that it does: try `minillm glossary vocab_size`.
     """
     from minillm.lab.glossary import text
 
@@ -191,9 +191,9 @@ def tokenize(
     ] = False,
 ) -> None:
     """Show the tokens of a sentence, in colour."""
-    from minillm.recipes.tokenizer import show_pieces
+    from minillm.recipes.tokenizer import show_tokens
 
-    show_pieces(sys.stdin.read() if text == "-" else text, tokenizer, trace=trace)
+    show_tokens(sys.stdin.read() if text == "-" else text, tokenizer, trace=trace)
 
 
 @app.command()
@@ -235,12 +235,12 @@ def sample(
 
     The text ends with the model's own end token, before a --stop, or after --tokens.
     """
+    from minillm.formats import hf, hf_mixtral
+    from minillm.formats.hf import end_ids, load_tokenizer
+    from minillm.formats.json_file import read_object
     from minillm.lab.threads import use_threads
-    from minillm.model import convert, convert_mixtral
-    from minillm.model.convert import end_ids, load_tokenizer
     from minillm.serve.detokenize import stream_text
     from minillm.serve.sample import SampleConfig, stream
-    from minillm.text.json_file import read_object
     from minillm.zoo import checkpoints
 
     if greedy and temperature:
@@ -253,25 +253,25 @@ def sample(
     use_threads()
     if not model.exists() and str(model) in checkpoints.names():
         model = checkpoints.folder(str(model))
-    said = model / convert.CONFIG
+    said = model / hf.CONFIG
     mixtral = said.is_file() and read_object(said).get("model_type") == "mixtral"
-    opened = convert_mixtral if mixtral else convert  # which says what is missing, if anything is
+    opened = hf_mixtral if mixtral else hf  # which says what is missing, if anything is
     transformer, tokenizer = opened.load(model), load_tokenizer(model)
     ids = [*tokenizer.begin_ids, *tokenizer.encode(prompt)]
     if not ids:
         raise ValueError('the prompt is empty; write how the text begins, such as "Once"')
     if tokens is None:
-        tokens = max(1, min(200, transformer.context_tokens - len(ids)))
+        tokens = max(1, min(200, transformer.context_length - len(ids)))
     stop_ids = end_ids(model) or tuple(tokenizer.special_ids.values())
     # A table may be larger than the tokenizer, padded to a round number: rows that nobody trained.
-    without_token = set(range(transformer.config.n_vocab)) - {*tokenizer.ids, *stop_ids}
+    without_token = set(range(transformer.config.vocab_size)) - {*tokenizer.ids, *stop_ids}
     config = replace(config, suppress_tokens=tuple(sorted(without_token)))
     written = stream(transformer, ids, config, n_tokens=tokens, stop_ids=stop_ids, seed=seed)
-    pieces = stream_text(written, tokenizer, stop or ())
+    parts = stream_text(written, tokenizer, stop or ())
     try:
         print(prompt, end="", flush=True)
-        for piece in pieces:
-            print(piece.translate(_CONTROL), end="", flush=True)
+        for token in parts:
+            print(token.translate(_CONTROL), end="", flush=True)
     finally:
         print()  # also after Ctrl-C: what was written stays, on a line of its own
 

@@ -25,24 +25,24 @@ def mended_slide():
 
 
 @task("0.2", minutes=8)
-def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences, bytes_per_element=2):
+def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences, bytes_per_element=2):
     """Count the bytes of a key/value cache.
 
     For every token of every sequence, each layer keeps one key and one value; each of the two is
-    n_kv_heads vectors of head_width numbers. Return the bytes of all of them.
+    n_kv_heads vectors of d_head numbers. Return the bytes of all of them.
 
     中文：对每个序列的每个词元，每一层都保存一个键（key）和一个值（value）；二者各由
-    n_kv_heads 个长度为 head_width 的向量组成。返回总字节数。
+    n_kv_heads 个长度为 d_head 的向量组成。返回总字节数。
 
     Args:
-        n_layers, n_kv_heads, head_width, n_tokens, n_sequences: whole numbers.
+        n_layers, n_kv_heads, d_head, n_tokens, n_sequences: whole numbers.
         bytes_per_element: 2 for 16-bit floats.
 
     Returns:
         int. GPT-3 (96 layers, 96 heads of 128), one sequence of 4,096 tokens: 18 GiB.
     """
     # BEGIN SOLUTION
-    numbers_per_token = 2 * n_layers * n_kv_heads * head_width
+    numbers_per_token = 2 * n_layers * n_kv_heads * d_head
     return numbers_per_token * n_tokens * n_sequences * bytes_per_element
     # END SOLUTION
 
@@ -94,7 +94,7 @@ def conversations_that_fit(*, memory_bytes, weight_bytes, cache_bytes_each):
 
 
 @task("0.5", minutes=15)
-def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width, vocabulary_size):
+def llama_parameters(*, n_layers, d_model, n_heads, n_kv_heads, ffn_width, vocabulary_size):
     """Count a Llama-shaped model to the last parameter.
 
     Each layer has four attention matrices (queries and output are width x width; keys and values
@@ -112,8 +112,8 @@ def llama_parameters(*, n_layers, width, n_heads, n_kv_heads, ffn_width, vocabul
         11,008, vocabulary 32,000) has 6,738,415,616.
     """
     # BEGIN SOLUTION
-    kv_width = width // n_heads * n_kv_heads
-    attention = 2 * width * width + 2 * width * kv_width
-    layer = attention + 3 * width * ffn_width + 2 * width
-    return n_layers * layer + 2 * vocabulary_size * width + width
+    kv_width = d_model // n_heads * n_kv_heads
+    attention = 2 * d_model * d_model + 2 * d_model * kv_width
+    layer = attention + 3 * d_model * ffn_width + 2 * d_model
+    return n_layers * layer + 2 * vocabulary_size * d_model + d_model
     # END SOLUTION

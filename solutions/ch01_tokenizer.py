@@ -95,7 +95,7 @@ def tokens_of_a_stranger():
 
 
 @task("1.4", minutes=15)
-def stream_text(pieces):
+def stream_text(tokens):
     """Turn a stream of tokens into text as it comes, without ever showing half a character.
 
     A token may end in the middle of a character. For each piece, yield the text that is complete
@@ -106,15 +106,15 @@ def stream_text(pieces):
     字节留到下一次；如果没有新的完整文字，就什么也不产出。所有片段合起来是合法的 UTF-8。
 
     Args:
-        pieces: an iterable of bytes, one for each token, in order.
+        tokens: an iterable of bytes, one for each token, in order.
 
     Yields:
         str, never empty, never with "�". Joined, they are the whole text.
     """
     # BEGIN SOLUTION
     waiting = b""
-    for piece in pieces:
-        waiting += piece
+    for token in tokens:
+        waiting += token
         for held in range(4):
             head = waiting[: len(waiting) - held]
             try:
@@ -153,10 +153,10 @@ def best_segmentation(word, log_prob, longest):
         for start in range(max(0, end - longest), end):
             score = best[start][0] + log_prob.get(word[start:end], float("-inf"))
             best[end] = max(best[end], (score, start))
-    pieces, end = [], len(word)
+    tokens, end = [], len(word)
     while end > 0:
         start = best[end][1]
-        pieces.append(word[start:end])
+        tokens.append(word[start:end])
         end = start
-    return pieces[::-1]
+    return tokens[::-1]
     # END SOLUTION

@@ -106,11 +106,11 @@ def top_p(logits, share):
     # BEGIN SOLUTION
     import torch
 
-    ordered, places = logits.sort(dim=-1, descending=True)
+    ordered, positions = logits.sort(dim=-1, descending=True)
     cumulative = ordered.softmax(dim=-1).cumsum(dim=-1)
     before = torch.cat([torch.zeros_like(cumulative[..., :1]), cumulative[..., :-1]], dim=-1)
     kept = ordered.masked_fill(before >= share, float("-inf"))
-    return torch.empty_like(logits).scatter(-1, places, kept)
+    return torch.empty_like(logits).scatter(-1, positions, kept)
     # END SOLUTION
 
 

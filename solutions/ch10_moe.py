@@ -7,7 +7,7 @@ from minillm.lab.task import task
 
 
 @task("10.1", minutes=6)
-def top_k_weights(logits, n_active):
+def top_k_weights(logits, top_k):
     """Which k experts each token passes, and how much each of them counts.
 
         p = softmax(logits)                              over the experts, for each token
@@ -23,7 +23,7 @@ def top_k_weights(logits, n_active):
 
     Args:
         logits: tensor [N, E], of each token for each expert.
-        n_active: k, from 1 to E.
+        top_k: k, from 1 to E.
 
     Returns:
         (tensor [N, k] of integers, tensor [N, k]): the experts' numbers, from 0 on, and their
@@ -31,7 +31,7 @@ def top_k_weights(logits, n_active):
         [[2, 1]] and the weights [[0.6667, 0.3333]].
     """
     # BEGIN SOLUTION
-    weights, experts = logits.softmax(dim=-1).topk(n_active, dim=-1)
+    weights, experts = logits.softmax(dim=-1).topk(top_k, dim=-1)
     return experts, weights / weights.sum(dim=-1, keepdim=True)
     # END SOLUTION
 
@@ -65,9 +65,9 @@ def load_balance(logits):
     import torch
 
     n_tokens, n_experts = logits.shape
-    asked = torch.bincount(logits.argmax(dim=-1), minlength=n_experts)
+    tokens_per_expert = torch.bincount(logits.argmax(dim=-1), minlength=n_experts)
     mean_fit = logits.softmax(dim=-1).mean(dim=0)
-    return n_experts * (asked / n_tokens * mean_fit).sum()
+    return n_experts * (tokens_per_expert / n_tokens * mean_fit).sum()
     # END SOLUTION
 
 
@@ -98,9 +98,9 @@ def mix(x, experts, weights, functions):
     # BEGIN SOLUTION
     y = x.new_zeros(x.shape)
     for e, function in enumerate(functions):
-        tokens, places = (experts == e).nonzero(as_tuple=True)
+        tokens, positions = (experts == e).nonzero(as_tuple=True)
         if len(tokens):
-            answers = weights[tokens, places, None] * function(x[tokens])
+            answers = weights[tokens, positions, None] * function(x[tokens])
             y = y.index_add(0, tokens, answers)
     return y
     # END SOLUTION
@@ -154,12 +154,12 @@ def share_without_a_place():
 
     64 tokens, 8 experts. Each token asks for one expert, at random, all equally likely. Each expert
     has 8 places: a capacity factor of 1. Which share of the tokens finds no place, in the mean over
-    many draws? Guess; then measure it with minillm.model.routing.route_switch(logits, capacity=8)
+    many draws? Guess; then measure it with minillm.experts.routing.route_switch(logits, capacity=8)
     and its n_dropped, for random logits; then return the share and one sentence that says why.
 
     中文：先猜，再测，再解释。64 个词元、8 个专家，每个词元随机选一个专家，概率相同；每个专家的容量
     是 8 个位置（容量因子为 1），位置总数正好等于词元数。平均有多大比例的词元没有位置而被丢弃？用随
-    机的 logits 调用 minillm.model.routing.route_switch(logits, capacity=8)，看它的 n_dropped，多抽
+    机的 logits 调用 minillm.experts.routing.route_switch(logits, capacity=8)，看它的 n_dropped，多抽
     几次取平均。返回（这个比例，一句解释）。
 
     Returns:
@@ -168,7 +168,7 @@ def share_without_a_place():
     # BEGIN SOLUTION
     import torch
 
-    from minillm.model.routing import route_switch
+    from minillm.experts.routing import route_switch
 
     n_draws, dropped = 500, 0
     for _ in range(n_draws):

@@ -113,7 +113,7 @@ def test_the_map_lists_every_part(minillm):
 
 
 def test_a_banned_word_leads_to_the_standard_one_and_a_slip_to_what_looks_alike(minillm):
-    assert minillm("glossary", "n_vocab").out.startswith("Not 'n_vocab' but vocab_size:")
+    assert minillm("glossary", "vocab_size").out.startswith("Not 'vocab_size' but vocab_size:")
     assert minillm("glossary").out.endswith(" terms\n")
     slip = minillm("glossary", "vocabulry")
     assert slip.returncode == 2
@@ -301,13 +301,13 @@ END = "<|endoftext|>"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A small model that was never trained, and its tokenizer, as files."""
+    from minillm.formats.hf import save
     from minillm.model.config import tiny
-    from minillm.model.convert import save
     from minillm.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(((104, 105), (32, 256)), (END, "<|mark|>"))
     made = tmp_path_factory.mktemp("model")
-    save(tiny(tokenizer.n_vocab).build(seed=1), made, tokenizer, end_token=END)
+    save(tiny(tokenizer.vocab_size).build(seed=1), made, tokenizer, end_token=END)
     return made
 
 
@@ -338,7 +338,7 @@ def same_text(printed, decoded):
 
 
 def test_a_model_writes_on_what_its_seed_says(minillm, folder):
-    from minillm.model.convert import load, load_tokenizer
+    from minillm.formats.hf import load, load_tokenizer
     from minillm.serve.sample import SampleConfig, stream
 
     done = minillm("sample", "hi hi", "--model", str(folder), "--tokens", "9", "--temperature", "2")
@@ -353,13 +353,13 @@ def test_a_model_writes_on_what_its_seed_says(minillm, folder):
 def test_a_mixtral_folder_is_opened_too(minillm, tmp_path):
     from dataclasses import replace
 
+    from minillm.experts.moe import MoEConfig
+    from minillm.formats.hf_mixtral import save
     from minillm.model.config import tiny
-    from minillm.model.convert_mixtral import save
-    from minillm.model.moe import MoEConfig
     from minillm.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(((104, 105), (32, 256)), (END, "<|mark|>"))
-    config = replace(tiny(tokenizer.n_vocab), ffn=MoEConfig(n_experts=4, expert_width=16))
+    config = replace(tiny(tokenizer.vocab_size), ffn=MoEConfig(n_experts=4, d_expert=16))
     save(config.build(seed=1), tmp_path / "m", tokenizer, end_token=END)
     done = minillm("sample", "hi hi", "--model", str(tmp_path / "m"), "--tokens", "5")
     assert done.returncode == 0, done.err
@@ -389,7 +389,7 @@ def test_what_one_says_of_the_choice_reaches_it(minillm, folder, monkeypatch):
 
 def test_without_a_word_on_the_end_any_special_token_ends_the_text(minillm, folder, monkeypatch):
     asked = written(monkeypatch, b"")
-    monkeypatch.setattr("minillm.model.convert.end_ids", lambda directory: ())
+    monkeypatch.setattr("minillm.formats.hf.end_ids", lambda directory: ())
     minillm("sample", "hi", "--model", str(folder))
     assert asked[0][2]["stop_ids"] == (258, 259)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
+from minillm.formats import hf
 from minillm.lab.files import write_whole
 from minillm.lab.threads import use_threads
-from minillm.model import convert
 from minillm.model.transformer import Transformer
 from minillm.recipes.recipe import END
 from minillm.serve.sample import SampleConfig, generate
@@ -40,16 +40,16 @@ def ship(run: Path) -> None:
     """Write `minillm/zoo/NAME` from the run's folder."""
     use_threads()
     note = manifest.load(run / "manifest.json")
-    model = convert.load(run / "model")
-    tokenizer = convert.load_tokenizer(run / "model")
+    model = hf.load(run / "model")
+    tokenizer = hf.load_tokenizer(run / "model")
     place = HERE / note.name
-    convert.save(model.to(torch.bfloat16), place)
+    hf.save(model.to(torch.bfloat16), place)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copy(run / "model" / name, place / name)
     config = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))
     write_whole(place / "config.json", json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n")
     manifest.save(note, place / "manifest.json")
-    shelved = convert.load(place)
+    shelved = hf.load(place)
     stories = judged(shelved, tokenizer, TEMPERATURE)
     others = {each: share_good(judged(shelved, tokenizer, each)) for each in OTHER_TEMPERATURES}
     told = card(note, model, stories, others)
@@ -91,8 +91,8 @@ def card(
     return f"""# {note.name}
 
 A storyteller of {n_parameters:,} parameters: a Llama-like transformer (RMSNorm, rotary positions,
-SwiGLU, norms on queries and keys), {model.config.n_layers} blocks of width {model.config.width},
-a context of {model.config.context_tokens} tokens, a vocabulary of {model.config.n_vocab:,}.
+SwiGLU, norms on queries and keys), {model.config.n_layers} blocks of width {model.config.d_model},
+a context of {model.config.context_length} tokens, a vocabulary of {model.config.vocab_size:,}.
 
 **What it has read.** {note.n_tokens:,} tokens of Tinytown: stories with a tracked state
 (`minillm.town.stories`) and facts (`minillm.town.facts`), in English and Chinese, made by a
@@ -136,7 +136,7 @@ def judged(model, tokenizer, temperature: float) -> list:
             model,
             [[end]] * AT_ONCE,
             SampleConfig(temperature=temperature),
-            n_tokens=model.context_tokens - 2,
+            n_tokens=model.context_length - 2,
             stop_ids=[end],
             first_row=row,
         )

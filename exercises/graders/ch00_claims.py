@@ -8,10 +8,10 @@ import re
 from minillm.lab.grade import Diagnosis, Grader
 from minillm.model import count
 
-GPT3 = {"n_layers": 96, "n_kv_heads": 96, "head_width": 128, "n_tokens": 4096, "n_sequences": 1}
+GPT3 = {"n_layers": 96, "n_kv_heads": 96, "d_head": 128, "n_tokens": 4096, "n_sequences": 1}
 # Different primes, none of them 2: what is missing or double shows in the result.
 SMALL = {
-    "n_layers": 13, "n_kv_heads": 3, "head_width": 5, "n_tokens": 7, "n_sequences": 11,
+    "n_layers": 13, "n_kv_heads": 3, "d_head": 5, "n_tokens": 7, "n_sequences": 11,
     "bytes_per_element": 17,
 }  # fmt: skip
 
@@ -92,21 +92,21 @@ def grade_conversations_that_fit(answer):
 
 def grade_llama_parameters(answer):
     """Equal to the library's count, which is held to transformers by a test."""
-    width = 96
+    d_model = 96
     shape = {
-        "n_layers": 3, "width": width, "n_heads": 8, "n_kv_heads": 2,
+        "n_layers": 3, "d_model": d_model, "n_heads": 8, "n_kv_heads": 2,
         "ffn_width": 172, "vocabulary_size": 97,
     }  # fmt: skip
     right, got = count.llama_parameters(**shape), answer(**shape)
     if got is None:
         raise Diagnosis("your function returns nothing; is there a `return`?")
     slips = {
-        97 * width: "one vocabulary matrix is missing: embedding and output are two, not shared.",
-        width: "the last norm, after all layers, is missing.",
-        3 * width * 172: "SwiGLU has three feed-forward matrices; you count two.",
-        3 * 2 * width: "each layer has two norms of `width` numbers; yours have none.",
-        3 * 2 * width + width: "the norms are missing: two a layer, and one at the end.",
-        -3 * 2 * width * 72: "keys and values are narrower: n_kv_heads heads, not n_heads.",
+        97 * d_model: "one vocabulary matrix is missing: embedding and output are two, not shared.",
+        d_model: "the last norm, after all layers, is missing.",
+        3 * d_model * 172: "SwiGLU has three feed-forward matrices; you count two.",
+        3 * 2 * d_model: "each layer has two norms of `d_model` numbers; yours have none.",
+        3 * 2 * d_model + d_model: "the norms are missing: two a layer, and one at the end.",
+        -3 * 2 * d_model * 72: "keys and values are narrower: n_kv_heads heads, not n_heads.",
     }
     if right - got in slips:
         raise Diagnosis(slips[right - got])
@@ -164,8 +164,8 @@ GRADERS = {
         target="minillm.model.count.kv_cache_bytes",
         hints=(
             "Start with one token in one layer: how many numbers are kept?",
-            "One token, one layer: a key and a value, each n_kv_heads * head_width numbers.",
-            "Multiply 2 * n_layers * n_kv_heads * head_width by tokens, sequences and bytes.",
+            "One token, one layer: a key and a value, each n_kv_heads * d_head numbers.",
+            "Multiply 2 * n_layers * n_kv_heads * d_head by tokens, sequences and bytes.",
         ),
     ),
     "0.3": Grader(

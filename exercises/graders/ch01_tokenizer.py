@@ -173,20 +173,20 @@ class Counted(dict):
         if self.n_left == 0:
             raise Diagnosis(self.diagnosis)
 
-    def __contains__(self, piece):
+    def __contains__(self, token):
         self.count()
-        return super().__contains__(piece)
+        return super().__contains__(token)
 
-    def get(self, piece, default=None):
+    def get(self, token, default=None):
         self.count()
-        return super().get(piece, default)
+        return super().get(token, default)
 
 
 def grade_best_segmentation(answer):
     """As likely as the library's cut on all short words of a, b and c, with few questions."""
 
-    def score(pieces):
-        return sum(PIECES[piece] for piece in pieces)
+    def score(tokens):
+        return sum(PIECES[token] for token in tokens)
 
     got = answer(b"abcab", PIECES, 3)
     if not isinstance(got, list):
@@ -197,7 +197,7 @@ def grade_best_segmentation(answer):
         right, got = lattice.best_segmentation(word, PIECES, 3), answer(word, PIECES, 3)
         if b"".join(got) != word:
             raise Diagnosis(f"your pieces of {word} spell {b''.join(got)}.")
-        if unknown := [piece for piece in got if piece not in PIECES]:
+        if unknown := [token for token in got if token not in PIECES]:
             raise Diagnosis(f"{unknown[0]} is none of the pieces: log_prob has no entry for it.")
         if got == [b"abc"]:
             raise Diagnosis("the longest piece is not the likeliest: abc -6.5, a + bc -5.2.")

@@ -9,8 +9,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from minillm.baselines import ngram
 from minillm.lab.grade import Diagnosis, Grader
-from minillm.text import ngram
 
 COIN = np.array([[0.9, 0.1], [0.1, 0.9]])
 SUN_AND_RAIN = np.array([[0.9, 0.1], [0.5, 0.5]])
@@ -232,7 +232,7 @@ GRADERS = {
         function="bits_per_byte",
         level="everyone",
         grade=grade_bits_per_byte,
-        target="minillm.text.ngram.bits_per_byte",
+        target="minillm.baselines.ngram.bits_per_byte",
         hints=(
             "The price of the whole text is minus the sum of log_probs, in nats.",
             "A bit is log 2 = 0.693 nats, so a price in nats divided by log 2 is in bits.",
@@ -253,7 +253,7 @@ GRADERS = {
         function="continuation_counts",
         level="everyone",
         grade=grade_continuation_counts,
-        target="minillm.text.ngram.continuation_counts",
+        target="minillm.baselines.ngram.continuation_counts",
         hints=(
             "gram[1:] is the gram without its oldest token. Its count does not matter.",
             "Each gram is one key of the dictionary, however often it was seen.",

@@ -53,19 +53,19 @@ def grade_look(answer):
 
 def grade_causal(answer):
     """Small tables, also for the newest queries only."""
-    places = torch.arange(3)
-    got = answer(places, places)
+    positions = torch.arange(3)
+    got = answer(positions, positions)
     if not isinstance(got, Tensor):
         raise Diagnosis("return a tensor; comparing two tensors gives one.")
     if got.dtype != torch.bool:
         raise Diagnosis(f"the table must be of bool; yours is of {got.dtype}.")
     if got.shape == (3,):
         raise Diagnosis("a row for each query and a column for each key: add an axis to each.")
-    if torch.equal(got, places[:, None] > places):
+    if torch.equal(got, positions[:, None] > positions):
         raise Diagnosis("a token may look at itself, too.")
-    if torch.equal(got, places[:, None] <= places):
+    if torch.equal(got, positions[:, None] <= positions):
         raise Diagnosis("turned over: rows are queries, columns are keys, and nobody looks ahead.")
-    if torch.equal(got, places[:, None] < places):
+    if torch.equal(got, positions[:, None] < positions):
         raise Diagnosis("True means MAY look; yours says who may not.")
     for queries, keys in (
         (torch.tensor([1, 2]), torch.arange(3)),

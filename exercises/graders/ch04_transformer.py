@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minillm.lab.grade import Diagnosis, Grader, as_tensor
 from minillm.model import ffn, norm
-from minillm.serve import filters
+from minillm.serve import logits_processors
 
 LLAMA_3_8B = 8_030_261_248
 TABLE = 128_256 * 4_096
@@ -158,7 +158,9 @@ def grade_top_p(answer):
         )
     for share in (0.2, 0.5, 0.9):
         logits = torch.randn(4, 50)
-        if not torch.equal(as_tensor(answer(logits.clone(), share)), filters.top_p(logits, share)):
+        if not torch.equal(
+            as_tensor(answer(logits.clone(), share)), logits_processors.top_p(logits, share)
+        ):
             raise Diagnosis(f"50 random logits with p = {share} come out wrong.")
 
 
@@ -196,12 +198,12 @@ def grade_beam_search(answer):
     got = answer(lambda prefix: numbers[prefix], 1, 0, 5)
     if got[0] != (1, 0):
         raise Diagnosis(f"with end=0 the text is (1, 0), yours {got[0]}; is `end` a fixed word?")
-    wide = {(): {"a": 0.4, "b": 0.35, "c": 0.25}} | {
+    upcast = {(): {"a": 0.4, "b": 0.35, "c": 0.25}} | {
         (word,): {f"{word}{n}": 0.2 for n in range(5)} for word in "ab"
     }
-    wide |= {(word, f"{word}{n}"): {"end": 1.0} for word in "ab" for n in range(5)}
-    wide[("c",)] = {"end": 1.0}
-    if answer(_look_up(wide), 3, "end", 10)[0] != ("c", "end"):
+    upcast |= {(word, f"{word}{n}"): {"end": 1.0} for word in "ab" for n in range(5)}
+    upcast[("c",)] = {"end": 1.0}
+    if answer(_look_up(upcast), 3, "end", 10)[0] != ("c", "end"):
         raise Diagnosis("with three beams the third beginning must be kept, too: c wins.")
     for_ever = answer(lambda prefix: {"x": 0.999, "end": 0.001}, 2, "end", 3)
     if len(for_ever[0]) > 3:
@@ -275,8 +277,8 @@ GRADERS = {
         hints=(
             "Tables: 2 · 128,256 · 4,096. Queries and output: 4,096 · 4,096 each, a block.",
             "Keys and values: 4,096 · 1,024 each. SwiGLU: 3 · 4,096 · 14,336. Norms: 2 · 4,096.",
-            "TransformerConfig(n_vocab=128256, width=4096, n_layers=32, mixer=AttentionConfig("
-            "n_heads=32, n_kv_heads=8), ffn=SwiGLUConfig(hidden_width=14336)), built on the "
+            "TransformerConfig(vocab_size=128256, d_model=4096, n_layers=32, mixer=AttentionConfig("
+            "n_heads=32, n_kv_heads=8), ffn=SwiGLUConfig(d_ff=14336)), built on the "
             'device "meta"; then sum(p.numel() for p in model.parameters()).',
         ),
         model_answer=(
@@ -289,7 +291,7 @@ GRADERS = {
         function="top_p",
         level="stretch",
         grade=grade_top_p,
-        target="minillm.serve.filters.top_p",
+        target="minillm.serve.logits_processors.top_p",
         hints=(
             "logits.sort(dim=-1, descending=True) gives values and the places they came from.",
             "cumsum of the sorted softmax, shifted by one: what stands BEFORE each token.",

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from minillm.lab.grade import Diagnosis, Grader, as_number, as_tensor
-from minillm.train.schedule import Cosine
+from minillm.optim.schedule import Cosine
 
 
 def grade_masked_log_probs(answer):
-    """Two tokens by hand, fillers of every kind, large logits, the gradient."""
+    """Two tokens by hand, padding of every kind, large logits, the gradient."""
     logits = torch.tensor([[[3.0, 1.0], [2.0, 2.0]]]).log()
     all_count = torch.ones(1, 2, dtype=torch.bool)
     got = _log_probs(answer, logits, torch.tensor([[0, 1]]), all_count)
@@ -40,7 +40,7 @@ def grade_masked_log_probs(answer):
     if _near(got, [math.log2(3 / 4), -1]):
         raise Diagnosis("that is in bits; take the natural logarithm.")
     if _near(got, [0, math.log(1 / 2)]):
-        raise Diagnosis("id 0 is a word like any other: `counted` alone says what is left out.")
+        raise Diagnosis("id 0 is a word like any other: `loss_mask` alone says what is left out.")
     if not _near(got, [math.log(3 / 4), math.log(1 / 2)]):
         raise Diagnosis(
             "p = 3/4 and 1/2 give log p = -0.2877 and -0.6931; yours gives "
@@ -49,19 +49,21 @@ def grade_masked_log_probs(answer):
 
     torch.manual_seed(0)
     logits, ids = torch.randn(2, 3, 5), torch.tensor([[1, 4, 0], [0, 2, 3]])
-    counted = torch.tensor([[True, False, True], [True, True, False]])
-    right = torch.where(counted, logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0], 0)
-    got = _log_probs(answer, logits, ids.masked_fill(~counted, 0), counted)
+    loss_mask = torch.tensor([[True, False, True], [True, True, False]])
+    right = torch.where(loss_mask, logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0], 0)
+    got = _log_probs(answer, logits, ids.masked_fill(~loss_mask, 0), loss_mask)
     if got.shape != (2, 3):
         raise Diagnosis(f"for logits [2, 3, 5] the result is [2, 3]; yours is {[*got.shape]}.")
-    if bool((got[~counted] != 0).any()):
-        if not _log_probs(answer, logits, ids.masked_fill(~counted, -100), counted)[~counted].any():
-            raise Diagnosis("you leave out ids of -100; what counts is said by `counted` alone.")
-        raise Diagnosis("where `counted` is False the result is exactly 0; yours is not.")
+    if bool((got[~loss_mask] != 0).any()):
+        if not _log_probs(answer, logits, ids.masked_fill(~loss_mask, -100), loss_mask)[
+            ~loss_mask
+        ].any():
+            raise Diagnosis("you leave out ids of -100; what counts is said by `loss_mask` alone.")
+        raise Diagnosis("where `loss_mask` is False the result is exactly 0; yours is not.")
     _agree(got, right, "2 rows of 3 tokens come out wrong")
     forbidden = logits.clone()
-    forbidden[~counted, 0] = -math.inf
-    got = _log_probs(answer, forbidden, ids.masked_fill(~counted, 0), counted)
+    forbidden[~loss_mask, 0] = -math.inf
+    got = _log_probs(answer, forbidden, ids.masked_fill(~loss_mask, 0), loss_mask)
     if got.isnan().any():
         raise Diagnosis(
             "0 · -inf is NaN: do not multiply by the mask, choose with torch.where or masked_fill."
@@ -69,10 +71,10 @@ def grade_masked_log_probs(answer):
     _agree(got, right, "wrong where a token that does not count has a logit of -inf")
     for filler in (-100, 50_000):
         try:
-            got = _log_probs(answer, logits, ids.masked_fill(~counted, filler), counted)
+            got = _log_probs(answer, logits, ids.masked_fill(~loss_mask, filler), loss_mask)
         except (IndexError, RuntimeError):
             raise Diagnosis(
-                f"your look-up fails at the filler {filler}: where `counted` is False, put an id "
+                f"your look-up fails at the filler {filler}: where `loss_mask` is False, put an id "
                 "that exists before you look up."
             ) from None
         _agree(got, right, f"wrong with the filler {filler}")
@@ -91,7 +93,7 @@ def grade_masked_log_probs(answer):
         raise Diagnosis(f"logits 1000 and 0, token 1: log p is -1000; yours is {got[1]:.4g}.")
 
     leaf = logits.clone().requires_grad_()
-    got = as_tensor(answer(leaf, ids.masked_fill(~counted, 0), counted))
+    got = as_tensor(answer(leaf, ids.masked_fill(~loss_mask, 0), loss_mask))
     if not got.requires_grad:
         raise Diagnosis(
             "no gradient flows through your result; .item(), .detach(), no_grad and torch.tensor "
@@ -101,7 +103,7 @@ def grade_masked_log_probs(answer):
     one_hot = torch.nn.functional.one_hot(ids, 5)
     _agree(
         gradient,
-        (one_hot - logits.softmax(-1)) * counted[..., None],
+        (one_hot - logits.softmax(-1)) * loss_mask[..., None],
         "the gradient comes out wrong",
     )
 
@@ -321,10 +323,10 @@ def grade_spikes(answer):
             )
 
 
-def _log_probs(answer, logits: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
-    given = [logits.clone(), wanted.clone(), counted.clone()]
+def _log_probs(answer, logits: Tensor, targets: Tensor, loss_mask: Tensor) -> Tensor:
+    given = [logits.clone(), targets.clone(), loss_mask.clone()]
     got = as_tensor(answer(*given))
-    if not all(map(torch.equal, given, (logits, wanted, counted))):
+    if not all(map(torch.equal, given, (logits, targets, loss_mask))):
         raise Diagnosis("you change the tensors that were given; build new ones.")
     return got.detach().to(logits.dtype)
 
@@ -430,10 +432,10 @@ def _near(got: Tensor, numbers) -> bool:
 
 def _agree(got: Tensor, right: Tensor, what: str) -> None:
     if got.shape != right.shape or not torch.allclose(got, right, rtol=1e-4, atol=1e-5):
-        wanted, found = (
+        targets, found = (
             [round(number, 3) for number in tensor.flatten().tolist()] for tensor in (right, got)
         )
-        raise Diagnosis(f"{what}: {wanted} would be right; yours gives {found}.")
+        raise Diagnosis(f"{what}: {targets} would be right; yours gives {found}.")
 
 
 GRADERS = {
@@ -467,7 +469,7 @@ GRADERS = {
         function="learning_rate",
         level="everyone",
         grade=grade_learning_rate,
-        target="minillm.train.schedule.Cosine",
+        target="minillm.optim.schedule.Cosine",
         hints=(
             "Two cases: before step warmup_steps - 1 it is peak · (step + 1) / warmup_steps.",
             "After it, the share of the way down: (step - top) / (n_steps - 1 - top), at most 1, "

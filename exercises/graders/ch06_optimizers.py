@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from minillm.lab.grade import Diagnosis, Grader, as_number, as_tensor
-from minillm.train.adafactor import factored
-from minillm.train.adamw import Moments, adamw_update
-from minillm.train.came import confidence
-from minillm.train.lion import lion_update
+from minillm.optim.adafactor import factored
+from minillm.optim.adamw import AdamWState, adamw_update
+from minillm.optim.came import confidence
+from minillm.optim.lion import lion_update
 
 
 def grade_lion_step(answer):
@@ -102,8 +102,8 @@ def grade_lion_step(answer):
     for step in (1, 2, 3):
         g = torch.randn(2, 3, 2)
         weight, mean = _results(answer, (theta, g, m, 0.01, (0.9, 0.99), 0.1), ("weight", "mean"))
-        direction, m = lion_update(g, m)
-        theta = theta - 0.01 * (direction + 0.1 * theta)
+        update, m = lion_update(g, m)
+        theta = theta - 0.01 * (update + 0.1 * theta)
         what = f"right for a vector; with the betas (0.9, 0.99), at step {step} of a [2, 3, 2]"
         _agree(weight, theta, f"{what} the weights are wrong")
         _agree(mean, m, f"{what} the mean is wrong")
@@ -177,8 +177,8 @@ def grade_confident_direction(answer):
     old_rows, old_columns = torch.tensor([6.0, 2.0]), torch.tensor([3.0, 5.0])
     beta, epsilon, names = 0.75, 0.5, ("the direction", "R", "C")
     given = (update, m, old_rows, old_columns, beta, epsilon)
-    direction, rows, columns = _results(answer, given, names)
-    _matrix_and_two(direction, rows, columns, names, (2, 2))
+    confident_update, rows, columns = _results(answer, given, names)
+    _matrix_and_two(confident_update, rows, columns, names, (2, 2))
     distance = update - m
     unstable = distance**2 + epsilon
     _averaged(
@@ -211,7 +211,7 @@ def grade_confident_direction(answer):
     s = factored(right_rows, right_columns)
     product = right_rows[:, None] * right_columns[None, :]
     _tell(
-        direction,
+        confident_update,
         (s.rsqrt(), "that is the confidence, 1 / √S; the direction is m times it."),
         (s, "that is S; the direction is m / √S."),
         (update / s.sqrt(), "û is divided; it is m, which the confidence shortens."),
@@ -230,7 +230,7 @@ def grade_confident_direction(answer):
             "S is made of the R and C that were given; use the new ones.",
         ),
     )
-    _agree(direction, m / s.sqrt(), "R and C are right, the direction is not")
+    _agree(confident_update, m / s.sqrt(), "R and C are right, the direction is not")
 
     torch.manual_seed(0)
     rows, columns, m = torch.zeros(3), torch.zeros(5), torch.zeros(3, 5)
@@ -293,16 +293,14 @@ def grade_adam_mini_update(answer):
     g, m = torch.tensor([[3.0, -1.0], [2.0, 6.0]]), torch.tensor([[1.0, 2.0], [-1.0, 1.0]])
     v, step, epsilon, beta1, beta2 = torch.tensor([2.0, 6.0]), 2, 0.25, 0.6, 0.8
     names = ("the direction", "m", "v")
-    direction, mean, square = _results(answer, (g, m, v, step, (beta1, beta2), epsilon), names)
+    update, mean, square = _results(answer, (g, m, v, step, (beta1, beta2), epsilon), names)
     if square.shape == (2, 2):
         raise Diagnosis("v has a number for each weight: that is Adam. Here it has one a row.")
     if square.numel() == 1:
         raise Diagnosis("v is one number for the whole matrix; here each row has its own.")
     if square.shape == (2, 1):
         raise Diagnosis("v has an axis of 1 left; it is [rows]. Add the axis where you divide.")
-    for name, got, shape in zip(
-        names, (direction, mean, square), ((2, 2), (2, 2), (2,)), strict=True
-    ):
+    for name, got, shape in zip(names, (update, mean, square), ((2, 2), (2, 2), (2,)), strict=True):
         if got.shape != shape:
             raise Diagnosis(f"{name} is {[*shape]} here; yours is {[*got.shape]}.")
     squares = g**2
@@ -362,7 +360,7 @@ def grade_adam_mini_update(answer):
         for t in (step + 1, step - 1)
     )
     _tell(
-        direction,
+        update,
         (m_hat / root, "your √v̂ goes with the columns; each ROW of m̂ has its own: root[:, None]."),
         (over(new_m, new_v.sqrt() + epsilon), "m and v are not corrected for their start at 0."),
         (over(m_hat, new_v.sqrt() + epsilon), "m is corrected for its start at 0, v is not."),
@@ -382,7 +380,7 @@ def grade_adam_mini_update(answer):
             "that points the other way: a direction is subtracted later, lr times.",
         ),
     )
-    _agree(direction, over(m_hat, root), "m and v are right, the direction is not")
+    _agree(update, over(m_hat, root), "m and v are right, the direction is not")
 
     torch.manual_seed(0)
     m, v = torch.zeros(3, 5), torch.zeros(3)
@@ -400,7 +398,7 @@ def grade_adam_mini_update(answer):
                 own, right, f"right for a 2×2 matrix; at step {step} of a 3×5 one {name} is wrong"
             )
     g, m, v = torch.randn(4, 1), torch.randn(4, 1), torch.rand(4) + 1
-    adam, _ = adamw_update(g, Moments(m, v[:, None]), 7)
+    adam, _ = adamw_update(g, AdamWState(m, v[:, None]), 7)
     got = _results(answer, (g, m, v, 7, (0.9, 0.999), 1e-8), names)[0]
     _agree(got, adam, "with one weight a row this is Adam")
 
@@ -423,8 +421,8 @@ def _matrix_and_two(
     matrix: Tensor, rows: Tensor, columns: Tensor, names: tuple[str, ...], shape: tuple[int, int]
 ) -> None:
     n, m = shape
-    wanted = ((n, m), (n,), (m,))
-    for name, got, needed in zip(names, (matrix, rows, columns), wanted, strict=True):
+    expected = ((n, m), (n,), (m,))
+    for name, got, needed in zip(names, (matrix, rows, columns), expected, strict=True):
         if got.shape != needed:
             raise Diagnosis(
                 f"for a matrix [{n}, {m}] {name} is {[*needed]}; yours is {[*got.shape]}. The "
@@ -480,7 +478,7 @@ GRADERS = {
         function="lion_step",
         level="everyone",
         grade=grade_lion_step,
-        target="minillm.train.lion.lion_update",
+        target="minillm.optim.lion.lion_update",
         hints=(
             "Three lines in the order of the statement; the new mean is needed last.",
             "direction = (beta1 * mean + (1 - beta1) * gradient).sign()",
@@ -491,7 +489,7 @@ GRADERS = {
         function="factored_step",
         level="everyone",
         grade=grade_factored_step,
-        target="minillm.train.adafactor.factored",
+        target="minillm.optim.adafactor.factored",
         hints=(
             "squares = gradient**2; the mean of each row is squares.mean(dim=1), of shape [n].",
             "rows = beta * rows + (1 - beta) * squares.mean(dim=1); columns the same, with dim=0.",
@@ -502,7 +500,7 @@ GRADERS = {
         function="confident_direction",
         level="stretch",
         grade=grade_confident_direction,
-        target="minillm.train.came.confidence",
+        target="minillm.optim.came.confidence",
         hints=(
             "instability = (update - momentum) ** 2 + epsilon; nothing happens to momentum.",
             "Its row means go into R and its column means into C, as in task 6.2.",

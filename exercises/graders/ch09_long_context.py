@@ -18,7 +18,7 @@ from minillm.lab.grade import Diagnosis, Grader, as_number, as_tensor
 
 def grade_sparse_mask(answer):
     """Seven tokens, on which each mistake shows; then edges: no sinks, a window of one, of all."""
-    _refuse(answer, "minillm.model.masks", "minillm.model.sparse")
+    _refuse(answer, "minillm.model.masks", "minillm.mixers.sparse")
     n, window, sinks = 7, 3, 2
     got = as_tensor(answer(n, window, sinks))
     if got.shape != (n, n):
@@ -607,7 +607,7 @@ def grade_when_the_state_is_smaller(answer):
 class _Work(TorchFunctionMode):
     """Counts the elements of all results of torch's operations, those of parts among them.
 
-    A part, k[:t + 1], takes no memory, so `minillm.model.live.Meter` sees none of it; but whoever
+    A part, k[:t + 1], takes no memory, so `minillm.measure.memory_meter.Meter` sees none of it; but whoever
     takes one is about to read it. What shows a whole tensor once more, as k.T does, counts not.
     """
 
@@ -746,7 +746,7 @@ GRADERS = {
         function="sparse_mask",
         level="everyone",
         grade=grade_sparse_mask,
-        target="minillm.model.patterns.any_of",
+        target="minillm.mixers.patterns.any_of",
         hints=(
             "places[:, None] - places[None, :] says how many places each key is behind its query.",
             "Causal: a distance of 0 or more. In the window: one below window. A sink: a key's "
@@ -758,7 +758,7 @@ GRADERS = {
         function="linear_attention",
         level="everyone",
         grade=grade_linear_attention,
-        target="minillm.model.linear.attend_linear",
+        target="minillm.mixers.linear_attention.attend_linear",
         hints=(
             "Begin with zeros [N, K] and zeros [N]; go through q, k and v token by token.",
             "k_now[:, None] * v_now[None, :] is the table k_t v_tᵀ; add it to S, and k_now to z.",
@@ -769,7 +769,7 @@ GRADERS = {
         function="wkv_step",
         level="stretch",
         grade=grade_wkv_step,
-        target="minillm.model.rwkv.wkv_recurrent",
+        target="minillm.mixers.rwkv.wkv_recurrent",
         hints=(
             "Two halves, both from the old state: wkv with top, then the new state with next.",
             "torch.maximum takes the greater of each pair; what stands in exp is then 0 or less.",

@@ -16,23 +16,26 @@ from minillm.lab.grade import Diagnosis, Grader, as_number, as_tensor
 def grade_top_k_weights(answer):
     """Three tokens by hand, on which each mistake shows; other k, large logits, the gradient."""
     table = torch.tensor([[1.0, 4, 2, 3], [12, 1, 6, 5], [2, 3, 1, 14]])
-    logits, fit = table.log(), table / table.sum(dim=1, keepdim=True)
+    logits, router_probabilities = table.log(), table / table.sum(dim=1, keepdim=True)
     experts, weights = _experts_and_weights(answer, logits, 2)
-    top = fit.topk(2)
+    top = router_probabilities.topk(2)
     right = top.indices
     over_tokens = logits.softmax(dim=0)
     _tell(
         experts.float(),
         (right.flip(1), "the experts rise: the one with the largest p comes first."),
         (right.sort().values, "these are in the order of their numbers; the largest p is first."),
-        (fit.topk(2, largest=False).indices, "these are the k experts with the SMALLEST p."),
+        (
+            router_probabilities.topk(2, largest=False).indices,
+            "these are the k experts with the SMALLEST p.",
+        ),
         (
             over_tokens.topk(2).indices,
             "your softmax runs over the tokens; it is over the experts of each token, dim=-1.",
         ),
         (right + 1, "experts are counted from 0."),
         (
-            fit.mean(dim=0).topk(2).indices.expand(3, 2),
+            router_probabilities.mean(dim=0).topk(2).indices.expand(3, 2),
             "every token gets the same experts; each chooses by its own p.",
         ),
     )
@@ -65,10 +68,10 @@ def grade_top_k_weights(answer):
 
     torch.manual_seed(0)
     logits = torch.randn(4, 5)
-    for n_active in (3, 1, 5):
-        experts, weights = _experts_and_weights(answer, logits, n_active)
-        share, right = logits.softmax(dim=1).topk(n_active)
-        what = f"right for k = 2; for 4 tokens, 5 experts and k = {n_active}"
+    for top_k in (3, 1, 5):
+        experts, weights = _experts_and_weights(answer, logits, top_k)
+        share, right = logits.softmax(dim=1).topk(top_k)
+        what = f"right for k = 2; for 4 tokens, 5 experts and k = {top_k}"
         _agree(experts.float(), right, f"{what} the experts are wrong")
         _agree(weights, share / share.sum(dim=1, keepdim=True), f"{what} the weights are wrong")
     large = torch.tensor([[1000.0, 999.0, 0.0], [-1000.0, -998.0, -997.0]])
@@ -91,13 +94,16 @@ def grade_top_k_weights(answer):
 def grade_load_balance(answer):
     """Five tokens by hand, on which each mistake shows; an idle expert, large logits, gradients."""
     table = torch.tensor([[6.0, 10, 4], [2, 3, 15], [5, 3, 1], [1, 7, 2], [4, 6, 2]])
-    logits, fit = table.log(), table / table.sum(dim=1, keepdim=True)
+    logits, router_probabilities = table.log(), table / table.sum(dim=1, keepdim=True)
     got = _one_number(answer, logits)
-    mean_fit, chosen = fit.mean(dim=0), torch.nn.functional.one_hot(fit.argmax(dim=1), 3)
+    mean_fit, chosen = (
+        router_probabilities.mean(dim=0),
+        torch.nn.functional.one_hot(router_probabilities.argmax(dim=1), 3),
+    )
     f = chosen.float().mean(dim=0)
     right = 3 * (f * mean_fit).sum()
-    own = (fit * chosen).sum(dim=0)
-    lowest = torch.bincount(fit.argmin(dim=1), minlength=3) / 5
+    own = (router_probabilities * chosen).sum(dim=0)
+    lowest = torch.bincount(router_probabilities.argmin(dim=1), minlength=3) / 5
     firsts = torch.bincount(table.argmax(dim=0), minlength=3)
     _tell(
         got,
@@ -362,7 +368,7 @@ def grade_share_without_a_place(answer):
     ):
         if abs(number - wrong) < 1e-9:
             raise Diagnosis(what)
-    for wrong, width, what in (
+    for wrong, d_model, what in (
         (100 * right, 0.16, "that is in percent; a share lies between 0 and 1."),
         (64 * right, 0.16, "that is how many tokens find no place; divide by 64."),
         (turned_away, 0.16, "so many tokens does one expert turn away; divide by its 8 places."),
@@ -378,7 +384,7 @@ def grade_share_without_a_place(answer):
         (1 / math.e, 0.01, "that is for one place an expert; here each has 8."),
         (_over(10) / 8, 0.1, "that is with 10 places, a factor of 1.25; here it is 1: 8 places."),
     ):
-        if abs(number - wrong) < width * wrong:
+        if abs(number - wrong) < d_model * wrong:
             raise Diagnosis(what)
     # one draw scatters by 0.038, so the mean of 50 by 0.0054
     if not abs(number - right) < 0.022:
@@ -400,8 +406,8 @@ def _untouched(answer, *given):
     return got
 
 
-def _experts_and_weights(answer, logits: Tensor, n_active: int) -> tuple[Tensor, Tensor]:
-    got = _untouched(answer, logits, n_active)
+def _experts_and_weights(answer, logits: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    got = _untouched(answer, logits, top_k)
     if got is None:
         as_tensor(got)
     if not isinstance(got, tuple | list) or len(got) != 2:
@@ -411,17 +417,17 @@ def _experts_and_weights(answer, logits: Tensor, n_active: int) -> tuple[Tensor,
         raise Diagnosis("return the experts first, then the weights.")
     if experts.is_floating_point():
         raise Diagnosis("the experts are numbers to index with; yours are floats, not integers.")
-    wanted = [len(logits), n_active]
+    targets = [len(logits), top_k]
     for name, part in (("the experts", experts), ("the weights", weights)):
-        if part.shape == logits.shape != (*wanted,):
+        if part.shape == logits.shape != (*targets,):
             raise Diagnosis(f"{name} are [N, E]; return those of the k chosen experts, [N, k].")
-        if [*part.shape] == [n_active, logits.shape[1]]:
+        if [*part.shape] == [top_k, logits.shape[1]]:
             raise Diagnosis(
                 f"{name} are [k, E]: each expert chose its tokens; choose along dim=-1."
             )
-        if [*part.shape] != wanted:
+        if [*part.shape] != targets:
             raise Diagnosis(
-                f"for logits {[*logits.shape]} and k = {n_active}, {name} are {wanted}; yours are "
+                f"for logits {[*logits.shape]} and k = {top_k}, {name} are {targets}; yours are "
                 f"{[*part.shape]}."
             )
     return experts, weights.float()
@@ -465,18 +471,18 @@ def _mixed(
 
 def _called_well(calls: list[tuple[int, int]], experts: Tensor) -> None:
     """Each function once with the rows that ask for it, or not at all."""
-    asked = Counter(experts.flatten().tolist())
+    tokens_per_expert = Counter(experts.flatten().tolist())
     times = Counter(e for e, _ in calls)
     if len(calls) == experts.numel() and all(n == 1 for _, n in calls):
         raise Diagnosis(
             f"{len(calls)} calls with one row each: collect the tokens of an expert, call it once."
         )
     for e, n in calls:
-        if e not in asked and n == 0:
+        if e not in tokens_per_expert and n == 0:
             raise Diagnosis(f"function {e} is called with no rows; leave out whom nobody asks for.")
-        if n > asked[e]:
+        if n > tokens_per_expert[e]:
             raise Diagnosis(
-                f"function {e} is given {n} rows, and {asked[e]} tokens ask for it: the others are "
+                f"function {e} is given {n} rows, and {tokens_per_expert[e]} tokens ask for it: the others are "
                 "work that a mixture saves."
             )
         if times[e] > 1:
@@ -484,7 +490,7 @@ def _called_well(calls: list[tuple[int, int]], experts: Tensor) -> None:
                 f"function {e} is called {times[e]} times: look for its tokens in all k columns, "
                 "then call it once."
             )
-    for e, n in asked.items():
+    for e, n in tokens_per_expert.items():
         got = sum(rows for called, rows in calls if called == e)
         if got < n:
             raise Diagnosis(
@@ -512,9 +518,9 @@ def _chance(n: int) -> float:
     return math.comb(64, n) * 7 ** (64 - n) / 8**64
 
 
-def _over(places: int) -> float:
+def _over(positions: int) -> float:
     """How many tokens find no place at one expert, in the mean."""
-    return sum(_chance(n) * (n - places) for n in range(places + 1, 65))
+    return sum(_chance(n) * (n - positions) for n in range(positions + 1, 65))
 
 
 def _same_gradients(got: Tensor, right: Tensor, leaves: dict[str, Tensor]) -> None:
@@ -526,13 +532,13 @@ def _same_gradients(got: Tensor, right: Tensor, leaves: dict[str, Tensor]) -> No
     torch.manual_seed(1)
     back = torch.randn(right.shape, dtype=right.dtype)
     for name, leaf in leaves.items():
-        own, wanted = (
+        own, targets = (
             torch.autograd.grad((y * back).sum(), leaf, retain_graph=True, allow_unused=True)[0]
             for y in (got, right)
         )
         if own is None:
             raise Diagnosis(f"no gradient reaches {name}; .detach() or .item() cuts it off.")
-        _agree(own, wanted, f"the gradient of {name} comes out wrong")
+        _agree(own, targets, f"the gradient of {name} comes out wrong")
 
 
 def _tell(got: Tensor, *wrongs: tuple[Tensor, str]) -> None:
@@ -562,10 +568,10 @@ GRADERS = {
         function="top_k_weights",
         level="everyone",
         grade=grade_top_k_weights,
-        target="minillm.model.routing.route_top_k",
+        target="minillm.experts.routing.route_top_k",
         hints=(
             "logits.softmax(dim=-1) is p; tensor.topk gives values and indices at once, in order.",
-            "values, experts = logits.softmax(dim=-1).topk(n_active, dim=-1)",
+            "values, experts = logits.softmax(dim=-1).topk(top_k, dim=-1)",
             "values / values.sum(dim=-1, keepdim=True) are the weights; the experts come first.",
         ),
     ),
@@ -573,7 +579,7 @@ GRADERS = {
         function="load_balance",
         level="everyone",
         grade=grade_load_balance,
-        target="minillm.model.routing.load_balance",
+        target="minillm.experts.routing.load_balance",
         hints=(
             "f: torch.bincount of each token's argmax, divided by the number of tokens.",
             "torch.bincount(logits.argmax(dim=-1), minlength=n_experts); the last may be idle.",
@@ -584,7 +590,7 @@ GRADERS = {
         function="mix",
         level="stretch",
         grade=grade_mix,
-        target="minillm.model.moe.moe_naive",
+        target="minillm.experts.moe.moe_naive",
         hints=(
             "A loop over the experts, not over the tokens: who asks for expert e, and where?",
             "tokens, places = (experts == e).nonzero(as_tuple=True); where there are none, go on.",

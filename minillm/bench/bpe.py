@@ -49,7 +49,7 @@ def run(quick: bool = False) -> dict[str, float]:
         `TARGETS`.
     """
     n_repeats = 1 if quick else 5
-    n_vocab = 400 if quick else 4096
+    vocab_size = 400 if quick else 4096
     documents = real_text(60_000 if quick else 2_500_000)
     n_bytes = sum(len(document.encode("utf-8")) for document in documents)
     a_slice = "".join(documents)[: 20_000 if quick else 200_000]
@@ -62,13 +62,13 @@ def run(quick: bool = False) -> dict[str, float]:
             to_bytes = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
             model.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, to_bytes])
             trainer = tokenizers.trainers.BpeTrainer(
-                vocab_size=n_vocab,
+                vocab_size=vocab_size,
                 show_progress=False,
                 initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
             )
             model.train_from_iterator(documents, trainer)
 
-    tokenizer = train(documents, n_vocab)
+    tokenizer = train(documents, vocab_size)
     encoding = to_tiktoken(tokenizer)
     rust = tokenizers.Tokenizer.from_str(to_tokenizers_json(tokenizer))
 
@@ -79,7 +79,7 @@ def run(quick: bool = False) -> dict[str, float]:
 
     seconds = race(
         {
-            "train": lambda: train(documents, n_vocab),
+            "train": lambda: train(documents, vocab_size),
             "train_rust_one_thread": lambda: train_rust(False),
             "train_rust_all_threads": lambda: train_rust(True),
             "slice_naive": lambda: train_naive(a_slice, n_slice_vocab),
@@ -102,7 +102,7 @@ def run(quick: bool = False) -> dict[str, float]:
     }
 
     print(f"text: {n_bytes / 1e6:.2f} MB in {len(documents)} documents; median of {n_repeats}")
-    print(f"training to {n_vocab:,} ids, from text to merges")
+    print(f"training to {vocab_size:,} ids, from text to merges")
     print_times(figures, "train", "train_rust_one_thread", "train_rust_all_threads")
     print(f"training to {n_slice_vocab:,} ids on the first {len(a_slice):,} characters")
     print_times(figures, "slice_naive", "slice_train")

@@ -12,7 +12,7 @@ same rows (excess, nats a token), and after which share of the steps a contender
 dense one at its end, with the same seed. Steps are timed afterwards, all contenders taking turns,
 and the least time of each is told: the machine may have other work.
 
-With one expert a token, the answer is weighted by p (`normalised=False`): else the router would
+With one expert a token, the answer is weighted by p (`norm_topk=False`): else the router would
 learn nothing from the loss. At first p is about 1/E, so the experts begin quietly. At 8 experts:
 
     no balance    neither auxiliary loss
@@ -43,24 +43,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from minillm.experts import moe
+from minillm.experts.hash_routing import HashedMoE, HashedMoEConfig
+from minillm.experts.upcycle import upcycle
 from minillm.lab.track import track
-from minillm.model import moe, transformer
+from minillm.model import transformer
 from minillm.model.attention import AttentionConfig, Context
 from minillm.model.config import FFNConfig, TransformerConfig
 from minillm.model.count import ParameterCount
 from minillm.model.ffn import Routing, SwiGLUConfig
-from minillm.model.hashed import HashedMoE, HashedMoEConfig
 from minillm.model.transformer import Transformer
-from minillm.model.upcycle import upcycle
+from minillm.optim.schedule import Constant
 from minillm.optim.step import Total
 from minillm.town.chance import generator
 from minillm.town.dialects import Source, dialects
 from minillm.train.loop import LoopConfig, Report, TrainState, train
-from minillm.train.schedule import Constant
 
 N_DISTRICTS, N_SYMBOLS, N_TOKENS = 8, 32, 64
-N_VOCAB = N_SYMBOLS + N_DISTRICTS
-HIDDEN_WIDTH = 24
+VOCAB_SIZE = N_SYMBOLS + N_DISTRICTS
+D_FF = 24
 N_EXPERTS = (2, 4, 8, 16, 32)
 RATE, WARMUP_STEPS, BATCH_ROWS = 0.01, 10, 32
 SEEDS = (1, 2, 3)
@@ -74,38 +75,36 @@ class Contender:
 
     Args:
         ffn: of both blocks.
-        balance, z: of the auxiliary losses, where it routes.
+        balance_weight, z: of the auxiliary losses, where it routes.
         bias_rate: of `balance_by_bias`; 0 for none.
         from_dense: dense for the first half, then up-cycled to `ffn`.
     """
 
     ffn: SwiGLUConfig | moe.MoEConfig | HashedMoEConfig
-    balance: float = 0.01
+    balance_weight: float = 0.01
     z: float = 0.001
     bias_rate: float = 0.0
     from_dense: bool = False
 
 
-DENSE = SwiGLUConfig(hidden_width=HIDDEN_WIDTH)
+DENSE = SwiGLUConfig(d_ff=D_FF)
 
 
-def experts(n_experts: int, normalised: bool = False) -> moe.MoEConfig:
+def experts(n_experts: int, norm_topk: bool = False) -> moe.MoEConfig:
     """Experts as wide as the dense part, of which a token passes one."""
-    return moe.MoEConfig(
-        n_experts=n_experts, n_active=1, expert_width=HIDDEN_WIDTH, normalised=normalised
-    )
+    return moe.MoEConfig(n_experts=n_experts, top_k=1, d_expert=D_FF, norm_topk=norm_topk)
 
 
 HASHED = HashedMoEConfig(
-    n_vocab=N_VOCAB, n_domains=N_DISTRICTS, experts_per_domain=1, expert_width=HIDDEN_WIDTH
+    vocab_size=VOCAB_SIZE, n_domains=N_DISTRICTS, experts_per_domain=1, d_expert=D_FF
 )
 #: By name; the dense one is first, since the others are compared with it.
 CONTENDERS: dict[str, Contender] = {
     "dense": Contender(ffn=DENSE),
     **{str(n): Contender(ffn=experts(n)) for n in N_EXPERTS},
-    "8, no balance": Contender(ffn=experts(8), balance=0.0, z=0.0),
-    "8, by bias": Contender(ffn=experts(8), balance=0.0, bias_rate=0.01),
-    "8, up-cycled": Contender(ffn=experts(8, normalised=True), from_dense=True),
+    "8, no balance": Contender(ffn=experts(8), balance_weight=0.0, z=0.0),
+    "8, by bias": Contender(ffn=experts(8), balance_weight=0.0, bias_rate=0.01),
+    "8, up-cycled": Contender(ffn=experts(8, norm_topk=True), from_dense=True),
     "hashed": Contender(ffn=HASHED),
 }
 
@@ -160,14 +159,14 @@ def sources() -> tuple[Source, ...]:
     )
 
 
-def texts(n_rows: int, *key: int | str) -> Texts:
+def texts(batch_size: int, *key: int | str) -> Texts:
     """Rows that depend on the key alone, those of the first district first.
 
     Args:
-        n_rows: of all districts together.
+        batch_size: of all districts together.
         key: what they are for, and a seed.
     """
-    n_each = n_rows // N_DISTRICTS
+    n_each = batch_size // N_DISTRICTS
     rows, prices = [], []
     for k, source in enumerate(sources()):
         symbols = source.sample(generator("experts", *key, k), n_each, N_TOKENS).tokens
@@ -206,7 +205,7 @@ def trained(
         for _ in track(steps(model, contender, pool, part), label, total=len(part)):
             n_taken += 1
             if n_taken % work.every == 0:
-                curve.append(excess(model, held_out))
+                curve.append(loss_above_entropy(model, held_out))
     return Run(model, curve)
 
 
@@ -238,10 +237,10 @@ def steps(model: Transformer, contender: Contender, pool: Texts, rows: Tensor) -
 def built(ffn: FFNConfig, seed: int) -> Transformer:
     """The small model with that feed-forward part in both blocks."""
     return TransformerConfig(
-        n_vocab=N_VOCAB,
-        width=48,
+        vocab_size=VOCAB_SIZE,
+        d_model=48,
         n_layers=2,
-        context_tokens=N_TOKENS,
+        context_length=N_TOKENS,
         mixer=AttentionConfig(n_heads=3),
         ffn=ffn,
         initial_std=0.1,
@@ -277,12 +276,14 @@ def loss_of(
     inputs, targets = transformer.shifted(tokens)
     found = moe.routed(model, inputs)
     total = transformer.next_token_loss(found.logits, targets)
-    auxiliary = moe.auxiliary_loss(found.routings, balance=contender.balance, z=contender.z)
+    auxiliary = moe.auxiliary_loss(
+        found.routings, balance_weight=contender.balance_weight, z=contender.z
+    )
     return total._replace(nats=total.nats + total.n_tokens * auxiliary), found.routings
 
 
 @torch.no_grad()
-def excess(model: Transformer, held_out: Texts) -> float:
+def loss_above_entropy(model: Transformer, held_out: Texts) -> float:
     """Nats a symbol above what the sources pay."""
     context = Context(domains=held_out.districts)  # which hashed experts read, and no others
     return transformer.loss(model, held_out.tokens, context=context).mean.item() - held_out.price

@@ -6,7 +6,7 @@ row of noise. Told for texts of 256, 512, …, 8,192 tokens are
 - *prefill*: the time to read the whole text, without gradient and without a cache;
 - *decode*: the time for one more token, with the cache that the text has left;
 - *cache*: bytes of that cache, with room for the one more token;
-- *peak*: the most elements alive at once in the prefill, by `minillm.model.live`.
+- *peak*: the most elements alive at once in the prefill, by `minillm.measure.memory_meter`.
 
 The last line of a mixer has the slopes (斜率) of their logarithms over the longer texts: cost grows
 like nᵃ with a = 2 where each token meets every other, 1 where each costs the same, 0 where the
@@ -36,17 +36,17 @@ from torch import Tensor, nn
 
 from minillm.bench.bpe import race
 from minillm.bench.model import verdict
+from minillm.measure.memory_meter import peak_elements
+from minillm.mixers.linear_attention import LinearAttentionConfig
+from minillm.mixers.mamba import MambaConfig
+from minillm.mixers.patterns import Sinks, Window
+from minillm.mixers.retention import RetentionConfig
+from minillm.mixers.rwkv import RWKVConfig
+from minillm.mixers.sparse import SparseAttentionConfig
 from minillm.model.attention import AttentionConfig, Context
 from minillm.model.cache import KVCache
-from minillm.model.linear import LinearAttentionConfig
-from minillm.model.live import peak_elements
-from minillm.model.mamba import MambaConfig
-from minillm.model.patterns import Sinks, Window
-from minillm.model.retention import RetentionConfig
-from minillm.model.rwkv import RWKVConfig
-from minillm.model.sparse import SparseAttentionConfig
 
-WIDTH = 128
+D_MODEL = 128
 MIXERS = {
     "attention": AttentionConfig(),
     "sparse": SparseAttentionConfig(patterns=(Window(n_tokens=64), Sinks(n_tokens=4))),
@@ -107,12 +107,12 @@ def run(quick: bool = False) -> dict[str, float]:
     """
     work = QUICK if quick else FULL
     print(
-        f"one layer, one row, width {WIDTH}, float32; torch {torch.__version__}, "
+        f"one layer, one row, width {D_MODEL}, float32; torch {torch.__version__}, "
         f"threads: {torch.get_num_threads()}; least of {work.n_repeats}"
     )
     torch.manual_seed(0)
     layers = {
-        name: config.build(WIDTH, max(work.lengths) + 1).eval() for name, config in MIXERS.items()
+        name: config.build(D_MODEL, max(work.lengths) + 1).eval() for name, config in MIXERS.items()
     }
     figures: dict[str, float] = {"n_threads": torch.get_num_threads()}
     with torch.no_grad():
@@ -208,7 +208,7 @@ def check_next(layer: nn.Module, n_tokens: int) -> None:
 
 def noise(n_tokens: int) -> Tensor:
     """One row, always the same."""
-    return torch.randn(1, n_tokens, WIDTH, generator=torch.Generator().manual_seed(0))
+    return torch.randn(1, n_tokens, D_MODEL, generator=torch.Generator().manual_seed(0))
 
 
 # --- what was found -----------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """`minillm bench model`: our transformer beside the Llama of `transformers`.
 
-Both have the same shape and the same weights (ours, saved by `minillm.model.convert` and opened
+Both have the same shape and the same weights (ours, saved by `minillm.formats.hf` and opened
 there), float32, the same number of threads, torch's scaled dot-product attention, torch's AdamW as
 it comes, and the same tokens. The contenders take turns within each repetition, so that a slow
 moment of the machine hits all of them; medians are told, and ratios are of medians.
@@ -8,7 +8,7 @@ moment of the machine hits all of them; medians are told, and ratios are of medi
 - *Training*: the loss on B × T tokens, and a step of AdamW by `minillm.optim.step`, which both
   sides take. Ours takes the loss in chunks (`minillm.train.losses`). Compiled means
   `torch.compile` of the loss at once, as in chapter 04; AdamW stays as it is.
-- *Memory*: the most elements alive at once in one eager step, by `minillm.model.live`. Weights and
+- *Memory*: the most elements alive at once in one eager step, by `minillm.measure.memory_meter`. Weights and
   what AdamW remembers were there before and are not counted; gradients are.
 - *Writing*: greedy, 256 tokens after prompts of 16, each side with its own cache. The pass over
   the prompt is counted with the rest. Compiled means `generate(..., compiled=True)`.
@@ -36,9 +36,9 @@ from torch._inductor.exc import InductorError
 from torch._inductor.utils import fresh_cache
 
 from minillm.bench.bpe import race
-from minillm.model import convert
+from minillm.formats import hf
+from minillm.measure.memory_meter import peak_elements
 from minillm.model.config import TransformerConfig, medium, small, tiny
-from minillm.model.live import peak_elements
 from minillm.model.transformer import Transformer, loss
 from minillm.optim.step import Total, take_step
 from minillm.serve.sample import SampleConfig, generate
@@ -71,7 +71,7 @@ class Shape:
     """A model, and the batch that it is trained on."""
 
     config: TransformerConfig
-    n_rows: int
+    batch_size: int
     n_tokens: int
 
 
@@ -86,12 +86,12 @@ class Work:
 
 
 SHAPES = {
-    "1m": Shape(config=replace(small(1024), context_tokens=512), n_rows=32, n_tokens=64),
-    "10m": Shape(config=replace(medium(4096), context_tokens=512), n_rows=8, n_tokens=256),
+    "1m": Shape(config=replace(small(1024), context_length=512), batch_size=32, n_tokens=64),
+    "10m": Shape(config=replace(medium(4096), context_length=512), batch_size=8, n_tokens=256),
 }
 TOYS = {
-    "1m": Shape(config=tiny(64), n_rows=4, n_tokens=16),
-    "10m": Shape(config=replace(tiny(128), n_layers=3), n_rows=2, n_tokens=32),
+    "1m": Shape(config=tiny(64), batch_size=4, n_tokens=16),
+    "10m": Shape(config=replace(tiny(128), n_layers=3), batch_size=2, n_tokens=32),
 }
 FULL = Work(n_repeats=9, n_steps=4, n_written=256, compiled=True)
 QUICK = Work(n_repeats=1, n_steps=1, n_written=8, compiled=False)
@@ -133,8 +133,8 @@ def run(quick: bool = False) -> dict[str, float]:
         n_parameters = sum(parameter.numel() for parameter in theirs.parameters())
         print(
             f"{name}: {n_parameters:,} parameters, {shape.config.n_layers} layers, width "
-            f"{shape.config.width}, vocabulary {shape.config.n_vocab:,}; trained on "
-            f"{shape.n_rows} × {shape.n_tokens} tokens"
+            f"{shape.config.d_model}, vocabulary {shape.config.vocab_size:,}; trained on "
+            f"{shape.batch_size} × {shape.n_tokens} tokens"
         )
         # Writing comes first, since training changes the two models' weights.
         measured = {
@@ -153,7 +153,7 @@ def run(quick: bool = False) -> dict[str, float]:
 def opened_by(transformers: Any, ours: Transformer) -> nn.Module:
     """Our model, as `transformers` opens it."""
     with tempfile.TemporaryDirectory() as folder, no_bars(transformers.utils.logging):
-        convert.save(ours, folder)
+        hf.save(ours, folder)
         theirs = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="sdpa"
         )
@@ -182,7 +182,7 @@ def compare_training(
     ours: Transformer, theirs: nn.Module, shape: Shape, work: Work
 ) -> dict[str, float]:
     """Tokens a second, ours eager and compiled; elements alive at the worst moment."""
-    tokens = drawn(shape.config.n_vocab, shape.n_rows, shape.n_tokens + 1)
+    tokens = drawn(shape.config.vocab_size, shape.batch_size, shape.n_tokens + 1)
     with torch.no_grad():
         both = loss_in_chunks(ours, tokens), loss_of_theirs(theirs, tokens)
         check_losses(*(total.mean.item() for total in both))
@@ -202,7 +202,7 @@ def compare_training(
     seconds = race(
         {who: repeated(step, work.n_steps) for who, step in steps.items()}, work.n_repeats
     )
-    n_tokens = work.n_steps * shape.n_rows * shape.n_tokens
+    n_tokens = work.n_steps * shape.batch_size * shape.n_tokens
     rates = {who: n_tokens / took for who, took in seconds.items()}
     for who in steps.keys() - {"theirs"}:
         figures |= compared(who, rates[who], rates["theirs"])
@@ -253,10 +253,10 @@ def check_losses(ours: float, theirs: float) -> None:
 
 # --- writing ------------------------------------------------------------------------------------
 def compare_writing(
-    ours: Transformer, theirs: nn.Module, n_rows: int, work: Work
+    ours: Transformer, theirs: nn.Module, batch_size: int, work: Work
 ) -> dict[str, float]:
     """Milliseconds for one more token in each of n_rows rows."""
-    prompts = drawn(len(ours.embedding.weight), n_rows, N_PROMPT)
+    prompts = drawn(len(ours.embedding.weight), batch_size, N_PROMPT)
     rows, greedy = prompts.tolist(), SampleConfig(temperature=0)
 
     def write(n_tokens: int, compiled: bool = False) -> list[list[int]]:
@@ -268,7 +268,7 @@ def compare_writing(
         return whole[:, N_PROMPT:].tolist()
 
     check_texts(write(N_CHECKED), write_theirs(N_CHECKED))
-    name, figures = f"write_{n_rows}", {}
+    name, figures = f"write_{batch_size}", {}
     works = {
         name: lambda: write(work.n_written),
         "theirs": lambda: write_theirs(work.n_written),
@@ -292,10 +292,10 @@ def check_texts(ours: list[list[int]], theirs: list[list[int]]) -> None:
         assert left == right, f"row {row}: minillm wrote {left}, transformers {right}"
 
 
-def drawn(n_vocab: int, n_rows: int, n_tokens: int) -> Tensor:
+def drawn(vocab_size: int, batch_size: int, n_tokens: int) -> Tensor:
     """Tokens without meaning, always the same ones."""
     generator = torch.Generator(device="cpu").manual_seed(0)
-    return torch.randint(n_vocab, (n_rows, n_tokens), generator=generator, device="cpu")
+    return torch.randint(vocab_size, (batch_size, n_tokens), generator=generator, device="cpu")
 
 
 # --- what was found -----------------------------------------------------------------------------

@@ -34,13 +34,13 @@ from torch import Tensor, nn
 from minillm.bench.bpe import race
 from minillm.bench.mixers import least
 from minillm.bench.model import repeated, verdict
+from minillm.experts.moe import MoE, MoEConfig
 from minillm.model.ffn import SwiGLUConfig
-from minillm.model.moe import MoE, MoEConfig
 
 #: How many times as fast as the fastest of theirs, and how many times the time of the dense layer.
 TARGETS = {"theirs": ("at least", 1.0), "dense": ("at most", 1.6)}
 
-N_ACTIVE = 2
+TOP_K = 2
 N_EXPERTS = (8, 16)
 PASSES = ("forward", "train")
 SLOW = "batched_mm"
@@ -108,22 +108,22 @@ def run(quick: bool = False) -> dict[str, float]:
     heads = "".join(f"{name:>12}" for name in ("minillm", *usable, "dense"))
     print(f"{'tokens × width, experts':<32}{heads}   theirs / ours            ours / dense")
     for n_experts in N_EXPERTS:
-        for n_tokens, width in work.sizes:
+        for n_tokens, d_model in work.sizes:
             for what in PASSES:
-                case = f"{n_tokens}x{width}_{n_experts}_{what}"
-                times = compared(n_tokens, width, n_experts, what, usable, work)
+                case = f"{n_tokens}x{d_model}_{n_experts}_{what}"
+                times = compared(n_tokens, d_model, n_experts, what, usable, work)
                 figures |= {f"{case}_{who}": 1000 * took for who, took in times.items()}
                 fastest = min(times[name] for name in usable)
                 figures[f"{case}_by_theirs"] = fastest / times["ours"]
                 figures[f"{case}_by_dense"] = times["ours"] / times["dense"]
                 cells = "".join(f"{1000 * took:>12.2f}" for took in times.values())
-                row = f"{n_tokens:,} × {width}, {n_experts:>2} {what}"
+                row = f"{n_tokens:,} × {d_model}, {n_experts:>2} {what}"
                 print(f"  {row:<30}{cells}   {told_of(figures, f'{case}_by_')}", flush=True)
     for n_experts in N_EXPERTS:
         for side in TARGETS:
             ratios = [
-                figures[f"{n}x{width}_{n_experts}_{what}_by_{side}"]
-                for n, width in work.sizes
+                figures[f"{n}x{d_model}_{n_experts}_{what}_by_{side}"]
+                for n, d_model in work.sizes
                 for what in PASSES
             ]
             figures[f"{n_experts}_{side}"] = geometric_mean(ratios)
@@ -134,7 +134,7 @@ def run(quick: bool = False) -> dict[str, float]:
 # --- the contenders -----------------------------------------------------------------------------
 def runnable(names: list[str]) -> list[str]:
     """Those implementations that work here; of the rest a line that says why not."""
-    layer, usable = MoEConfig(n_experts=4, expert_width=8).build(16), []
+    layer, usable = MoEConfig(n_experts=4, d_expert=8).build(16), []
     for name in names:
         try:
             opened_by(layer, name)(noise(4, 16))
@@ -154,7 +154,7 @@ def opened_by(layer: MoE, implementation: str) -> nn.Module:
         hidden_size=layer.router.in_features,
         intermediate_size=layer.experts[0].down.in_features,
         num_local_experts=len(layer.experts),
-        num_experts_per_tok=layer.n_active,
+        num_experts_per_tok=layer.top_k,
     )
     config._experts_implementation = implementation
     theirs = MixtralSparseMoeBlock(config)
@@ -167,25 +167,25 @@ def opened_by(layer: MoE, implementation: str) -> nn.Module:
     return theirs
 
 
-def contenders(width: int, n_experts: int, implementations: list[str]) -> dict[str, nn.Module]:
+def contenders(d_model: int, n_experts: int, implementations: list[str]) -> dict[str, nn.Module]:
     """Ours, theirs by name, and the dense one that is as wide as a token's experts together."""
     torch.manual_seed(0)
-    ours = MoEConfig(n_experts=n_experts, n_active=N_ACTIVE).build(width)
-    dense = SwiGLUConfig(hidden_width=N_ACTIVE * ours.experts[0].down.in_features).build(width)
+    ours = MoEConfig(n_experts=n_experts, top_k=TOP_K).build(d_model)
+    dense = SwiGLUConfig(d_ff=TOP_K * ours.experts[0].down.in_features).build(d_model)
     theirs = {name: opened_by(ours, name) for name in implementations}
     return {"ours": ours, **theirs, "dense": dense}
 
 
 # --- the race -----------------------------------------------------------------------------------
 def compared(
-    n_tokens: int, width: int, n_experts: int, what: str, implementations: list[str], work: Work
+    n_tokens: int, d_model: int, n_experts: int, what: str, implementations: list[str], work: Work
 ) -> dict[str, float]:
     """Seconds of each contender for one pass."""
-    layers, x = contenders(width, n_experts, implementations), noise(n_tokens, width)
+    layers, x = contenders(d_model, n_experts, implementations), noise(n_tokens, d_model)
     for name in implementations:
         check_equal(layers["ours"], layers[name], x)
     smallest = math.prod(work.sizes[0])
-    n_done = max(1, work.n_done * smallest // (n_tokens * width))
+    n_done = max(1, work.n_done * smallest // (n_tokens * d_model))
     once = forward if what == "forward" else train
     works = {who: repeated(once(layer, x), n_done) for who, layer in layers.items()}
     race(works, 1)  # memory is taken, caches are warm
@@ -239,9 +239,9 @@ def check_equal(ours: nn.Module, theirs: nn.Module, x: Tensor) -> None:
         assert error <= 1e-4, f"the {what} differ by {error:.1e} of the largest"
 
 
-def noise(n_tokens: int, width: int) -> Tensor:
+def noise(n_tokens: int, d_model: int) -> Tensor:
     """One row, always the same."""
-    return torch.randn(1, n_tokens, width, generator=torch.Generator().manual_seed(0))
+    return torch.randn(1, n_tokens, d_model, generator=torch.Generator().manual_seed(0))
 
 
 # --- what was found -----------------------------------------------------------------------------

@@ -30,18 +30,18 @@ from minillm.lab.track import track
 from minillm.model import transformer
 from minillm.model.config import tiny
 from minillm.model.transformer import Transformer
+from minillm.optim.adafactor import Adafactor
+from minillm.optim.adamw import AdamW
+from minillm.optim.came import CAME
+from minillm.optim.groups import groups, hidden_matrices_and_others, matrices_and_others
+from minillm.optim.lion import Lion
+from minillm.optim.muon import Muon
+from minillm.optim.schedule import Cosine
 from minillm.optim.step import Total
 from minillm.text.bpe import train as learn
 from minillm.town.grammar import town_grammar
 from minillm.town.world import World
-from minillm.train.adafactor import Adafactor
-from minillm.train.adamw import AdamW
-from minillm.train.came import CAME
-from minillm.train.groups import groups, hidden_matrices_and_others, matrices_and_others
-from minillm.train.lion import Lion
 from minillm.train.loop import LoopConfig, TrainState, train
-from minillm.train.muon import Muon
-from minillm.train.schedule import Cosine
 
 END, PAD = "<|endoftext|>", "<|pad|>"
 N_STEPS, WARMUP_STEPS = 200, 10
@@ -151,15 +151,15 @@ class Race:
 
     def model(self, seed: int) -> Transformer:
         """Chapter 04's, of 166,016 weights."""
-        config = replace(tiny(self.tokenizer.n_vocab), context_tokens=64, tied_embeddings=True)
+        config = replace(tiny(self.tokenizer.vocab_size), context_length=64, tied_embeddings=True)
         return replace(config, initial_std=0.1).build(seed=seed)
 
     def loss(self, model: Transformer, tokens: Tensor) -> Total:
-        """Of every token but fillers."""
+        """Of every token but padding."""
         return transformer.loss(model, tokens, ignore=self.pad)
 
     @torch.no_grad()
-    def excess(self, model: Transformer) -> float:
+    def loss_above_entropy(self, model: Transformer) -> float:
         """Percent above what the grammar pays for the held-out sentences."""
         price = self.loss(model, self.held_out).nats.item() / len(self.held_out)
         return 100 * (price / self.source_price - 1)
@@ -176,11 +176,16 @@ class Race:
                 TrainState(model, optimizer), self.loss, lambda n: self.batch_at(n, seed), config
             ):
                 pass
-            excess = self.excess(model)
+            loss_above_entropy = self.loss_above_entropy(model)
         except ValueError:  # the loop gives up on a run whose loss is no number any more
-            excess = math.inf
-        excess = excess if math.isfinite(excess) else math.inf  # NaN would be no worse than any
-        return {"excess": excess, "state": state_bytes(optimizer) / weight_bytes(model)}
+            loss_above_entropy = math.inf
+        loss_above_entropy = (
+            loss_above_entropy if math.isfinite(loss_above_entropy) else math.inf
+        )  # NaN would be no worse than any
+        return {
+            "loss_above_entropy": loss_above_entropy,
+            "state": state_bytes(optimizer) / weight_bytes(model),
+        }
 
 
 def state_bytes(optimizer: torch.optim.Optimizer) -> int:
@@ -225,7 +230,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     for name, search in SEARCHES.items():
         trials = list(product(search.rates, search.values))[: 2 if quick else None]
         runs = [
-            [rate, value, race.run(search, rate, value, seed=0)["excess"]]
+            [rate, value, race.run(search, rate, value, seed=0)["loss_above_entropy"]]
             for rate, value in track(trials, name)
         ]
         rate, value, _ = min(runs, key=lambda trial: trial[2])
@@ -235,10 +240,10 @@ def run(quick: bool = False) -> dict[str, Any]:
             "rate": rate,
             "option": search.option,
             "value": value,
-            "excess": [trial["excess"] for trial in again],
+            "loss_above_entropy": [trial["loss_above_entropy"] for trial in again],
             "state": again[0]["state"],
         }
-        excesses = ", ".join(f"{trial['excess']:.2f} %" for trial in again)
+        excesses = ", ".join(f"{trial['loss_above_entropy']:.2f} %" for trial in again)
         print(
             f"{name:<10} {again[0]['state']:>6.3f} {rate:>8.2g} "
             f"{search.option + ' ' + str(value):<20} {excesses}"

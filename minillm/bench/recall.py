@@ -1,6 +1,6 @@
 """`minillm bench recall`: what five mixers remember, at two sizes of their state.
 
-Multi-query associative recall (`minillm.town.recall.Pairs`): a row tells 4 to 64 pairs of a key and
+Multi-query associative recall (`minillm.data.recall.Pairs`): a row tells 4 to 64 pairs of a key and
 a value and then asks for each key's value. Every contender is one block of width 64 (a hybrid two),
 behind the same short convolution, where it has none of its own; only the mixer differs, and the
 size of what it keeps. All learn with Muon from rows of all five lengths, as many questions a step,
@@ -9,7 +9,7 @@ the rate falling in a straight line to zero.
 Equal effort: each contender is run with two rates and seed 0; the better one, by the mean of the
 five accuracies, is then run with three other seeds, and those are told.
 
-Then selective copying (`minillm.town.recall.SelectiveCopy`): two blocks of Mamba whose steps are
+Then selective copying (`minillm.data.recall.SelectiveCopy`): two blocks of Mamba whose steps are
 computed from the token, and two whose steps are learned constants; one rate, three seeds.
 
 Paper: Arora et al. 2023, "Zoology", arXiv:2312.04927, section 3 (the task, and state size against
@@ -27,18 +27,18 @@ from typing import final
 import numpy as np
 import torch
 
+from minillm.data.recall import Pairs, Questions, SelectiveCopy, accuracy, batch_at, recall_loss
+from minillm.measure.metrics import n_parameters
+from minillm.mixers.linear_attention import LinearAttentionConfig
+from minillm.mixers.mamba import MambaConfig
+from minillm.mixers.retention import RetentionConfig
+from minillm.mixers.rwkv import RWKVConfig
+from minillm.mixers.short_conv import ShiftedConfig
 from minillm.model.attention import AttentionConfig
 from minillm.model.config import MixerConfig, TransformerConfig
-from minillm.model.linear import LinearAttentionConfig
-from minillm.model.mamba import MambaConfig
-from minillm.model.metrics import n_parameters
-from minillm.model.retention import RetentionConfig
-from minillm.model.rwkv import RWKVConfig
-from minillm.model.shift import ShiftedConfig
 from minillm.model.transformer import Transformer
-from minillm.town.recall import Pairs, Questions, SelectiveCopy, accuracy, batch_at, recall_loss
-from minillm.train.groups import hidden_matrices_and_others
-from minillm.train.muon import Muon
+from minillm.optim.groups import hidden_matrices_and_others
+from minillm.optim.muon import Muon
 from minillm.train.plain import fit
 
 N_PAIRS = (4, 8, 16, 32, 64)
@@ -52,16 +52,14 @@ def attending() -> MixerConfig:
     return ShiftedConfig(mixer=AttentionConfig(n_heads=1, rope=None))
 
 
-def linear(head_width: int) -> MixerConfig:
+def linear(d_head: int) -> MixerConfig:
     """Linear attention behind the convolution."""
-    return ShiftedConfig(mixer=LinearAttentionConfig(n_heads=1, head_width=head_width))
+    return ShiftedConfig(mixer=LinearAttentionConfig(n_heads=1, d_head=d_head))
 
 
-def retaining(head_width: int) -> MixerConfig:
+def retaining(d_head: int) -> MixerConfig:
     """Retention behind the convolution, its four decays those of the paper."""
-    return ShiftedConfig(
-        mixer=RetentionConfig(n_heads=4, head_width=head_width, value_width=16, rope=None)
-    )
+    return ShiftedConfig(mixer=RetentionConfig(n_heads=4, d_head=d_head, value_width=16, rope=None))
 
 
 #: The mixers of each contender's blocks.
@@ -71,10 +69,10 @@ CONTENDERS: dict[str, tuple[MixerConfig, ...]] = {
     "linear, large": (linear(64),),
     "retention, small": (retaining(8),),
     "retention, large": (retaining(32),),
-    "RWKV, small": (RWKVConfig(state_width=64),),
-    "RWKV, large": (RWKVConfig(state_width=256),),
-    "Mamba, small": (MambaConfig(state_width=4),),
-    "Mamba, large": (MambaConfig(state_width=16),),
+    "RWKV, small": (RWKVConfig(d_state=64),),
+    "RWKV, large": (RWKVConfig(d_state=256),),
+    "Mamba, small": (MambaConfig(d_state=4),),
+    "Mamba, large": (MambaConfig(d_state=16),),
     "linear twice": (linear(16), linear(16)),
     "attention, then linear": (attending(), linear(16)),
     "linear, then attention": (linear(16), attending()),
@@ -155,7 +153,7 @@ def copied(n_steps: int, seeds: tuple[int, ...]) -> dict[str, dict]:
     for name, mixers in COPIERS.items():
         accuracies = []
         for seed in seeds:
-            model = built(mixers, COPY.n_vocab, COPY.context_tokens, seed)
+            model = built(mixers, COPY.vocab_size, COPY.context_length, seed)
             batches = batch_at(COPY, 32, f"train {seed}")
             learn(model, batches, n_steps, max(RATES), f"{name}, seed {seed}")
             blocks = (COPY.block(i, seed="held out") for i in range(N_BLOCKS))
@@ -167,7 +165,7 @@ def copied(n_steps: int, seeds: tuple[int, ...]) -> dict[str, dict]:
 
 def trained(name: str, rate: float, seed: int, n_steps: int) -> tuple[Transformer, list[float]]:
     """A model that has learned recall, and the share of its answers that are right, by length."""
-    model = built(CONTENDERS[name], Pairs(n_pairs=1).n_vocab, 3 * max(N_PAIRS), seed)
+    model = built(CONTENDERS[name], Pairs(n_pairs=1).vocab_size, 3 * max(N_PAIRS), seed)
     batches = [batch_at(Pairs(n_pairs=n), N_QUESTIONS // n, f"train {seed}") for n in N_PAIRS]
     lengths = np.random.default_rng(seed).integers(len(N_PAIRS), size=n_steps)
 
@@ -179,13 +177,13 @@ def trained(name: str, rate: float, seed: int, n_steps: int) -> tuple[Transforme
 
 
 def built(
-    mixers: tuple[MixerConfig, ...], n_vocab: int, context_tokens: int, seed: int
+    mixers: tuple[MixerConfig, ...], vocab_size: int, context_length: int, seed: int
 ) -> Transformer:
     """A model of width 64, a block for each mixer."""
     return TransformerConfig(
-        n_vocab=n_vocab,
-        context_tokens=context_tokens,
-        width=64,
+        vocab_size=vocab_size,
+        context_length=context_length,
+        d_model=64,
         n_layers=len(mixers),
         mixer=mixers,
         initial_std=0.1,

@@ -122,8 +122,8 @@ def chosen(quick: bool, text: str | Path | None, seed: int) -> tuple[Recipe, nan
         ours = recipe.reading(ours, text)
     if quick:
         ours = recipe.shortened(ours, N_TURNS)
-        ours = replace(ours, model=replace(ours.model, width=32, n_layers=1))
-        theirs = replace(theirs, width=32, n_layers=1, n_steps=N_TURNS, warmup_steps=2)
+        ours = replace(ours, model=replace(ours.model, d_model=32, n_layers=1))
+        theirs = replace(theirs, d_model=32, n_layers=1, n_steps=N_TURNS, warmup_steps=2)
     return ours, theirs
 
 
@@ -134,11 +134,11 @@ def of_nanogpt(letters: dict[str, str], theirs: nanogpt.Recipe, seed: int) -> Ru
         torch.tensor([number[letter] for letter in letters[part]]) for part in ("train", "held out")
     )
     model = nanogpt.NanoGPT(len(number), theirs, seed)
-    n_tokens = theirs.context_tokens
+    n_tokens = theirs.context_length
 
     def batch_at(step: int) -> Tensor:
         drawn = np.random.default_rng((seed, step)).integers(
-            len(learned) - n_tokens, size=(theirs.n_rows, 1)
+            len(learned) - n_tokens, size=(theirs.batch_size, 1)
         )
         return learned[torch.from_numpy(drawn + np.arange(n_tokens + 1))]
 
@@ -148,11 +148,11 @@ def of_nanogpt(letters: dict[str, str], theirs: nanogpt.Recipe, seed: int) -> Ru
         return Total(nats, torch.tensor(rows[:, 1:].numel()))
 
     def evaluate() -> float:
-        n_rows = (len(held_out) - 1) // n_tokens
-        rows = held_out[: n_rows * n_tokens + 1].unfold(0, n_tokens + 1, n_tokens)
+        batch_size = (len(held_out) - 1) // n_tokens
+        rows = held_out[: batch_size * n_tokens + 1].unfold(0, n_tokens + 1, n_tokens)
         with torch.no_grad():
             totals = [loss(model, part) for part in rows.split(EVALUATED_ROWS)]
-        return sum(total.nats.item() for total in totals) / (n_rows * n_tokens)
+        return sum(total.nats.item() for total in totals) / (batch_size * n_tokens)
 
     config = LoopConfig(
         n_steps=theirs.n_steps, schedule=theirs.schedule(), clip_norm=theirs.clip_norm

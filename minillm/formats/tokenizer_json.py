@@ -28,8 +28,8 @@ from typing import Any, final
 
 import tokenizers
 
+from minillm.formats.json_file import read_object
 from minillm.text.fast import byte_characters
-from minillm.text.json_file import read_object
 from minillm.text.tokenizer import check_specials, to_text
 
 PARTS = ("normalizer", "pre_tokenizer", "model", "post_processor", "decoder")
@@ -108,7 +108,7 @@ class JsonTokenizer:
         return self._spelling.keys()
 
     @property
-    def n_vocab(self) -> int:
+    def vocab_size(self) -> int:
         """One more than the largest id."""
         return max(self.ids, default=-1) + 1
 
@@ -140,7 +140,7 @@ class JsonTokenizer:
         except (TypeError, KeyError):
             raise ValueError(
                 f"there is no id {token!r}: this tokenizer has {len(self.ids):,} tokens, with ids "
-                f"up to {self.n_vocab - 1}; ids must be decoded by the tokenizer that made them"
+                f"up to {self.vocab_size - 1}; ids must be decoded by the tokenizer that made them"
             ) from None
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:

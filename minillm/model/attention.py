@@ -135,7 +135,7 @@ def _check(q: Tensor, k: Tensor, mask: Tensor | None) -> None:
         return
     scores = (q.shape[0], q.shape[1], q.shape[2], k.shape[2])
     fits = mask.ndim <= 4 and all(
-        n == 1 or n == wanted for n, wanted in zip(mask.shape[::-1], scores[::-1], strict=False)
+        n == 1 or n == size for n, size in zip(mask.shape[::-1], scores[::-1], strict=False)
     )
     if mask.dtype != torch.bool or not fits:
         raise ValueError(
@@ -191,7 +191,7 @@ class Mixer(Protocol):
     ) -> Float[Tensor, "B T D"]:
         """Mix the tokens of each row; with a cache, also those that it keeps."""
 
-    def new_cache(self, n_rows: int, capacity_tokens: int) -> Any:
+    def new_cache(self, batch_size: int, max_length: int) -> Any:
         """An empty cache, of a kind that this mixer understands; the caller owns it."""
 
 
@@ -206,7 +206,7 @@ class AttentionConfig:
     Args:
         n_heads: H.
         n_kv_heads: G; None for as many as heads.
-        head_width: K; None for width / n_heads.
+        d_head: K; None for width / n_heads.
         rope: which rotation; None for a layer that knows no positions.
         qk_norm: queries and keys are scaled to a root mean square of 1, and by a learned weight,
             before they are rotated (Qwen 3), so that scores cannot grow without bound.
@@ -215,25 +215,25 @@ class AttentionConfig:
 
     Raises:
         ValueError: a number below 1 (norm_epsilon: not above 0), or n_kv_heads that does not
-            divide n_heads; from `build`, a width that n_heads does not divide, or a head_width
+            divide n_heads; from `build`, a width that n_heads does not divide, or a d_head
             that RoPE cannot pair.
 
     Example:
-        >>> layer = AttentionConfig(n_heads=4, n_kv_heads=2).build(width=32)
+        >>> layer = AttentionConfig(n_heads=4, n_kv_heads=2).build(d_model=32)
         >>> {name: list(p.shape) for name, p in layer.named_parameters()}  # K is 8
         {'qkv.weight': [64, 32], 'output.weight': [32, 32]}
     """
 
     n_heads: int = 4
     n_kv_heads: int | None = None
-    head_width: int | None = None
+    d_head: int | None = None
     rope: RopeConfig | None = field(default_factory=RopeConfig)
     qk_norm: bool = False
     norm_epsilon: float = 1e-6
     window_tokens: int | None = None
 
     def __post_init__(self):
-        for name in ("n_heads", "n_kv_heads", "head_width", "window_tokens"):
+        for name in ("n_heads", "n_kv_heads", "d_head", "window_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}")
@@ -246,8 +246,8 @@ class AttentionConfig:
 
     def build(
         self,
-        width: int,
-        context_tokens: int = 2048,
+        d_model: int,
+        context_length: int = 2048,
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -255,28 +255,28 @@ class AttentionConfig:
         """The layer for a model of that width, with torch's own first weights.
 
         Args:
-            width: D.
-            context_tokens: for how many positions rotations are prepared; `reserve` adds more.
+            d_model: D.
+            context_length: for how many positions rotations are prepared; `reserve` adds more.
             device, dtype: of its parameters.
         """
-        if width < 1 or (self.head_width is None and width % self.n_heads):
+        if d_model < 1 or (self.d_head is None and d_model % self.n_heads):
             raise ValueError(
-                "width must be at least 1, and n_heads must divide it where head_width is None; "
-                f"got width={width} and n_heads={self.n_heads}"
+                "width must be at least 1, and n_heads must divide it where d_head is None; "
+                f"got width={d_model} and n_heads={self.n_heads}"
             )
-        head_width = self.head_width or width // self.n_heads
+        d_head = self.d_head or d_model // self.n_heads
         layer = Attention(
-            width,
+            d_model,
             self.n_heads,
             self.n_kv_heads or self.n_heads,
-            head_width,
-            frequencies=None if self.rope is None else self.rope.frequencies(head_width),
+            d_head,
+            frequencies=None if self.rope is None else self.rope.frequencies(d_head),
             qk_norm_epsilon=self.norm_epsilon if self.qk_norm else None,
             window_tokens=self.window_tokens,
             device=device,
             dtype=dtype,
         )
-        layer.reserve(context_tokens)
+        layer.reserve(context_length)
         return layer
 
 
@@ -285,9 +285,9 @@ class Attention(nn.Module):
     """Heads that look, and a matrix that puts together what they found: a `Mixer`.
 
     Args:
-        width: D.
+        d_model: D.
         n_heads, n_kv_heads: H and G.
-        head_width: K.
+        d_head: K.
         frequencies: θ of the rotation, from `RopeConfig.frequencies`; None for no rotation.
         qk_norm_epsilon: of the norm of queries and keys; None for no norm.
         window_tokens: how many tokens a token sees, itself with them; None for all.
@@ -298,10 +298,10 @@ class Attention(nn.Module):
 
     def __init__(
         self,
-        width: int,
+        d_model: int,
         n_heads: int,
         n_kv_heads: int,
-        head_width: int,
+        d_head: int,
         *,
         frequencies: Float64[Tensor, "pairs"] | None = None,
         qk_norm_epsilon: float | None = None,
@@ -311,27 +311,27 @@ class Attention(nn.Module):
     ):
         super().__init__()
         factory_kwargs = {"device": device, "dtype": dtype}
-        self.n_heads, self.n_kv_heads, self.head_width = n_heads, n_kv_heads, head_width
+        self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
         self.qk_norm_epsilon, self.window_tokens = qk_norm_epsilon, window_tokens
         n_projected = n_heads + 2 * n_kv_heads  # rows: all q heads, all k heads, all v heads
-        self.qkv = nn.Linear(width, n_projected * head_width, bias=False, **factory_kwargs)
-        self.output = nn.Linear(n_heads * head_width, width, bias=False, **factory_kwargs)
+        self.qkv = nn.Linear(d_model, n_projected * d_head, bias=False, **factory_kwargs)
+        self.output = nn.Linear(n_heads * d_head, d_model, bias=False, **factory_kwargs)
         normed = qk_norm_epsilon is not None
-        self.q_norm = nn.Parameter(torch.ones(head_width, **factory_kwargs)) if normed else None
-        self.k_norm = nn.Parameter(torch.ones(head_width, **factory_kwargs)) if normed else None
+        self.q_norm = nn.Parameter(torch.ones(d_head, **factory_kwargs)) if normed else None
+        self.k_norm = nn.Parameter(torch.ones(d_head, **factory_kwargs)) if normed else None
         self.rotations = None if frequencies is None else Rotations(frequencies)
 
-    def reserve(self, context_tokens: int) -> None:
-        """Prepare rotations for positions up to context_tokens - 1; what is there stays."""
+    def reserve(self, context_length: int) -> None:
+        """Prepare rotations for positions up to context_length - 1; what is there stays."""
         if self.rotations is not None:
-            self.rotations.reserve(context_tokens, like=self.qkv.weight)
+            self.rotations.reserve(context_length, like=self.qkv.weight)
 
-    def new_cache(self, n_rows: int, capacity_tokens: int) -> KVCache:
-        """An empty cache for n_rows texts of up to capacity_tokens tokens; see `KVCache`."""
-        self.reserve(capacity_tokens)
+    def new_cache(self, batch_size: int, max_length: int) -> KVCache:
+        """An empty cache for n_rows texts of up to max_length tokens; see `KVCache`."""
+        self.reserve(max_length)
         weight = self.qkv.weight
         return KVCache(
-            n_rows, self.n_kv_heads, capacity_tokens, self.head_width, weight.dtype, weight.device
+            batch_size, self.n_kv_heads, max_length, self.d_head, weight.dtype, weight.device
         )
 
     def forward(
@@ -376,13 +376,13 @@ class Attention(nn.Module):
         """Queries, keys and values of the tokens, normed and rotated: what `attend` is given.
 
         Example:
-            >>> layer = AttentionConfig(n_heads=2).build(width=8)
+            >>> layer = AttentionConfig(n_heads=2).build(d_model=8)
             >>> q, k, v = layer.project(torch.randn(1, 3, 8), torch.arange(3))
             >>> attend(q, k, v).weights.shape
             torch.Size([1, 2, 3, 3])
         """
         H, G = self.n_heads, self.n_kv_heads
-        heads = self.qkv(x).unflatten(-1, (H + 2 * G, self.head_width)).transpose(1, 2)
+        heads = self.qkv(x).unflatten(-1, (H + 2 * G, self.d_head)).transpose(1, 2)
         qk, v = heads.split((H + G, G), dim=1)
         if torch.is_grad_enabled():
             v = v.contiguous()  # a view would keep all of qkv(x) in memory for the way back
@@ -395,5 +395,5 @@ class Attention(nn.Module):
         return q, k, v
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        shape, epsilon = (self.head_width,), self.qk_norm_epsilon
+        shape, epsilon = (self.d_head,), self.qk_norm_epsilon
         return nn.functional.rms_norm(x, shape, weight.to(x.dtype), epsilon)

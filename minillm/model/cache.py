@@ -4,7 +4,7 @@ Under a causal mask no later token changes an earlier one's key and value. So wh
 written token by token, they are computed once and kept, and each new token brings one query that
 looks at them all: n steps cost n queries in place of 1 + 2 + … + n.
 
-Memory is taken once, for `capacity_tokens`. Growing by concatenation would copy everything that is
+Memory is taken once, for `max_length`. Growing by concatenation would copy everything that is
 kept at every token; here a token is written into its place, and what has been written so far is
 handed out as a view. Its bytes are those of chapter 00's formula, and the cache is the caller's:
 the model is given it as an argument and keeps nothing.
@@ -26,23 +26,23 @@ from torch import Tensor
 
 @final
 class KVCache:
-    """Keys and values of one layer, for B rows of up to `capacity_tokens` tokens each.
+    """Keys and values of one layer, for B rows of up to `max_length` tokens each.
 
     A cache is for writing text, under `torch.no_grad()`. Outside of it gradients flow through what
     was appended last only, and torch refuses to go back further.
 
     Args:
-        n_rows: B, texts at once.
+        batch_size: B, texts at once.
         n_kv_heads: G.
-        capacity_tokens: how many tokens a row can keep.
-        head_width: K.
+        max_length: how many tokens a row can keep.
+        d_head: K.
         dtype, device: of the model's keys.
 
     Raises:
         ValueError: a count below 1.
 
     Example:
-        >>> cache = KVCache(n_rows=1, n_kv_heads=2, capacity_tokens=8, head_width=4)
+        >>> cache = KVCache(batch_size=1, n_kv_heads=2, max_length=8, d_head=4)
         >>> k = v = torch.ones(1, 2, 3, 4)
         >>> keys, values = cache.append(k, v)
         >>> list(keys.shape), cache.n_tokens, cache.n_bytes  # 2 · 1 · 2 · 8 · 4 numbers of 4 bytes
@@ -51,18 +51,18 @@ class KVCache:
 
     def __init__(
         self,
-        n_rows: int,
+        batch_size: int,
         n_kv_heads: int,
-        capacity_tokens: int,
-        head_width: int,
+        max_length: int,
+        d_head: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ):
-        shape = (n_rows, n_kv_heads, capacity_tokens, head_width)
+        shape = (batch_size, n_kv_heads, max_length, d_head)
         if min(shape) < 1:
             raise ValueError(
-                "n_rows, n_kv_heads, capacity_tokens and head_width must be at least 1; got "
-                f"{n_rows}, {n_kv_heads}, {capacity_tokens} and {head_width}"
+                "n_rows, n_kv_heads, max_length and d_head must be at least 1; got "
+                f"{batch_size}, {n_kv_heads}, {max_length} and {d_head}"
             )
         self.keys = torch.empty(shape, dtype=dtype, device=device)
         self.values = torch.empty(shape, dtype=dtype, device=device)
@@ -79,19 +79,19 @@ class KVCache:
         Raises:
             ValueError: no place for T tokens; another number of rows or heads, another width.
         """
-        n_rows, n_kv_heads, capacity_tokens, head_width = self.keys.shape
-        if k.shape != v.shape or k.shape != (n_rows, n_kv_heads, k.shape[2], head_width):
+        batch_size, n_kv_heads, max_length, d_head = self.keys.shape
+        if k.shape != v.shape or k.shape != (batch_size, n_kv_heads, k.shape[2], d_head):
             raise ValueError(
-                f"this cache keeps [{n_rows} rows, {n_kv_heads} heads, tokens, {head_width}]; got "
+                f"this cache keeps [{batch_size} rows, {n_kv_heads} heads, tokens, {d_head}]; got "
                 f"keys {list(k.shape)} and values {list(v.shape)}. Make one for this batch with "
                 "new_cache, or drop finished rows with keep"
             )
         n_new = k.shape[2]
         end = self.n_tokens + n_new
-        if end > capacity_tokens:
+        if end > max_length:
             raise ValueError(
-                f"the cache has places for {capacity_tokens} tokens a row and keeps "
-                f"{self.n_tokens}; {n_new} more do not fit. Make it with a capacity_tokens of "
+                f"the cache has places for {max_length} tokens a row and keeps "
+                f"{self.n_tokens}; {n_new} more do not fit. Make it with a max_length of "
                 f"at least {end}, or free places with truncate or reset"
             )
         # keys[:, :, first:end], by the one call that slices one axis alone
@@ -128,7 +128,7 @@ class KVCache:
             ValueError: no row, or one that is not there.
 
         Example:
-            >>> cache = KVCache(n_rows=3, n_kv_heads=1, capacity_tokens=2, head_width=1)
+            >>> cache = KVCache(batch_size=3, n_kv_heads=1, max_length=2, d_head=1)
             >>> k = torch.tensor([0.0, 1.0, 2.0]).reshape(3, 1, 1, 1)
             >>> cache.append(k, k)[0].flatten().tolist()
             [0.0, 1.0, 2.0]
@@ -137,9 +137,9 @@ class KVCache:
             [2.0, 0.0]
         """
         rows = torch.as_tensor(rows, dtype=torch.int64, device=self.keys.device)
-        n_rows = len(self.keys)
-        if not rows.numel() or not bool(((rows >= 0) & (rows < n_rows)).all()):
+        batch_size = len(self.keys)
+        if not rows.numel() or not bool(((rows >= 0) & (rows < batch_size)).all()):
             raise ValueError(
-                f"keep needs at least one row out of 0 to {n_rows - 1}; got {rows.tolist()}"
+                f"keep needs at least one row out of 0 to {batch_size - 1}; got {rows.tolist()}"
             )
         self.keys, self.values = self.keys[rows], self.values[rows]

@@ -3,7 +3,7 @@
 A config is a value. Variants are made with `dataclasses.replace`, and a part is exchanged by naming
 another part's config; nothing else has to be told:
 
-    TransformerConfig(n_vocab=1000)                                       a small Llama
+    TransformerConfig(vocab_size=1000)                                       a small Llama
     replace(tiny(1000), mixer=AttentionConfig(n_kv_heads=1))              multi-query attention
     replace(tiny(1000), ffn=MLPConfig())                                  GPT's feed-forward part
 
@@ -34,7 +34,7 @@ class MixerConfig(Protocol):
     """What builds mixers."""
 
     def build(
-        self, width: int, context_tokens: int, *, device: torch.device | str, dtype: torch.dtype
+        self, d_model: int, context_length: int, *, device: torch.device | str, dtype: torch.dtype
     ) -> Mixer:
         """A mixer of that width for texts of up to that length, a module with its parameters."""
 
@@ -42,7 +42,7 @@ class MixerConfig(Protocol):
 class FFNConfig(Protocol):
     """What builds feed-forward parts."""
 
-    def build(self, width: int, *, device: torch.device | str, dtype: torch.dtype) -> FFN:
+    def build(self, d_model: int, *, device: torch.device | str, dtype: torch.dtype) -> FFN:
         """A feed-forward part of that width, a module with its parameters."""
 
 
@@ -52,9 +52,9 @@ class TransformerConfig:
     """What a transformer is built from.
 
     Args:
-        n_vocab: V, token ids 0 to V - 1.
-        context_tokens: the longest text that it is meant for.
-        width: D.
+        vocab_size: V, token ids 0 to V - 1.
+        context_length: the longest text that it is meant for.
+        d_model: D.
         n_layers: how many blocks.
         mixer: what lets tokens see each other; a tuple of n_layers of them for one a block.
         ffn: what each token does by itself; a tuple likewise.
@@ -66,7 +66,7 @@ class TransformerConfig:
         ValueError: a count below 1; a tuple of another length; what the parts refuse.
 
     Example:
-        >>> config = TransformerConfig(n_vocab=50, width=24, n_layers=2)
+        >>> config = TransformerConfig(vocab_size=50, d_model=24, n_layers=2)
         >>> model = config.build(seed=0)
         >>> sum(p.numel() for p in model.parameters())  # 2·50·24 + 24 + 2·(4·24² + 3·24·64 + 2·24)
         16344
@@ -74,9 +74,9 @@ class TransformerConfig:
         True
     """
 
-    n_vocab: int
-    context_tokens: int = 256
-    width: int = 128
+    vocab_size: int
+    context_length: int = 256
+    d_model: int = 128
     n_layers: int = 4
     mixer: MixerConfig | tuple[MixerConfig, ...] = field(default_factory=AttentionConfig)
     ffn: FFNConfig | tuple[FFNConfig, ...] = field(default_factory=SwiGLUConfig)
@@ -85,7 +85,7 @@ class TransformerConfig:
     initial_std: float = 0.02
 
     def __post_init__(self):
-        for name in ("n_vocab", "context_tokens", "width", "n_layers"):
+        for name in ("vocab_size", "context_length", "d_model", "n_layers"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
@@ -130,19 +130,19 @@ class TransformerConfig:
             torch.default_generator.manual_seed(seed + LAYER_SEED_OFFSET)
             blocks = [
                 Block(
-                    self.width,
-                    mixer.build(self.width, self.context_tokens, **factory_kwargs),
-                    ffn.build(self.width, **factory_kwargs),
+                    self.d_model,
+                    mixer.build(self.d_model, self.context_length, **factory_kwargs),
+                    ffn.build(self.d_model, **factory_kwargs),
                     norm_epsilon=self.norm_epsilon,
                     **factory_kwargs,
                 )
                 for mixer, ffn in zip(self.mixers, self.ffns, strict=True)
             ]
             model = Transformer(
-                self.n_vocab,
-                self.width,
+                self.vocab_size,
+                self.d_model,
                 blocks,
-                context_tokens=self.context_tokens,
+                context_length=self.context_length,
                 norm_epsilon=self.norm_epsilon,
                 tied_embeddings=self.tied_embeddings,
                 config=self,
@@ -169,24 +169,24 @@ def _one_a_layer(name: str, parts: Any | Sequence[Any], n_layers: int) -> tuple[
 
 
 # --- presets ------------------------------------------------------------------------------------
-def tiny(n_vocab: int) -> TransformerConfig:
+def tiny(vocab_size: int) -> TransformerConfig:
     """Two blocks of width 64, 0.1 million parameters beside the tables: trained in seconds.
 
     Example:
-        >>> model = tiny(n_vocab=256).build()
+        >>> model = tiny(vocab_size=256).build()
         >>> sum(p.numel() for p in model.blocks.parameters())
         100608
     """
-    return TransformerConfig(n_vocab=n_vocab, context_tokens=128, width=64, n_layers=2)
+    return TransformerConfig(vocab_size=vocab_size, context_length=128, d_model=64, n_layers=2)
 
 
-def small(n_vocab: int) -> TransformerConfig:
+def small(vocab_size: int) -> TransformerConfig:
     """Four blocks of width 128, 0.8 million parameters beside the tables: trained in minutes."""
-    return TransformerConfig(n_vocab=n_vocab)
+    return TransformerConfig(vocab_size=vocab_size)
 
 
-def medium(n_vocab: int) -> TransformerConfig:
+def medium(vocab_size: int) -> TransformerConfig:
     """Six blocks of width 320, 7.4 million parameters beside the tables: an hour or a GPU."""
     return TransformerConfig(
-        n_vocab=n_vocab, width=320, n_layers=6, mixer=AttentionConfig(n_heads=5)
+        vocab_size=vocab_size, d_model=320, n_layers=6, mixer=AttentionConfig(n_heads=5)
     )

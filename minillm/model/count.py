@@ -51,7 +51,7 @@ def gigabytes(n_bytes: float) -> float:
     return _amount("n_bytes", n_bytes, zero=True) / 1e9
 
 
-def block_parameters_rule_of_thumb(*, n_layers: int, width: int) -> int:
+def block_parameters_rule_of_thumb(*, n_layers: int, d_model: int) -> int:
     """Parameters of all blocks by the rule of thumb: 12·L·D².
 
     Each block holds four attention matrices of D by D (4·D²) and two of D by 4D in the
@@ -61,16 +61,16 @@ def block_parameters_rule_of_thumb(*, n_layers: int, width: int) -> int:
         ValueError: a count is not a whole number of at least 1.
 
     Example:
-        >>> block_parameters_rule_of_thumb(n_layers=96, width=12288)
+        >>> block_parameters_rule_of_thumb(n_layers=96, d_model=12288)
         173946175488
 
     Paper: Kaplan et al. 2020 (arXiv 2001.08361), equation 2.1: N ≈ 12·n_layer·d_model².
     Differs: none.
     """
-    return 12 * _count("n_layers", n_layers) * _count("width", width) ** 2
+    return 12 * _count("n_layers", n_layers) * _count("d_model", d_model) ** 2
 
 
-def attention_parameters(*, width: int, n_heads: int, n_kv_heads: int) -> int:
+def attention_parameters(*, d_model: int, n_heads: int, n_kv_heads: int) -> int:
     """Weights of one attention layer: 2·D² + 2·D·G·K with K = D/H, without biases.
 
     Queries and output take D² each; keys and values only D·G·K each. With G = H (every query head
@@ -81,21 +81,21 @@ def attention_parameters(*, width: int, n_heads: int, n_kv_heads: int) -> int:
             heads do not divide the heads.
 
     Example:
-        >>> attention_parameters(width=8, n_heads=4, n_kv_heads=4)
+        >>> attention_parameters(d_model=8, n_heads=4, n_kv_heads=4)
         256
-        >>> attention_parameters(width=8, n_heads=4, n_kv_heads=1)
+        >>> attention_parameters(d_model=8, n_heads=4, n_kv_heads=1)
         160
 
     Paper: Ainslie et al. 2023 (arXiv 2305.13245), section 2.2: grouped-query attention.
     Differs: none.
     """
-    width = _count("width", width)
-    n_heads = _divisor("n_heads", n_heads, "width", width)
+    d_model = _count("d_model", d_model)
+    n_heads = _divisor("n_heads", n_heads, "d_model", d_model)
     n_kv_heads = _divisor("n_kv_heads", n_kv_heads, "n_heads", n_heads)
-    return 2 * width**2 + 2 * width * n_kv_heads * (width // n_heads)
+    return 2 * d_model**2 + 2 * d_model * n_kv_heads * (d_model // n_heads)
 
 
-def ffn_parameters(*, width: int, ffn_width: int, n_matrices: int) -> int:
+def ffn_parameters(*, d_model: int, ffn_width: int, n_matrices: int) -> int:
     """Weights of one feed-forward layer: n·D·F, without biases.
 
     GPT has ``n_matrices=2`` (up, down); Llama's SwiGLU has 3 (gate, up, down).
@@ -104,18 +104,22 @@ def ffn_parameters(*, width: int, ffn_width: int, n_matrices: int) -> int:
         ValueError: a count is not a whole number of at least 1.
 
     Example:
-        >>> ffn_parameters(width=8, ffn_width=32, n_matrices=2)
+        >>> ffn_parameters(d_model=8, ffn_width=32, n_matrices=2)
         512
 
     Paper: Shazeer 2020 (arXiv 2002.05202), equations 2 and 6.
     Differs: none.
     """
     return (
-        _count("n_matrices", n_matrices) * _count("width", width) * _count("ffn_width", ffn_width)
+        _count("n_matrices", n_matrices)
+        * _count("d_model", d_model)
+        * _count("ffn_width", ffn_width)
     )
 
 
-def gpt_parameters(*, n_layers: int, width: int, vocabulary_size: int, context_tokens: int) -> int:
+def gpt_parameters(
+    *, n_layers: int, d_model: int, vocabulary_size: int, context_length: int
+) -> int:
     """All parameters of a GPT-2 or GPT-3: V·D + C·D + L·(12·D² + 13·D) + 2·D.
 
     Token and position embeddings, then in each block attention (4·D² + 4·D), the feed-forward part
@@ -126,23 +130,23 @@ def gpt_parameters(*, n_layers: int, width: int, vocabulary_size: int, context_t
         ValueError: a count is not a whole number of at least 1.
 
     Example:
-        >>> gpt_parameters(n_layers=12, width=768, vocabulary_size=50257, context_tokens=1024)
+        >>> gpt_parameters(n_layers=12, d_model=768, vocabulary_size=50257, context_length=1024)
         124439808
 
     Paper: Radford et al. 2019 (GPT-2), section 2.3; Brown et al. 2020 (arXiv 2005.14165),
         table 2.1.
     Differs: none.
     """
-    n_layers, width = _count("n_layers", n_layers), _count("width", width)
-    rows = _count("vocabulary_size", vocabulary_size) + _count("context_tokens", context_tokens)
+    n_layers, d_model = _count("n_layers", n_layers), _count("d_model", d_model)
+    rows = _count("vocabulary_size", vocabulary_size) + _count("context_length", context_length)
     # embeddings + layers of 12 D² weights and 13 D biases and norm weights + the last norm
-    return rows * width + n_layers * (12 * width**2 + 13 * width) + 2 * width
+    return rows * d_model + n_layers * (12 * d_model**2 + 13 * d_model) + 2 * d_model
 
 
 def llama_parameters(
     *,
     n_layers: int,
-    width: int,
+    d_model: int,
     n_heads: int,
     n_kv_heads: int,
     ffn_width: int,
@@ -157,7 +161,7 @@ def llama_parameters(
             ``attention_parameters``).
 
     Example:
-        >>> llama_parameters(n_layers=32, width=4096, n_heads=32, n_kv_heads=8, ffn_width=14336,
+        >>> llama_parameters(n_layers=32, d_model=4096, n_heads=32, n_kv_heads=8, ffn_width=14336,
         ...                  vocabulary_size=128256)  # Llama 3 8B
         8030261248
 
@@ -165,8 +169,8 @@ def llama_parameters(
         (arXiv 2407.21783), table 3.
     Differs: none.
     """
-    ffn = ffn_parameters(width=width, ffn_width=ffn_width, n_matrices=3)
-    shared = _llama_without_ffn(n_layers, width, n_heads, n_kv_heads, vocabulary_size)
+    ffn = ffn_parameters(d_model=d_model, ffn_width=ffn_width, n_matrices=3)
+    shared = _llama_without_ffn(n_layers, d_model, n_heads, n_kv_heads, vocabulary_size)
     return shared + int(n_layers) * ffn
 
 
@@ -195,19 +199,19 @@ def mixture_parameters(
     shared = _count("shared_parameters", shared_parameters)
     expert = _count("expert_parameters", expert_parameters)
     n_experts = _count("n_experts", n_experts)
-    n_active = _count("n_active_experts", n_active_experts)
-    if n_active > n_experts:
+    top_k = _count("n_active_experts", n_active_experts)
+    if top_k > n_experts:
         raise ValueError(
-            f"n_active_experts must be at most n_experts, but {n_active} > {n_experts}: a token "
+            f"n_active_experts must be at most n_experts, but {top_k} > {n_experts}: a token "
             f"cannot pass more experts than there are. Choose 1 to {n_experts}."
         )
-    return ParameterCount(total=shared + n_experts * expert, active=shared + n_active * expert)
+    return ParameterCount(total=shared + n_experts * expert, active=shared + top_k * expert)
 
 
 def mixtral_parameters(
     *,
     n_layers: int,
-    width: int,
+    d_model: int,
     n_heads: int,
     n_kv_heads: int,
     ffn_width: int,
@@ -224,16 +228,16 @@ def mixtral_parameters(
         ValueError: as ``attention_parameters`` and ``mixture_parameters``.
 
     Example:
-        >>> mixtral_parameters(n_layers=32, width=4096, n_heads=32, n_kv_heads=8, ffn_width=14336,
+        >>> mixtral_parameters(n_layers=32, d_model=4096, n_heads=32, n_kv_heads=8, ffn_width=14336,
         ...                    vocabulary_size=32000, n_experts=8, n_active_experts=2)
         ParameterCount(total=46702792704, active=12879925248)
 
     Paper: Jiang et al. 2024 (arXiv 2401.04088), table 1 and section 2.
     Differs: none.
     """
-    ffn = ffn_parameters(width=width, ffn_width=ffn_width, n_matrices=3)
-    shared = _llama_without_ffn(n_layers, width, n_heads, n_kv_heads, vocabulary_size)
-    routers = int(n_layers) * int(width) * _count("n_experts", n_experts)
+    ffn = ffn_parameters(d_model=d_model, ffn_width=ffn_width, n_matrices=3)
+    shared = _llama_without_ffn(n_layers, d_model, n_heads, n_kv_heads, vocabulary_size)
+    routers = int(n_layers) * int(d_model) * _count("n_experts", n_experts)
     return mixture_parameters(
         shared_parameters=shared + routers,
         expert_parameters=int(n_layers) * ffn,
@@ -289,7 +293,7 @@ def kv_cache_bytes(
     *,
     n_layers: int,
     n_kv_heads: int,
-    head_width: int,
+    d_head: int,
     n_tokens: int,
     n_sequences: int,
     bytes_per_element: float = 2,
@@ -302,7 +306,7 @@ def kv_cache_bytes(
     Args:
         n_layers: L.
         n_kv_heads: G, the heads that keys and values have.
-        head_width: K, numbers in one head's key.
+        d_head: K, numbers in one head's key.
         n_tokens: tokens kept of each conversation.
         n_sequences: conversations kept at once (the batch).
         bytes_per_element: 2 for fp16 and bf16, 1 for int8, 0.5 for int4.
@@ -311,7 +315,7 @@ def kv_cache_bytes(
         ValueError: a count is not whole, or ``bytes_per_element`` is not above 0.
 
     Example:
-        >>> gib(kv_cache_bytes(n_layers=96, n_kv_heads=96, head_width=128, n_tokens=4096,
+        >>> gib(kv_cache_bytes(n_layers=96, n_kv_heads=96, d_head=128, n_tokens=4096,
         ...                    n_sequences=1))  # GPT-3
         18.0
 
@@ -323,7 +327,7 @@ def kv_cache_bytes(
         2
         * _count("n_layers", n_layers)
         * _count("n_kv_heads", n_kv_heads)
-        * _count("head_width", head_width)
+        * _count("d_head", d_head)
         * _count("n_tokens", n_tokens)
         * _count("n_sequences", n_sequences)
     )
@@ -484,13 +488,13 @@ def decode_tokens_per_second_bound(
 
 
 def _llama_without_ffn(
-    n_layers: int, width: int, n_heads: int, n_kv_heads: int, vocabulary_size: int
+    n_layers: int, d_model: int, n_heads: int, n_kv_heads: int, vocabulary_size: int
 ) -> int:
     """Embeddings in and out, attention, two norms a block, the last norm."""
-    attention = attention_parameters(width=width, n_heads=n_heads, n_kv_heads=n_kv_heads)
-    n_layers, width = _count("n_layers", n_layers), _count("width", width)
-    embeddings = 2 * _count("vocabulary_size", vocabulary_size) * width
-    return embeddings + n_layers * (attention + 2 * width) + width
+    attention = attention_parameters(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
+    n_layers, d_model = _count("n_layers", n_layers), _count("d_model", d_model)
+    embeddings = 2 * _count("vocabulary_size", vocabulary_size) * d_model
+    return embeddings + n_layers * (attention + 2 * d_model) + d_model
 
 
 def _ceil_divide(dividend: int, divisor: int) -> int:

@@ -38,7 +38,7 @@ ACTIVATIONS = ("gelu", "relu", "relu2")
 class Routing(Protocol):
     """The routing of a layer of experts: router logits [N, E], N tokens and E experts.
 
-    The load-balancing loss reads it. Concrete routings hold more, see `minillm.model.routing`.
+    The load-balancing loss reads it. Concrete routings hold more, see `minillm.experts.routing`.
     """
 
     logits: Float[Tensor, "N E"]
@@ -91,33 +91,33 @@ class SwiGLUConfig:
     """What a SwiGLU layer is built from.
 
     Args:
-        hidden_width: F; None for 8/3 of the width, rounded up to a multiple of 8.
+        d_ff: F; None for 8/3 of the width, rounded up to a multiple of 8.
 
     Raises:
         ValueError: a width below 1.
 
     Example:
-        >>> layer = SwiGLUConfig().build(width=128)  # 8/3 · 128 is 341.3
+        >>> layer = SwiGLUConfig().build(d_model=128)  # 8/3 · 128 is 341.3
         >>> {name: list(p.shape) for name, p in layer.named_parameters()}
         {'gate_up.weight': [688, 128], 'down.weight': [128, 344]}
     """
 
-    hidden_width: int | None = None
+    d_ff: int | None = None
 
     def __post_init__(self):
-        _check_width("hidden_width", self.hidden_width)
+        _check_width("d_ff", self.d_ff)
 
     def build(
         self,
-        width: int,
+        d_model: int,
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "SwiGLU":
         """The layer for a model of that width, with torch's own first weights."""
-        _check_width("width", width)
-        hidden_width = self.hidden_width or 8 * -(-width // 3)
-        return SwiGLU(width, hidden_width, device=device, dtype=dtype)
+        _check_width("d_model", d_model)
+        d_ff = self.d_ff or 8 * -(-d_model // 3)
+        return SwiGLU(d_model, d_ff, device=device, dtype=dtype)
 
 
 @final
@@ -125,8 +125,8 @@ class SwiGLU(nn.Module):
     """Gate and up in one matrix, since they read the same x: an `FFN`.
 
     Args:
-        width: D.
-        hidden_width: F.
+        d_model: D.
+        d_ff: F.
         device, dtype: of the parameters.
     """
 
@@ -134,8 +134,8 @@ class SwiGLU(nn.Module):
 
     def __init__(
         self,
-        width: int,
-        hidden_width: int,
+        d_model: int,
+        d_ff: int,
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
@@ -143,9 +143,9 @@ class SwiGLU(nn.Module):
         super().__init__()
         factory_kwargs = {"device": device, "dtype": dtype}
         self.gate_up = nn.Linear(
-            width, 2 * hidden_width, bias=False, **factory_kwargs
+            d_model, 2 * d_ff, bias=False, **factory_kwargs
         )  # gate's rows first
-        self.down = nn.Linear(hidden_width, width, bias=False, **factory_kwargs)
+        self.down = nn.Linear(d_ff, d_model, bias=False, **factory_kwargs)
 
     def forward(
         self, x: Float[Tensor, "*rows D"], context: Context | None = None
@@ -188,37 +188,37 @@ class MLPConfig:
     """What a plain feed-forward layer is built from.
 
     Args:
-        hidden_width: F; None for four times the width.
+        d_ff: F; None for four times the width.
         activation: "gelu", "relu" or "relu2".
 
     Raises:
         ValueError: a width below 1, an unknown activation.
 
     Example:
-        >>> layer = MLPConfig(activation="relu").build(width=8)
+        >>> layer = MLPConfig(activation="relu").build(d_model=8)
         >>> {name: list(p.shape) for name, p in layer.named_parameters()}
         {'up.weight': [32, 8], 'down.weight': [8, 32]}
     """
 
-    hidden_width: int | None = None
+    d_ff: int | None = None
     activation: str = "gelu"
 
     def __post_init__(self):
-        _check_width("hidden_width", self.hidden_width)
+        _check_width("d_ff", self.d_ff)
         if self.activation not in ACTIVATIONS:
             raise ValueError(_unknown(self.activation))
 
     def build(
         self,
-        width: int,
+        d_model: int,
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> "MLP":
         """The layer for a model of that width, with torch's own first weights."""
-        _check_width("width", width)
-        hidden_width = self.hidden_width or 4 * width
-        return MLP(width, hidden_width, self.activation, device=device, dtype=dtype)
+        _check_width("d_model", d_model)
+        d_ff = self.d_ff or 4 * d_model
+        return MLP(d_model, d_ff, self.activation, device=device, dtype=dtype)
 
 
 @final
@@ -226,8 +226,8 @@ class MLP(nn.Module):
     """Up, bend, down: an `FFN`.
 
     Args:
-        width: D.
-        hidden_width: F.
+        d_model: D.
+        d_ff: F.
         activation: φ, see `activate`.
         device, dtype: of the parameters.
     """
@@ -236,8 +236,8 @@ class MLP(nn.Module):
 
     def __init__(
         self,
-        width: int,
-        hidden_width: int,
+        d_model: int,
+        d_ff: int,
         activation: str = "gelu",
         *,
         device: torch.device | str = "cpu",
@@ -246,8 +246,8 @@ class MLP(nn.Module):
         super().__init__()
         factory_kwargs = {"device": device, "dtype": dtype}
         self.activation = activation
-        self.up = nn.Linear(width, hidden_width, bias=False, **factory_kwargs)
-        self.down = nn.Linear(hidden_width, width, bias=False, **factory_kwargs)
+        self.up = nn.Linear(d_model, d_ff, bias=False, **factory_kwargs)
+        self.down = nn.Linear(d_ff, d_model, bias=False, **factory_kwargs)
 
     def forward(
         self, x: Float[Tensor, "*rows D"], context: Context | None = None
@@ -260,6 +260,6 @@ def _unknown(activation: object) -> str:
     return f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}"
 
 
-def _check_width(name: str, width: int | None) -> None:
-    if width is not None and width < 1:
-        raise ValueError(f"{name} must be at least 1; got {width}")
+def _check_width(name: str, d_model: int | None) -> None:
+    if d_model is not None and d_model < 1:
+        raise ValueError(f"{name} must be at least 1; got {d_model}")

@@ -40,8 +40,8 @@ def causal(
 
     Example:
         >>> import torch
-        >>> places = torch.arange(3)
-        >>> causal(places, places).int()
+        >>> positions = torch.arange(3)
+        >>> causal(positions, positions).int()
         tensor([[1, 0, 0],
                 [1, 1, 0],
                 [1, 1, 1]], dtype=torch.int32)
@@ -66,8 +66,8 @@ def window(
 
     Example:
         >>> import torch
-        >>> places = torch.arange(4)
-        >>> window(places, places, 2).int()
+        >>> positions = torch.arange(4)
+        >>> window(positions, positions, 2).int()
         tensor([[1, 0, 0, 0],
                 [1, 1, 0, 0],
                 [0, 1, 1, 0],
@@ -128,8 +128,8 @@ def prefix(
 
     Example:
         >>> import torch
-        >>> places = torch.arange(3)
-        >>> prefix(places, places, torch.tensor([2])).int()
+        >>> positions = torch.arange(3)
+        >>> prefix(positions, positions, torch.tensor([2])).int()
         tensor([[[[1, 1, 0],
                   [1, 1, 0],
                   [1, 1, 1]]]], dtype=torch.int32)

@@ -42,10 +42,10 @@ def rms_norm_naive(
         >>> rms_norm_naive(torch.tensor([1.0, 7.0]), torch.ones(2), epsilon=0.0)  # √(50 / 2) is 5
         tensor([0.2000, 1.4000])
     """
-    wide = _wide(x)
-    mean_square = wide.square().mean(dim=-1, keepdim=True)
+    upcast = _wide(x)
+    mean_square = upcast.square().mean(dim=-1, keepdim=True)
     # x / √(mean(x²) + ε), times a learned weight for each number
-    return (wide / (mean_square + epsilon).sqrt() * weight).to(x.dtype)
+    return (upcast / (mean_square + epsilon).sqrt() * weight).to(x.dtype)
 
 
 def rms_norm(
@@ -77,10 +77,10 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, weight, epsilon):
-        wide = _wide(x)
-        scale = torch.rsqrt(_mean_product(wide, wide) + epsilon)
+        upcast = _wide(x)
+        scale = torch.rsqrt(_mean_product(upcast, upcast) + epsilon)
         ctx.save_for_backward(x, weight, scale)
-        return (wide * scale).mul_(weight).to(x.dtype)
+        return (upcast * scale).mul_(weight).to(x.dtype)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -110,7 +110,7 @@ class RMSNorm(nn.Module):
     """The norm with its gain, which begins at 1.
 
     Args:
-        width: D.
+        d_model: D.
         epsilon: ε.
         device, dtype: of the gain.
 
@@ -121,7 +121,7 @@ class RMSNorm(nn.Module):
 
     def __init__(
         self,
-        width: int,
+        d_model: int,
         epsilon: float = 1e-6,
         *,
         device: torch.device | str = "cpu",
@@ -129,7 +129,7 @@ class RMSNorm(nn.Module):
     ):
         super().__init__()
         self.epsilon = epsilon
-        self.weight = nn.Parameter(torch.ones(width, device=device, dtype=dtype))
+        self.weight = nn.Parameter(torch.ones(d_model, device=device, dtype=dtype))
 
     def forward(self, x: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
         """Each token by itself; shape and type stay."""

@@ -37,24 +37,24 @@ from torch import Tensor, nn
 # --- one rotation -------------------------------------------------------------------------------
 
 
-def frequencies(head_width: int, base: float = 10000.0) -> Float64[Tensor, "pairs"]:
+def frequencies(d_head: int, base: float = 10000.0) -> Float64[Tensor, "pairs"]:
     """θᵢ = base^(-2i/K), in radians a token, of the pairs i = 0, 1, …, K/2 - 1.
 
     Raises:
-        ValueError: head_width is odd or below 2; base is not a finite number above 1.
+        ValueError: d_head is odd or below 2; base is not a finite number above 1.
 
     Example:
         >>> frequencies(4, base=100.0).tolist()
         [1.0, 0.1]
     """
-    if head_width < 2 or head_width % 2:
+    if d_head < 2 or d_head % 2:
         raise ValueError(
-            "RoPE turns pairs of numbers, so head_width must be even and at least 2; got "
-            f"{head_width}. Choose another head_width, or rope=None for no positions"
+            "RoPE turns pairs of numbers, so d_head must be even and at least 2; got "
+            f"{d_head}. Choose another d_head, or rope=None for no positions"
         )
     if not 1 < base < math.inf:
         raise ValueError(f"base must be a finite number above 1, such as 10000.0; got {base}")
-    return base ** (-torch.arange(0, head_width, 2, dtype=torch.float64, device="cpu") / head_width)
+    return base ** (-torch.arange(0, d_head, 2, dtype=torch.float64, device="cpu") / d_head)
 
 
 def tables(
@@ -150,9 +150,9 @@ class PositionInterpolation:
     def __post_init__(self):
         _check_factor(self.factor)
 
-    def frequencies(self, head_width: int, base: float) -> Float64[Tensor, "pairs"]:
+    def frequencies(self, d_head: int, base: float) -> Float64[Tensor, "pairs"]:
         """θᵢ / factor."""
-        return frequencies(head_width, base) / self.factor
+        return frequencies(d_head, base) / self.factor
 
 
 @final
@@ -169,7 +169,7 @@ class NtkScaling:
         factor: how many times longer the text may be.
 
     Raises:
-        ValueError: a factor below 1; a head_width below 4, which has but one pair.
+        ValueError: a factor below 1; a d_head below 4, which has but one pair.
 
     Example:
         >>> NtkScaling(4.0).frequencies(4, base=100.0)  # base' is 100 · 4²
@@ -185,14 +185,14 @@ class NtkScaling:
     def __post_init__(self):
         _check_factor(self.factor)
 
-    def frequencies(self, head_width: int, base: float) -> Float64[Tensor, "pairs"]:
+    def frequencies(self, d_head: int, base: float) -> Float64[Tensor, "pairs"]:
         """θᵢ of the larger base."""
-        if head_width < 4:
+        if d_head < 4:
             raise ValueError(
-                "NTK scaling treats slow and fast pairs differently, so head_width must be at "
-                f"least 4; got {head_width}. PositionInterpolation works for one pair"
+                "NTK scaling treats slow and fast pairs differently, so d_head must be at "
+                f"least 4; got {d_head}. PositionInterpolation works for one pair"
             )
-        return frequencies(head_width, base * self.factor ** (head_width / (head_width - 2)))
+        return frequencies(d_head, base * self.factor ** (d_head / (d_head - 2)))
 
 
 @final
@@ -244,12 +244,12 @@ class Llama3Scaling:
                 f"{self.original_context_tokens}"
             )
 
-    def frequencies(self, head_width: int, base: float) -> Float64[Tensor, "pairs"]:
+    def frequencies(self, d_head: int, base: float) -> Float64[Tensor, "pairs"]:
         """θᵢ, slowed by up to the factor."""
-        theta = frequencies(head_width, base)
+        theta = frequencies(d_head, base)
         turns = self.original_context_tokens * theta / (2 * math.pi)
-        width = self.high_freq_factor - self.low_freq_factor
-        share = ((turns - self.low_freq_factor) / width).clamp(0, 1)
+        d_model = self.high_freq_factor - self.low_freq_factor
+        share = ((turns - self.low_freq_factor) / d_model).clamp(0, 1)
         return share * theta + (1 - share) * theta / self.factor
 
 
@@ -271,7 +271,7 @@ class RopeConfig:
         scaling: None for the angles as they are.
 
     Raises:
-        ValueError: when it is used with a head_width that it does not fit; see `frequencies`.
+        ValueError: when it is used with a d_head that it does not fit; see `frequencies`.
 
     Example:
         >>> RopeConfig(base=100.0, scaling=PositionInterpolation(2.0)).frequencies(4).tolist()
@@ -284,17 +284,17 @@ class RopeConfig:
     def __post_init__(self):
         frequencies(2, self.base)  # says what is wrong with a base
 
-    def frequencies(self, head_width: int) -> Float64[Tensor, "pairs"]:
+    def frequencies(self, d_head: int) -> Float64[Tensor, "pairs"]:
         """θᵢ of the pairs of one head, in radians a token."""
         if self.scaling is None:
-            return frequencies(head_width, self.base)
-        return self.scaling.frequencies(head_width, self.base)
+            return frequencies(d_head, self.base)
+        return self.scaling.frequencies(d_head, self.base)
 
     def tables(
-        self, head_width: int, n_positions: int
+        self, d_head: int, n_positions: int
     ) -> tuple[Float[Tensor, "P K"], Float[Tensor, "P K"]]:
         """cos and sin for `rotate`, float32, of the positions 0 to P - 1; see `tables`."""
-        return tables(self.frequencies(head_width), n_positions)
+        return tables(self.frequencies(d_head), n_positions)
 
 
 # --- the layer ----------------------------------------------------------------------------------
@@ -315,12 +315,14 @@ class Rotations(nn.Module):
         self.frequencies = frequencies
         self.register_buffer("table", None, persistent=False)
 
-    def reserve(self, context_tokens: int, like: Tensor) -> None:
-        """Prepare positions up to context_tokens - 1, of like's type and device."""
-        if self.table is None or len(self.table) < context_tokens:
-            made = {"dtype": like.dtype, "device": like.device}
+    def reserve(self, context_length: int, like: Tensor) -> None:
+        """Prepare positions up to context_length - 1, of like's type and device."""
+        if self.table is None or len(self.table) < context_length:
+            factory_kwargs = {"dtype": like.dtype, "device": like.device}
             # cos and sin of a position side by side: one look-up brings both
-            self.table = torch.cat(tables(self.frequencies, context_tokens, **made), dim=-1)
+            self.table = torch.cat(
+                tables(self.frequencies, context_length, **factory_kwargs), dim=-1
+            )
 
     def forward(
         self, x: Float[Tensor, "B H T K"], positions: Int[Tensor, "*B T"]
@@ -336,7 +338,7 @@ class Rotations(nn.Module):
                 f"each token needs a position, and rotations are prepared for {n_prepared} of "
                 f"them; got {n_tokens} tokens and positions "
                 f"{None if positions is None else list(positions.shape)}. For longer texts build "
-                "with larger context_tokens, or call reserve"
+                "with larger context_length, or call reserve"
             )
         cos_and_sin = nn.functional.embedding(positions, self.table).to(x.dtype)
         if positions.ndim == 2:

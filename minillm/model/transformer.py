@@ -48,7 +48,7 @@ class Block(nn.Module):
     """One pre-norm block: token mixing, then a feed-forward part, each added to the stream.
 
     Args:
-        width: D.
+        d_model: D.
         mixer: a module that is a `Mixer`.
         ffn: a module that is an `FFN`.
         norm_epsilon: of both norms.
@@ -57,7 +57,7 @@ class Block(nn.Module):
 
     def __init__(
         self,
-        width: int,
+        d_model: int,
         mixer: Mixer,
         ffn: FFN,
         *,
@@ -66,10 +66,10 @@ class Block(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
-        self.mixer_norm = RMSNorm(width, norm_epsilon, **made)
+        factory_kwargs = {"device": device, "dtype": dtype}
+        self.mixer_norm = RMSNorm(d_model, norm_epsilon, **factory_kwargs)
         self.mixer = mixer
-        self.ffn_norm = RMSNorm(width, norm_epsilon, **made)
+        self.ffn_norm = RMSNorm(d_model, norm_epsilon, **factory_kwargs)
         self.ffn = ffn
 
     def forward(
@@ -87,10 +87,10 @@ class Transformer(nn.Module):
     """Tokens in, a number for every possible next token out; built by `TransformerConfig`.
 
     Args:
-        n_vocab: V.
-        width: D.
+        vocab_size: V.
+        d_model: D.
         blocks: in the order in which x passes them.
-        context_tokens: the longest text it is meant for.
+        context_length: the longest text it is meant for.
         norm_epsilon: of the last norm.
         tied_embeddings: whether the table of tokens is read backwards at the end.
         config: what it was built from, for those who save or describe it; nothing here reads it.
@@ -99,11 +99,11 @@ class Transformer(nn.Module):
 
     def __init__(
         self,
-        n_vocab: int,
-        width: int,
+        vocab_size: int,
+        d_model: int,
         blocks: Iterable[Block],
         *,
-        context_tokens: int,
+        context_length: int,
         norm_epsilon: float = 1e-6,
         tied_embeddings: bool = False,
         config: "TransformerConfig | None" = None,
@@ -111,12 +111,16 @@ class Transformer(nn.Module):
         dtype: torch.dtype = torch.float32,
     ):
         super().__init__()
-        made = {"device": device, "dtype": dtype}
-        self.context_tokens, self.config = context_tokens, config
-        self.embedding = nn.Embedding(n_vocab, width, **made)
+        factory_kwargs = {"device": device, "dtype": dtype}
+        self.context_length, self.config = context_length, config
+        self.embedding = nn.Embedding(vocab_size, d_model, **factory_kwargs)
         self.blocks = nn.ModuleList(blocks)
-        self.norm = RMSNorm(width, norm_epsilon, **made)
-        self.head = None if tied_embeddings else nn.Linear(width, n_vocab, bias=False, **made)
+        self.norm = RMSNorm(d_model, norm_epsilon, **factory_kwargs)
+        self.head = (
+            None
+            if tied_embeddings
+            else nn.Linear(d_model, vocab_size, bias=False, **factory_kwargs)
+        )
 
     def forward(
         self,
@@ -140,7 +144,7 @@ class Transformer(nn.Module):
 
         Example:
             >>> from minillm.model.config import TransformerConfig
-            >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2).build(seed=0)
+            >>> model = TransformerConfig(vocab_size=50, d_model=16, n_layers=2).build(seed=0)
             >>> model(torch.tensor([[7, 3, 9]])).shape
             torch.Size([1, 3, 50])
         """
@@ -188,7 +192,7 @@ class Transformer(nn.Module):
 
         Example:
             >>> from minillm.model.config import TransformerConfig
-            >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2).build(seed=0)
+            >>> model = TransformerConfig(vocab_size=50, d_model=16, n_layers=2).build(seed=0)
             >>> passing = model.layers(torch.tensor([[7, 3, 9]]))
             >>> for n, (stream, routing) in enumerate(passing):
             ...     if n == 0:  # the first block's stream goes on twice as large
@@ -222,11 +226,11 @@ class Transformer(nn.Module):
         if positions is None:
             first = 0 if cache is None else cache[0].n_tokens
             end = first + tokens.shape[1]
-            if end > self.context_tokens:
+            if end > self.context_length:
                 raise ValueError(
-                    f"this model reads texts of up to {self.context_tokens} tokens, its "
-                    f"context_tokens; got {end}, those in the cache with them. Shorten the text, "
-                    f"or build from replace(config, context_tokens={end}) and load the weights "
+                    f"this model reads texts of up to {self.context_length} tokens, its "
+                    f"context_length; got {end}, those in the cache with them. Shorten the text, "
+                    f"or build from replace(config, context_length={end}) and load the weights "
                     "into that"
                 )
             positions = torch.arange(first, end, device=tokens.device)
@@ -239,19 +243,19 @@ class Transformer(nn.Module):
             return nn.functional.linear(hidden, self.embedding.weight)
         return self.head(hidden)
 
-    def new_cache(self, n_rows: int, capacity_tokens: int | None = None) -> list[Any]:
+    def new_cache(self, batch_size: int, max_length: int | None = None) -> list[Any]:
         """Empty caches, one a block, for n_rows texts; the caller owns them.
 
         Each says in `n_tokens` how many tokens it has taken in.
 
         Args:
-            n_rows: B.
-            capacity_tokens: room for how many tokens a row; None for the whole context.
+            batch_size: B.
+            max_length: room for how many tokens a row; None for the whole context.
 
         Example:
             >>> from minillm.model.config import TransformerConfig
-            >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2).build(seed=0)
-            >>> cache = model.new_cache(n_rows=1)
+            >>> model = TransformerConfig(vocab_size=50, d_model=16, n_layers=2).build(seed=0)
+            >>> cache = model.new_cache(batch_size=1)
             >>> with torch.no_grad():
             ...     whole = model(torch.tensor([[7, 3, 9]]))
             ...     parts = model(torch.tensor([[7, 3]]), cache=cache)
@@ -259,8 +263,8 @@ class Transformer(nn.Module):
             >>> torch.allclose(last[:, 0], whole[:, 2], atol=1e-6), cache[0].n_tokens
             (True, 3)
         """
-        capacity_tokens = self.context_tokens if capacity_tokens is None else capacity_tokens
-        return [block.mixer.new_cache(n_rows, capacity_tokens) for block in self.blocks]
+        max_length = self.context_length if max_length is None else max_length
+        return [block.mixer.new_cache(batch_size, max_length) for block in self.blocks]
 
 
 @torch.no_grad()
@@ -297,7 +301,7 @@ def initialise(model: Transformer, seed: int, std: float = 0.02) -> None:
             module.bias.zero_()
 
 
-def silence(model: Transformer) -> None:
+def zero_residual_projections(model: Transformer) -> None:
     """Set the matrices that add to the stream to zero, in place: every block adds nothing at first.
 
     The model then begins as a table of token pairs, and each block comes in as it is needed.
@@ -317,7 +321,7 @@ def residual_projections(model: nn.Module) -> list[nn.Linear]:
 
     Example:
         >>> from minillm.model.config import TransformerConfig
-        >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2).build(seed=0)
+        >>> model = TransformerConfig(vocab_size=50, d_model=16, n_layers=2).build(seed=0)
         >>> [list(matrix.weight.shape) for matrix in residual_projections(model)]
         [[16, 16], [16, 48], [16, 16], [16, 48]]
     """
@@ -351,7 +355,7 @@ def loss(
 
     Example:
         >>> from minillm.model.config import TransformerConfig
-        >>> model = TransformerConfig(n_vocab=50, width=16, n_layers=2).build(seed=0)
+        >>> model = TransformerConfig(vocab_size=50, d_model=16, n_layers=2).build(seed=0)
         >>> total = loss(model, torch.tensor([[7, 3, 9]]))
         >>> total.n_tokens.item(), round(total.mean.item(), 1)  # log 50 is 3.9
         (2, 3.9)
@@ -389,8 +393,10 @@ def next_token_loss(
         ignore: a target that does not count.
     """
     logits = rearrange(logits, "B T V -> (B T) V")
-    wanted = rearrange(targets, "B T -> (B T)").long()
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    flat_targets = rearrange(targets, "B T -> (B T)").long()
+    upcast = logits.to(torch.promote_types(logits.dtype, torch.float32))
     ignore_index = -100 if ignore is None else ignore
-    nats = nn.functional.cross_entropy(wide, wanted, ignore_index=ignore_index, reduction="sum")
-    return Total(nats, (wanted != ignore_index).sum())
+    nats = nn.functional.cross_entropy(
+        upcast, flat_targets, ignore_index=ignore_index, reduction="sum"
+    )
+    return Total(nats, (flat_targets != ignore_index).sum())

@@ -49,7 +49,7 @@ def train_tokenizer(
     """
     from minillm.recipes.tokenizer import run
 
-    run(files, n_vocab=vocab, out=out, special_tokens=tuple(special or ("<|endoftext|>",)))
+    run(files, vocab_size=vocab, out=out, special_tokens=tuple(special or ("<|endoftext|>",)))
 
 
 @train_app.command("recipe")

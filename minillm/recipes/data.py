@@ -62,7 +62,7 @@ class TownData:
             for sentence in facts.block(index, seed=part, languages=self.languages)
         ]
 
-    def to_learn_pieces_from(self, text: str) -> str:
+    def to_learn_tokens_from(self, text: str) -> str:
         """A document as a tokenizer is to learn from it: in Chinese a line for every word."""
         if text.isascii():
             return text
@@ -107,7 +107,7 @@ class TextData:
         """Texts to train on, or "held out".
 
         Raises:
-            ValueError: too little text for both parts; what `minillm.text.corpus` refuses.
+            ValueError: too little text for both parts; what `minillm.data.corpus` refuses.
             ConnectionError: the url does not answer.
         """
         if self.ends == "file":
@@ -129,12 +129,12 @@ class TextData:
             )
         return texts[-n_held_out:] if part == "held out" else texts[:-n_held_out]
 
-    def to_learn_pieces_from(self, text: str) -> str:
+    def to_learn_tokens_from(self, text: str) -> str:
         """A document as a tokenizer is to learn from it: as it is."""
         return text
 
     def _read(self) -> Iterator[str]:
-        from minillm.text.corpus import fetch, read
+        from minillm.data.corpus import fetch, read
 
         if self.url is not None:
             yield read(fetch(self.url, self.sha256))

@@ -22,7 +22,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from minillm.train.schedule import Cosine
+from minillm.optim.schedule import Cosine
 
 
 @final
@@ -30,11 +30,11 @@ from minillm.train.schedule import Cosine
 class Recipe:
     """The numbers of `train.py config/train_shakespeare_char.py` with the README's options."""
 
-    context_tokens: int = 64
-    width: int = 128
+    context_length: int = 64
+    d_model: int = 128
     n_layers: int = 4
     n_heads: int = 4
-    n_rows: int = 12
+    batch_size: int = 12
     n_steps: int = 2000
     learning_rate: float = 1e-3
     final_rate: float = 1e-4
@@ -51,14 +51,14 @@ class Recipe:
 
 @final
 class _Block(nn.Module):
-    def __init__(self, width: int, n_heads: int, n_layers: int):
+    def __init__(self, d_model: int, n_heads: int, n_layers: int):
         super().__init__()
         self.n_heads = n_heads
-        self.norm_1, self.norm_2 = (nn.LayerNorm(width, bias=False) for _ in range(2))
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
-        self.up = nn.Linear(width, 4 * width, bias=False)
-        self.down = nn.Linear(4 * width, width, bias=False)
+        self.norm_1, self.norm_2 = (nn.LayerNorm(d_model, bias=False) for _ in range(2))
+        self.qkv = nn.Linear(d_model, 3 * d_model, bias=False)
+        self.output = nn.Linear(d_model, d_model, bias=False)
+        self.up = nn.Linear(d_model, 4 * d_model, bias=False)
+        self.down = nn.Linear(4 * d_model, d_model, bias=False)
         for linear in (self.qkv, self.up):
             nn.init.normal_(linear.weight, std=0.02)
         for linear in (self.output, self.down):
@@ -77,30 +77,30 @@ class NanoGPT(nn.Module):
     """The model.
 
     Args:
-        n_vocab: V.
+        vocab_size: V.
         recipe: its numbers.
         seed: of the first weights.
     """
 
-    def __init__(self, n_vocab: int, recipe: Recipe, seed: int = 0):
+    def __init__(self, vocab_size: int, recipe: Recipe, seed: int = 0):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            self.tokens = nn.Embedding(n_vocab, recipe.width)
-            self.places = nn.Embedding(recipe.context_tokens, recipe.width)
-            for table in (self.tokens, self.places):
+            self.tokens = nn.Embedding(vocab_size, recipe.d_model)
+            self.positions = nn.Embedding(recipe.context_length, recipe.d_model)
+            for table in (self.tokens, self.positions):
                 nn.init.normal_(table.weight, std=0.02)
             self.blocks = nn.Sequential(
                 *(
-                    _Block(recipe.width, recipe.n_heads, recipe.n_layers)
+                    _Block(recipe.d_model, recipe.n_heads, recipe.n_layers)
                     for _ in range(recipe.n_layers)
                 )
             )
-            self.norm = nn.LayerNorm(recipe.width, bias=False)
+            self.norm = nn.LayerNorm(recipe.d_model, bias=False)
 
     def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
         """Logits of the token after each place."""
-        x = self.tokens(tokens) + self.places.weight[: tokens.shape[1]]
+        x = self.tokens(tokens) + self.positions.weight[: tokens.shape[1]]
         return nn.functional.linear(self.norm(self.blocks(x)), self.tokens.weight)
 
 

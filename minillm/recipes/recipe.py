@@ -8,7 +8,7 @@
     files = ["letters.txt"]
 
     [model]                           its shape
-    n_vocab = 1024
+    vocab_size = 1024
     width = 128
 
     [training]                        how it is stepped through
@@ -29,9 +29,9 @@ from typing import Any, final
 from minillm.model.attention import AttentionConfig
 from minillm.model.config import TransformerConfig
 from minillm.model.ffn import MLPConfig, SwiGLUConfig
+from minillm.optim.schedule import Cosine, Schedule, WarmupStableDecay
 from minillm.recipes.data import TextData, TownData
 from minillm.train.loop import LoopConfig
-from minillm.train.schedule import Cosine, Schedule, WarmupStableDecay
 
 END = "<|endoftext|>"
 MOST_THREADS = 256
@@ -43,16 +43,16 @@ class ModelShape:
     """The numbers of a dense model, by chapter 04's names.
 
     Args:
-        n_vocab, context_tokens, width, n_layers, n_heads, n_kv_heads, qk_norm, tied_embeddings,
+        vocab_size, context_length, width, n_layers, n_heads, n_kv_heads, qk_norm, tied_embeddings,
             initial_std: see `TransformerConfig` and `AttentionConfig`.
         feed_forward: "swiglu", or the activation of a plain one: "gelu", "relu", "relu2".
-        silent_start: matrices that write into the stream begin at zero, so that every block adds
+        zero_residual_projections: matrices that write into the stream begin at zero, so that every block adds
             nothing at first.
     """
 
-    n_vocab: int = 1024
-    context_tokens: int = 128
-    width: int = 128
+    vocab_size: int = 1024
+    context_length: int = 128
+    d_model: int = 128
     n_layers: int = 4
     n_heads: int = 4
     n_kv_heads: int | None = None
@@ -60,14 +60,14 @@ class ModelShape:
     feed_forward: str = "swiglu"
     tied_embeddings: bool = True
     initial_std: float = 0.02
-    silent_start: bool = False
+    zero_residual_projections: bool = False
 
     def config(self) -> TransformerConfig:
         """What `minillm.model.config` makes of it."""
         return TransformerConfig(
-            n_vocab=self.n_vocab,
-            context_tokens=self.context_tokens,
-            width=self.width,
+            vocab_size=self.vocab_size,
+            context_length=self.context_length,
+            d_model=self.d_model,
             n_layers=self.n_layers,
             mixer=AttentionConfig(
                 n_heads=self.n_heads, n_kv_heads=self.n_kv_heads, qk_norm=self.qk_norm
@@ -89,8 +89,8 @@ class Training:
         optimizer: "adamw", or "muon" for the matrices of the blocks and AdamW for the rest
             (chapter 06).
         n_steps: in all.
-        n_rows: of `context_tokens` tokens each, a batch.
-        n_batches: a step.
+        batch_size: of `context_length` tokens each, a batch.
+        accumulation_steps: a step.
         learning_rate: AdamW's, at its highest.
         matrix_rate: Muon's, at its highest.
         warmup_steps: until they are reached.
@@ -102,8 +102,8 @@ class Training:
     """
 
     n_steps: int = 1000
-    n_rows: int = 16
-    n_batches: int = 1
+    batch_size: int = 16
+    accumulation_steps: int = 1
     optimizer: str = "adamw"
     learning_rate: float = 3e-3
     matrix_rate: float = 0.02
@@ -130,7 +130,7 @@ class Training:
         return LoopConfig(
             n_steps=self.n_steps,
             schedule=self.schedule(),
-            n_batches=self.n_batches,
+            accumulation_steps=self.accumulation_steps,
             clip_norm=self.clip_norm,
             evaluate_every=self.evaluate_every,
         )

@@ -21,21 +21,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from minillm.data.packing import Packed
+from minillm.formats import hf
 from minillm.lab.figures import BLUE, ORANGE, figure, label
 from minillm.lab.files import write_whole
 from minillm.lab.threads import use_threads
 from minillm.lab.track import track
-from minillm.model import convert
-from minillm.model.transformer import Transformer, silence
+from minillm.model.transformer import Transformer, zero_residual_projections
+from minillm.optim.groups import groups, hidden_matrices_and_others, matrices_and_others
+from minillm.optim.muon import Muon
 from minillm.recipes.recipe import END, Recipe, Training
 from minillm.text import bpe
-from minillm.text.packing import Packed
 from minillm.text.tokenizer import Tokenizer
 from minillm.train import checkpoint, manifest, run_state
-from minillm.train.groups import groups, hidden_matrices_and_others, matrices_and_others
-from minillm.train.loop import Report, TrainState, train
+from minillm.train.loop import Metrics, TrainState, train
 from minillm.train.losses import language_loss
-from minillm.train.muon import Muon
 
 LEARNED_CHARACTERS = 1_000_000  # how much of the text the tokenizer is learned from
 EVALUATED_ROWS = 64  # at once
@@ -61,7 +61,11 @@ def run(recipe: Recipe, folder: Path) -> Path:
     began = _agree(folder / "manifest.json", described(recipe, training))
     resume(folder, state)
     n_parameters = sum(parameter.numel() for parameter in state.model.parameters())
-    n_tokens = recipe.training.n_rows * recipe.training.n_batches * recipe.model.context_tokens
+    n_tokens = (
+        recipe.training.batch_size
+        * recipe.training.accumulation_steps
+        * recipe.model.context_length
+    )
     print(
         f"{n_parameters:,} parameters, {len(training.stream):,} tokens to read, "
         f"{recipe.training.n_steps * n_tokens / len(training.stream):.1f} times over; "
@@ -71,7 +75,7 @@ def run(recipe: Recipe, folder: Path) -> Path:
     final = log[-1]
     manifest.save(replace(began, losses={"final": final["held_out"]}), folder / "manifest.json")
     draw(log, folder / "loss.png")
-    convert.save(state.model, folder / "model", tokenizer, end_token=END)
+    hf.save(state.model, folder / "model", tokenizer, end_token=END)
     print(
         f"held-out loss {final['held_out']:.3f} nats a token; the model is in {folder / 'model'}:\n"
         f'  minillm sample --model {folder / "model"} "..."'
@@ -86,17 +90,17 @@ def corpus(recipe: Recipe) -> tuple[Tokenizer, Packed, Packed]:
     order = np.random.default_rng(recipe.seed).permutation(len(texts["train"]))
     mixed, n_characters = [], 0
     for number in order:  # some of everything
-        mixed.append(recipe.data.to_learn_pieces_from(texts["train"][number]))
+        mixed.append(recipe.data.to_learn_tokens_from(texts["train"][number]))
         n_characters += len(mixed[-1])
         if n_characters > LEARNED_CHARACTERS:
             break
-    tokenizer = bpe.train("\n".join(mixed), recipe.model.n_vocab, special_tokens=[END])
+    tokenizer = bpe.train("\n".join(mixed), recipe.model.vocab_size, special_tokens=[END])
     packed = [
         Packed(
             [tokenizer.encode(text) for text in texts[part]],
             end_id=tokenizer.special_ids[END],
-            context_tokens=recipe.model.context_tokens,
-            n_rows=recipe.training.n_rows,
+            context_length=recipe.model.context_length,
+            batch_size=recipe.training.batch_size,
             seed=recipe.seed,
         )
         for part in ("train", "held out")
@@ -107,8 +111,8 @@ def corpus(recipe: Recipe) -> tuple[Tokenizer, Packed, Packed]:
 def begin(recipe: Recipe) -> TrainState:
     """The model with its first weights, and an optimizer that lets nothing but matrices decay."""
     model, how = recipe.model.config().build(seed=recipe.seed), recipe.training
-    if recipe.model.silent_start:
-        silence(model)
+    if recipe.model.zero_residual_projections:
+        zero_residual_projections(model)
     rate, decay = how.learning_rate, how.weight_decay
     if how.optimizer == "muon":
         matrices, others = hidden_matrices_and_others(model)
@@ -162,22 +166,22 @@ def _steps(
     """Step to the end; the log, a line for each evaluation."""
     how = recipe.training
     log = _read_log(folder / "log.jsonl", state.step)
-    reports = train(
+    all_metrics = train(
         state, language_loss, training.batch_at, how.loop(), lambda m: held_out_loss(m, held_out)
     )
     began, losses, saved = time.perf_counter(), [], state.step
     try:
-        for report in track(reports, recipe.name, total=how.n_steps - state.step):
-            losses.append(report.loss)
-            if report.skipped:
-                _say(f"step {report.step:,} skipped: {report.skipped}")
-            if report.evaluation is not None:
-                log.append(_line(report, losses, time.perf_counter() - began))
+        for metrics in track(all_metrics, recipe.name, total=how.n_steps - state.step):
+            losses.append(metrics.loss)
+            if metrics.skipped:
+                _say(f"step {metrics.step:,} skipped: {metrics.skipped}")
+            if metrics.evaluation is not None:
+                log.append(_line(metrics, losses, time.perf_counter() - began))
                 write_whole(folder / "log.jsonl", "".join(json.dumps(x) + "\n" for x in log))
                 _say(_told(log[-1], how))
                 losses.clear()
             if state.step % how.save_every == 0 or state.step == how.n_steps:
-                _save(folder, state, report.evaluation)
+                _save(folder, state, metrics.evaluation)
                 saved = state.step
     except KeyboardInterrupt:
         if state.step > saved:
@@ -211,12 +215,12 @@ def _agree(path: Path, now: manifest.Manifest) -> manifest.Manifest:
     return then
 
 
-def _line(report: Report, losses: Sequence[float], seconds: float) -> dict:
+def _line(metrics: Metrics, losses: Sequence[float], seconds: float) -> dict:
     return {
-        "step": report.step + 1,
+        "step": metrics.step + 1,
         "loss": sum(losses) / len(losses),
-        "held_out": report.evaluation,
-        "learning_rate": report.learning_rate,
+        "held_out": metrics.evaluation,
+        "learning_rate": metrics.learning_rate,
         "seconds": round(seconds, 1),
     }
 

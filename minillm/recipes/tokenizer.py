@@ -18,13 +18,13 @@ GROUNDS = (153, 223, 157, 218)
 
 
 def run(
-    files: Sequence[Path], *, n_vocab: int, out: Path, special_tokens: tuple[str, ...]
+    files: Sequence[Path], *, vocab_size: int, out: Path, special_tokens: tuple[str, ...]
 ) -> Tokenizer:
     """Learn a byte-pair vocabulary and write it as tokenizer.json.
 
     Args:
         files: text files or folders, UTF-8.
-        n_vocab: 256 bytes, the merges, and the special tokens.
+        vocab_size: 256 bytes, the merges, and the special tokens.
         out: folder for the file; made if it is missing.
         special_tokens: such as "<|endoftext|>".
 
@@ -33,17 +33,17 @@ def run(
     """
     from tqdm import tqdm
 
+    from minillm.data.corpus import read
     from minillm.text.bpe import train
-    from minillm.text.corpus import read
 
     texts = [read(path) for path in files]
     out.mkdir(parents=True, exist_ok=True)  # now: a folder that cannot be made costs no training
     n_bytes = sum(len(text.encode()) for text in texts)
-    print(f"{n_bytes / 1e6:.2f} MB of text; {n_vocab} tokens wanted")
-    n_merges = max(0, n_vocab - 256 - len(special_tokens))
+    print(f"{n_bytes / 1e6:.2f} MB of text; {vocab_size} tokens wanted")
+    n_merges = max(0, vocab_size - 256 - len(special_tokens))
     with tqdm(total=n_merges, desc="merges", disable=not sys.stdout.isatty(), ncols=80) as bar:
         tokenizer = train(
-            texts, n_vocab, special_tokens=special_tokens, progress=lambda _: bar.update()
+            texts, vocab_size, special_tokens=special_tokens, progress=lambda _: bar.update()
         )
     save_tokenizers_json(tokenizer, out / FILE)
     n_tokens = sum(len(tokenizer.encode(text)) for text in texts)
@@ -53,7 +53,7 @@ def run(
     return tokenizer
 
 
-def show_pieces(text: str, where: Path | None, *, trace: bool = False) -> None:
+def show_tokens(text: str, where: Path | None, *, trace: bool = False) -> None:
     """Print a text's pieces side by side in colours, their ids, and what they cost.
 
     Args:
@@ -71,8 +71,8 @@ def show_pieces(text: str, where: Path | None, *, trace: bool = False) -> None:
 
     tokenizer = _from_reader() if where is None else _load(where, trace)
     ids = tokenizer.encode(text)
-    pieces = [tokenizer.token_bytes(token) for token in ids]
-    print(coloured(pieces) if _colours() else "|".join(escape(piece) for piece in pieces))
+    tokens = [tokenizer.token_bytes(token) for token in ids]
+    print(coloured(tokens) if _colours() else "|".join(escape(spelling) for spelling in tokens))
     print(" ".join(map(str, ids)))
     n_bytes = len(text.encode())
     rate = f", {n_bytes / len(ids):.2f} bytes a token" if ids else ""
@@ -84,7 +84,7 @@ def show_pieces(text: str, where: Path | None, *, trace: bool = False) -> None:
                 print(step)
 
 
-def coloured(pieces: Sequence[bytes]) -> str:
+def coloured(tokens: Sequence[bytes]) -> str:
     """Pieces as text for a terminal, each on a ground of its own; half characters as `\\xNN`.
 
     Example:
@@ -94,8 +94,8 @@ def coloured(pieces: Sequence[bytes]) -> str:
     from minillm.text.escape import escape
 
     return "".join(
-        f"\x1b[30;48;5;{GROUNDS[place % len(GROUNDS)]}m{escape(piece)}\x1b[0m"
-        for place, piece in enumerate(pieces)
+        f"\x1b[30;48;5;{GROUNDS[place % len(GROUNDS)]}m{escape(token)}\x1b[0m"
+        for place, token in enumerate(tokens)
     )
 
 
@@ -119,8 +119,8 @@ def _load(where: Path, trace: bool) -> Tokenizer | JsonTokenizer:
 
 def _from_reader() -> Tokenizer:
     """A small tokenizer of the course's own texts, English and Chinese, learned on the spot."""
+    from minillm.data.corpus import reader
     from minillm.text.bpe import train
-    from minillm.text.corpus import reader
 
     print("a vocabulary of 1,024, learned just now from the course's reader:")
     return train([reader("en"), reader("zh")], 1024, special_tokens=("<|endoftext|>",))

@@ -12,10 +12,12 @@ RECIPE = Recipe(
     name="town-1m",
     data=TownData(story_blocks=500, fact_blocks=100),
     # std of about 1/√width; the customary 0.02 is for widths near a thousand
-    model=ModelShape(n_vocab=1024, qk_norm=True, initial_std=0.08, silent_start=True),
+    model=ModelShape(
+        vocab_size=1024, qk_norm=True, initial_std=0.08, zero_residual_projections=True
+    ),
     training=Training(
         n_steps=6000,
-        n_rows=16,
+        batch_size=16,
         optimizer="muon",
         learning_rate=4e-3,
         matrix_rate=0.01,

@@ -66,10 +66,10 @@ def _characters(tokens: Iterable[int], tokenizer: Spelling) -> Iterator[str]:
         yield decoder.decode(tokenizer.decode_bytes([token]))
 
 
-def _until(pieces: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:
+def _until(tokens: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:
     text = ""
-    for piece in pieces:
-        text += piece
+    for token in tokens:
+        text += token
         # By their ends, so that it does not matter how the text was cut into pieces.
         matches = [
             (text.index(stop) + len(stop), text.index(stop)) for stop in stops if stop in text

@@ -5,7 +5,7 @@
     step 1                      .   likewise
 
 `generate` does it for many prompts at once. Shorter ones are filled up on the left (左填充, left
-padding), so that all rows have their last token in the last column; fillers are seen by nobody,
+padding), so that all rows have their last token in the last column; padding are seen by nobody,
 and positions are counted from each row's own first token:
 
     tokens            positions        what the new token sees
@@ -33,17 +33,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from minillm.baselines.ngram import checked_tokens
 from minillm.model.attention import Context
 from minillm.model.masks import causal, padding
 from minillm.model.transformer import Transformer
-from minillm.serve import filters
-from minillm.text.ngram import checked_tokens
+from minillm.serve import logits_processors
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """How the next token is chosen; see `minillm.serve.filters`.
+    """How the next token is chosen; see `minillm.serve.logits_processors`.
 
     Args:
         temperature: 1 for the model's own probabilities; 0 takes the likeliest always (greedy).
@@ -73,10 +73,10 @@ class SampleConfig:
 
     def filtered(self, logits: Float[Tensor, "*rows V"]) -> Float[Tensor, "*rows V"]:
         """Logits after all four filters, in the order of the fields."""
-        logits = filters.temperature(logits, self.temperature)
+        logits = logits_processors.temperature(logits, self.temperature)
         if self.top_k is not None:
-            logits = filters.top_k(logits, self.top_k)
-        return filters.min_p(filters.top_p(logits, self.top_p), self.min_p)
+            logits = logits_processors.top_k(logits, self.top_k)
+        return logits_processors.min_p(logits_processors.top_p(logits, self.top_p), self.min_p)
 
     def choose(
         self, logits: Float[Tensor, "*rows V"], uniform: Float[Tensor, "*rows"]
@@ -93,7 +93,7 @@ class SampleConfig:
             logits = logits.index_fill(-1, ids, -torch.inf)
         if self.temperature == 0:
             return logits.argmax(dim=-1)
-        return filters.draw(self.filtered(logits.float()), uniform)
+        return logits_processors.draw(self.filtered(logits.float()), uniform)
 
 
 def generate(
@@ -135,7 +135,7 @@ def generate(
 
     Example:
         >>> from minillm.model.config import tiny
-        >>> model = tiny(n_vocab=50).build(seed=0)
+        >>> model = tiny(vocab_size=50).build(seed=0)
         >>> rows = generate(model, [[7, 3, 9], [4]], SampleConfig(top_p=0.9), n_tokens=5)
         >>> [len(row) for row in rows]
         [5, 5]
@@ -178,7 +178,7 @@ def stream(
 
     Example:
         >>> from minillm.model.config import tiny
-        >>> model, greedy = tiny(n_vocab=50).build(seed=0), SampleConfig(temperature=0)
+        >>> model, greedy = tiny(vocab_size=50).build(seed=0), SampleConfig(temperature=0)
         >>> tokens = stream(model, [7, 3, 9], greedy, n_tokens=5)
         >>> [next(tokens), *tokens] == generate(model, [[7, 3, 9]], greedy, n_tokens=5)[0]
         True
@@ -189,7 +189,7 @@ def stream(
 
 
 def left_pad(prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B T"], list[int]]:
-    """Rows of equal length, filled up on the left with 0, and how many fillers each has.
+    """Rows of equal length, filled up on the left with 0, and how many padding each has.
 
     Raises:
         ValueError: no prompt, or one without a token, which would be a row of padding alone.
@@ -292,30 +292,30 @@ def _contexts(
     Positions are copies: a view would tell a compiled step where in memory it begins, a number more
     to depend on.
     """
-    places = torch.arange(n_places, device=device)
+    indices = torch.arange(n_places, device=device)
     spans = [(0, n_prompt), *((n, n + 1) for n in range(n_prompt, n_places))]
     if not n_padding.any():  # no mask: much faster than one that hides nothing
         for first, end in spans:
-            yield replace(given, positions=places[first:end].clone())
+            yield replace(given, positions=indices[first:end].clone())
         return
     n_padding = n_padding[:, None].to(device)
-    positions = (places - n_padding).clamp(min=0)
-    is_token = padding(places >= n_padding)
+    positions = (indices - n_padding).clamp(min=0)
+    is_token = padding(indices >= n_padding)
     for first, end in spans:
         mask = is_token[..., :end]
         if first == 0:
-            mask = mask & causal(places[:end], places[:end])
+            mask = mask & causal(indices[:end], indices[:end])
         yield replace(given, positions=positions[:, first:end].clone(), mask=mask)
 
 
-def _uniforms(seed: int, first_row: int, n_rows: int, n_tokens: int) -> Float[Tensor, "B N"]:
+def _uniforms(seed: int, first_row: int, batch_size: int, n_tokens: int) -> Float[Tensor, "B N"]:
     """Random numbers from 0 on and below 1: row by row a stream of its own."""
     if seed < 0 or first_row < 0:
         raise ValueError(
             "a seed and the number of a row must be whole numbers of at least 0; got "
             f"seed {seed} and row {first_row}"
         )
-    streams = [np.random.default_rng([seed, first_row + row]) for row in range(n_rows)]
+    streams = [np.random.default_rng([seed, first_row + row]) for row in range(batch_size)]
     numbers = [stream.random(n_tokens, dtype=np.float32) for stream in streams]
     return torch.from_numpy(np.stack(numbers))
 
@@ -326,34 +326,36 @@ def _checked(
 ) -> list[list[int]]:
     if n_tokens < 1:
         raise ValueError(f"n_tokens must be at least 1, tokens to write; got {n_tokens}")
-    n_vocab = len(model.embedding.weight)
-    _tokens("stop_ids", stop_ids, n_vocab)
+    vocab_size = len(model.embedding.weight)
+    _tokens("stop_ids", stop_ids, vocab_size)
     alone = len(prompts) == 1
     names = ["the prompt" if alone else f"prompts[{row}]" for row in range(len(prompts))]
-    rows = [_tokens(name, prompt, n_vocab) for name, prompt in zip(names, prompts, strict=True)]
+    rows = [_tokens(name, prompt, vocab_size) for name, prompt in zip(names, prompts, strict=True)]
     for name, prompt in zip(names, rows, strict=True):
-        n_free = model.context_tokens - len(prompt)
+        n_free = model.context_length - len(prompt)
         if n_tokens > n_free:
             raise ValueError(
                 f"{name} has {len(prompt)} tokens, and this model reads and writes texts "
-                f"of up to {model.context_tokens} tokens, its context_tokens: at most "
+                f"of up to {model.context_length} tokens, its context_length: at most "
                 f"{max(0, n_free)} may still be generated; got n_tokens={n_tokens}. Ask for fewer, "
                 "or shorten the prompt"
             )
     return rows
 
 
-def _tokens(name: str, row: Sequence[int], n_vocab: int) -> list[int]:
+def _tokens(name: str, row: Sequence[int], vocab_size: int) -> list[int]:
     try:
-        return checked_tokens(row, n_vocab).tolist()
+        return checked_tokens(row, vocab_size).tolist()
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
 
-def _check_suppressed(ids: Sequence[int], n_vocab: int) -> None:
-    _tokens("suppress_tokens", ids, n_vocab)
-    if len(set(ids)) == n_vocab:
-        raise ValueError(f"suppress_tokens names all {n_vocab:,} tokens, so none could be chosen")
+def _check_suppressed(ids: Sequence[int], vocab_size: int) -> None:
+    _tokens("suppress_tokens", ids, vocab_size)
+    if len(set(ids)) == vocab_size:
+        raise ValueError(
+            f"suppress_tokens names all {vocab_size:,} tokens, so none could be chosen"
+        )
 
 
 def _refuse_nan(logits: Float[Tensor, "B 1 V"]) -> None:

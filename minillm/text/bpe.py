@@ -154,11 +154,11 @@ def learn_merges(words: Words) -> Iterator[tuple[Pair, int]]:
     following = list(range(1, len(ids) + 1))
 
     counts: dict[Pair, int] = defaultdict(int)
-    places: dict[Pair, list[int]] = defaultdict(list)  # where a pair begins, from left to right
+    positions: dict[Pair, list[int]] = defaultdict(list)  # where a pair begins, from left to right
     for i, pair in enumerate(pairwise(ids)):
         if END not in pair:
             counts[pair] += weights[i]
-            places[pair].append(i)
+            positions[pair].append(i)
     heap = [(-count, pair) for pair, count in counts.items()]
     heapq.heapify(heap)
 
@@ -173,7 +173,7 @@ def learn_merges(words: Words) -> Iterator[tuple[Pair, int]]:
 
         left, right = pair
         created: dict[Pair, list[int]] = defaultdict(list)
-        for i in places.pop(pair):
+        for i in positions.pop(pair):
             j = following[i]
             if ids[i] != left or ids[j] != right:
                 continue  # an earlier merge took one of the two
@@ -191,14 +191,14 @@ def learn_merges(words: Words) -> Iterator[tuple[Pair, int]]:
         del counts[pair]
         for pair, begins in created.items():
             if counts[pair]:
-                places[pair] = begins
+                positions[pair] = begins
                 heapq.heappush(heap, (-counts[pair], pair))
         new_id += 1
 
 
 def train(
     texts: Texts,
-    n_vocab: int | None,
+    vocab_size: int | None,
     *,
     special_tokens: Sequence[str] = (),
     pattern: str = PATTERN,
@@ -211,7 +211,7 @@ def train(
     Args:
         texts: one text or many, as `str` or as `bytes` (which need not be UTF-8). A special token
             that stands in a text is learned from like any other text.
-        n_vocab: size of the vocabulary: 256 bytes, the merges, the special tokens. `None` takes as
+        vocab_size: size of the vocabulary: 256 bytes, the merges, the special tokens. `None` takes as
             many merges as the text has.
         special_tokens: their ids come last, in this order.
         pattern: how words are cut, see `minillm.text.pretokenize`.
@@ -220,7 +220,7 @@ def train(
         learn: where the merges come from, best first.
 
     Raises:
-        ValueError: there is no text; `n_vocab` is below 256 + special tokens; or the text has fewer
+        ValueError: there is no text; `vocab_size` is below 256 + special tokens; or the text has fewer
             merges than asked (the message says how large a vocabulary it has).
 
     Example:
@@ -234,16 +234,16 @@ def train(
     Differs: see the module.
     """
     tokenizer = Tokenizer((), special_tokens, pattern)  # complains of its arguments before the work
-    if n_vocab is not None and n_vocab < tokenizer.n_vocab:
+    if vocab_size is not None and vocab_size < tokenizer.vocab_size:
         raise ValueError(
-            f"n_vocab must be at least {tokenizer.n_vocab} (256 bytes + {len(special_tokens)} "
-            f"special tokens), not {n_vocab}"
+            f"vocab_size must be at least {tokenizer.vocab_size} (256 bytes + {len(special_tokens)} "
+            f"special tokens), not {vocab_size}"
         )
     words = count_words(texts, pattern)
     if not words:
         raise ValueError("there is no text to learn from: every text given is empty")
 
-    n_merges = None if n_vocab is None else n_vocab - tokenizer.n_vocab
+    n_merges = None if vocab_size is None else vocab_size - tokenizer.vocab_size
     merges: list[Pair] = []
     for pair, count in islice(learn(words), n_merges):
         if count < min_count:
@@ -253,18 +253,18 @@ def train(
             progress(len(merges))
     if n_merges is not None and len(merges) < n_merges:
         raise ValueError(
-            f"n_vocab={n_vocab} needs {n_merges} merges, but after {len(merges)} of them no pair "
+            f"vocab_size={vocab_size} needs {n_merges} merges, but after {len(merges)} of them no pair "
             f"of neighbours occurs {min_count} time(s) or more: give more text, or ask for "
-            f"n_vocab={tokenizer.n_vocab + len(merges)} (n_vocab=None takes all there are)"
+            f"vocab_size={tokenizer.vocab_size + len(merges)} (vocab_size=None takes all there are)"
         )
     return replace(tokenizer, merges=tuple(merges))
 
 
-def train_naive(texts: Texts, n_vocab: int | None, **options) -> Tokenizer:
+def train_naive(texts: Texts, vocab_size: int | None, **options) -> Tokenizer:
     """Do what `train` does, with the same options, counting everything anew for every merge.
 
     Example:
         >>> train_naive("aaabdaaabac", 259) == train("aaabdaaabac", 259)
         True
     """
-    return train(texts, n_vocab, learn=learn_merges_naive, **options)
+    return train(texts, vocab_size, learn=learn_merges_naive, **options)

@@ -56,7 +56,7 @@ def to_tiktoken(tokenizer: Tokenizer, name: str = "minillm") -> tiktoken.Encodin
         pat_str=tokenizer.pattern,
         mergeable_ranks={tokenizer.token_bytes(token): token for token in range(n_ordinary)},
         special_tokens=dict(tokenizer.special_ids),
-        explicit_n_vocab=tokenizer.n_vocab,
+        explicit_n_vocab=tokenizer.vocab_size,
     )
 
 
@@ -83,9 +83,9 @@ class FastTokenizer:
         object.__setattr__(self, "encoding", to_tiktoken(self.tokenizer))
 
     @property
-    def n_vocab(self) -> int:
+    def vocab_size(self) -> int:
         """How many ids there are: 256 bytes, the merges, the special tokens."""
-        return self.tokenizer.n_vocab
+        return self.tokenizer.vocab_size
 
     def encode(self, text: str, allowed_special: Collection[str] = frozenset()) -> list[int]:
         """Turn text into ids; see `Tokenizer.encode`.

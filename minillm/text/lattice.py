@@ -43,8 +43,8 @@ def segment_brute_force(word: bytes, log_prob: Mapping[bytes, float]) -> dict[tu
 
     Example:
         >>> found = segment_brute_force(b"aab", {b"a": -1.0, b"b": -2.0, b"ab": -2.5})
-        >>> for pieces, score in found.items():
-        ...     print(score, pieces)
+        >>> for tokens, score in found.items():
+        ...     print(score, tokens)
         -4.0 (b'a', b'a', b'b')
         -3.5 (b'a', b'ab')
     """
@@ -57,10 +57,10 @@ def segment_brute_force(word: bytes, log_prob: Mapping[bytes, float]) -> dict[tu
         return {(): 0.0}
     scores = {}
     for end in range(1, len(word) + 1):
-        piece = word[:end]
-        if piece in log_prob:
+        token = word[:end]
+        if token in log_prob:
             for rest, score in segment_brute_force(word[end:], log_prob).items():
-                scores[(piece, *rest)] = log_prob[piece] + score
+                scores[(token, *rest)] = log_prob[token] + score
     return scores
 
 
@@ -101,12 +101,12 @@ def best_segmentation(word: bytes, log_prob: Mapping[bytes, float], longest: int
             raise _no_way(word, end)
         best.append(score)
         came_from.append(before)
-    pieces = []
+    tokens = []
     end = len(word)
     while end > 0:  # walk back along the best way
-        pieces.append(word[came_from[end] : end])
+        tokens.append(word[came_from[end] : end])
         end = came_from[end]
-    return pieces[::-1]
+    return tokens[::-1]
 
 
 def forward(
@@ -165,16 +165,16 @@ def sample_segmentation(
     Example:
         >>> half = math.log(0.5)
         >>> rng = np.random.default_rng(0)
-        >>> pieces = {b"a": half, b"b": half, b"ab": half}
-        >>> draws = [sample_segmentation(b"ab", pieces, 2, 1.0, rng) for _ in range(999)]
-        >>> 620 < draws.count([b"ab"]) < 712  # P("ab" in one piece) = 1/2 : 3/4, two in three
+        >>> tokens = {b"a": half, b"b": half, b"ab": half}
+        >>> draws = [sample_segmentation(b"ab", tokens, 2, 1.0, rng) for _ in range(999)]
+        >>> 620 < draws.count([b"ab"]) < 712  # P("ab" in one token) = 1/2 : 3/4, two in three
         True
 
     Paper: arXiv 1804.10959, §3.3, with l = infinity.
     Differs: Kudo keeps the l best segmentations first; here all of them take part.
     """
     total = forward(word, log_prob, longest, alpha)
-    pieces = []
+    tokens = []
     end = len(word)
     while end > 0:
         left = rng.random()  # what remains of a stick of length 1 as the ways take their shares
@@ -186,9 +186,9 @@ def sample_segmentation(
             left -= math.exp(total[start] + alpha * step - total[end])
             if left < 0:
                 break
-        pieces.append(word[chosen:end])
+        tokens.append(word[chosen:end])
         end = chosen
-    return pieces[::-1]
+    return tokens[::-1]
 
 
 def _no_way(word: bytes, end: int) -> ValueError:
@@ -207,12 +207,12 @@ class Lattice:
 
     Args:
         words: the words; each byte of each must be a piece.
-        pieces: the pieces; an edge names its piece by the index here.
+        tokens: the pieces; an edge names its piece by the index here.
         whole: False leaves out the edges that span a whole word.
     """
 
-    def __init__(self, words: Iterable[bytes], pieces: Iterable[bytes], whole: bool = True):
-        index = {piece: number for number, piece in enumerate(pieces)}
+    def __init__(self, words: Iterable[bytes], tokens: Iterable[bytes], whole: bool = True):
+        index = {token: number for number, token in enumerate(tokens)}
         longest = max(map(len, index))
         edges, first, last, depth, height = [], [], [], [], []
         node = 0
@@ -220,9 +220,9 @@ class Lattice:
             n = len(word)
             for end in range(1, n + 1):
                 for start in range(max(0, end - longest), end):
-                    piece = index.get(word[start:end])
-                    if piece is not None and (whole or end - start < n):
-                        edges.append((node + start, node + end, piece))
+                    token = index.get(word[start:end])
+                    if token is not None and (whole or end - start < n):
+                        edges.append((node + start, node + end, token))
             first.append(node)
             node += n + 1
             last.append(node - 1)
@@ -232,16 +232,16 @@ class Lattice:
         self.depth, self.height = np.array(depth, dtype=int), np.array(height, dtype=int)
         self.keep_edges(*np.array(edges, dtype=int).reshape(-1, 3).T)
 
-    def keep_edges(self, start: np.ndarray, end: np.ndarray, piece: np.ndarray) -> None:
+    def keep_edges(self, start: np.ndarray, end: np.ndarray, token: np.ndarray) -> None:
         """Take these edges and work out the order in which the two walks go through them."""
-        self.start, self.end, self.piece = start, end, piece
+        self.start, self.end, self.token = start, end, token
         self.rightward = _levels(end, self.depth)
         self.leftward = _levels(start, self.height)
 
     def keep_pieces(self, alive: np.ndarray) -> None:
         """Drop the edges of all pieces that are no longer alive (one boolean a piece)."""
-        kept = alive[self.piece]
-        self.keep_edges(self.start[kept], self.end[kept], self.piece[kept])
+        kept = alive[self.token]
+        self.keep_edges(self.start[kept], self.end[kept], self.token[kept])
 
     def log_likelihood(self, log_prob: np.ndarray) -> np.ndarray:
         """Log of the sum over all segmentations, one value a word."""
@@ -268,14 +268,14 @@ class Lattice:
         whole = left[self.last]
         word_of_node = np.repeat(np.arange(len(whole)), self.last - self.first + 1)
         word = word_of_node[self.start]
-        share = np.exp(left[self.start] + log_prob[self.piece] + right[self.end] - whole[word])
-        return np.bincount(self.piece, share * counts[word], minlength=len(log_prob)), whole
+        share = np.exp(left[self.start] + log_prob[self.token] + right[self.end] - whole[word])
+        return np.bincount(self.token, share * counts[word], minlength=len(log_prob)), whole
 
     def _walk(self, origins, levels, source, target, log_prob) -> np.ndarray:
         total = np.full(len(self.depth), -np.inf)
         total[origins] = 0.0
         for edges, groups in levels:
-            ways = total[source[edges]] + log_prob[self.piece[edges]]
+            ways = total[source[edges]] + log_prob[self.token[edges]]
             total[target[edges[groups]]] = np.logaddexp.reduceat(ways, groups)
         return total
 

@@ -71,15 +71,15 @@ def merge_word(word: Sequence[int], new_ids: Mapping[Pair, int]) -> list[int]:
     ids = [*word, END]
     previous = list(range(-1, len(word)))  # ids[previous[0]] is ids[-1], which is END as well
     following = list(range(1, len(word) + 2))
-    places: dict[int, list[int]] = {}  # for each merge that is due: where its pair begins
+    positions: dict[int, list[int]] = {}  # for each merge that is due: where its pair begins
     for i, pair in enumerate(pairwise(ids)):
         if pair in new_ids:
-            places.setdefault(new_ids[pair], []).append(i)
-    due = list(places)
+            positions.setdefault(new_ids[pair], []).append(i)
+    due = list(positions)
     heapq.heapify(due)
     while due:
         new_id = heapq.heappop(due)
-        for i in places.pop(new_id):
+        for i in positions.pop(new_id):
             j = following[i]
             if new_ids.get((ids[i], ids[j])) != new_id:
                 continue  # an earlier merge took one of the two
@@ -89,10 +89,10 @@ def merge_word(word: Sequence[int], new_ids: Mapping[Pair, int]) -> list[int]:
             for begin, pair in (before, (ids[before], new_id)), (i, (new_id, ids[after])):
                 if pair in new_ids:
                     newer = new_ids[pair]
-                    if newer not in places:
-                        places[newer] = []
+                    if newer not in positions:
+                        positions[newer] = []
                         heapq.heappush(due, newer)
-                    places[newer].append(begin)
+                    positions[newer].append(begin)
     return [token for token in ids if token >= 0]
 
 
@@ -171,13 +171,13 @@ class Step:
     new_id: int
     left: bytes
     right: bytes
-    pieces: tuple[bytes, ...]  #: the whole word after the merge
+    tokens: tuple[bytes, ...]  #: the whole word after the merge
 
     def __str__(self) -> str:
-        left, right, *pieces = (
-            escape(token).replace(" ", "␣") for token in (self.left, self.right, *self.pieces)
+        left, right, *tokens = (
+            escape(token).replace(" ", "␣") for token in (self.left, self.right, *self.tokens)
         )
-        return f"{self.new_id:>6}  {left} + {right}  →  {'|'.join(pieces)}"
+        return f"{self.new_id:>6}  {left} + {right}  →  {'|'.join(tokens)}"
 
 
 @final
@@ -256,7 +256,7 @@ class Tokenizer:
         object.__setattr__(self, "_spelling", spelling)
 
     @property
-    def n_vocab(self) -> int:
+    def vocab_size(self) -> int:
         """How many ids there are: 256 bytes, the merges, the special tokens."""
         return len(self._spelling)
 
@@ -303,10 +303,10 @@ class Tokenizer:
             token = index(token)
         except TypeError:
             raise ValueError(f"an id must be a whole number, not {token!r}") from None
-        if not 0 <= token < self.n_vocab:
+        if not 0 <= token < self.vocab_size:
             raise ValueError(
-                f"there is no id {token}: this vocabulary has {self.n_vocab:,} ids, 0 to "
-                f"{self.n_vocab - 1}; ids must be decoded by the tokenizer that made them"
+                f"there is no id {token}: this vocabulary has {self.vocab_size:,} ids, 0 to "
+                f"{self.vocab_size - 1}; ids must be decoded by the tokenizer that made them"
             )
         return self._spelling[token]
 
@@ -352,6 +352,6 @@ class Tokenizer:
         steps = []
         for new_id, ids in merge_steps(word.encode("utf-8"), self.new_ids):
             left, right = self.merges[new_id - 256]
-            pieces = tuple(map(self.token_bytes, ids))
-            steps.append(Step(new_id, self.token_bytes(left), self.token_bytes(right), pieces))
+            tokens = tuple(map(self.token_bytes, ids))
+            steps.append(Step(new_id, self.token_bytes(left), self.token_bytes(right), tokens))
         return steps

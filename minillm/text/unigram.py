@@ -78,7 +78,7 @@ class Unigram:
             raise ValueError(f"probabilities must be finite and sum to one; they sum to {total}")
 
     @property
-    def n_vocab(self) -> int:
+    def vocab_size(self) -> int:
         """How many ids there are."""
         return len(self.vocabulary)
 
@@ -90,14 +90,14 @@ class Unigram:
     @cached_property
     def id_of(self) -> dict[bytes, int]:
         """{piece: id}."""
-        return {piece: number for number, piece in enumerate(self.vocabulary)}
+        return {token: number for number, token in enumerate(self.vocabulary)}
 
     @cached_property
     def longest(self) -> int:
         """Bytes in the longest piece."""
         return max(map(len, self.vocabulary))
 
-    def pieces(self, text: str) -> list[bytes]:
+    def tokens(self, text: str) -> list[bytes]:
         """Cut a text into its likeliest pieces; joined, they are its UTF-8 bytes.
 
         Raises:
@@ -112,20 +112,20 @@ class Unigram:
         Raises:
             ValueError: the text holds a lone surrogate, which has no bytes.
         """
-        return [self.id_of[piece] for piece in self.pieces(text)]
+        return [self.id_of[token] for token in self.tokens(text)]
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """Ids of any bytes, UTF-8 or not; on UTF-8 the same as `encode` of the text."""
-        return [self.id_of[piece] for piece in self._cut(data.decode(*LOSSLESS))]
+        return [self.id_of[token] for token in self._cut(data.decode(*LOSSLESS))]
 
     def _cut(self, text: str) -> list[bytes]:
         seen: dict[str, list[bytes]] = {}  # a word that returns is cut only once
-        pieces: list[bytes] = []
+        tokens: list[bytes] = []
         for word in pretokenize(text):
             if word not in seen:
                 seen[word] = best_segmentation(word.encode(*LOSSLESS), self.score, self.longest)
-            pieces += seen[word]
-        return pieces
+            tokens += seen[word]
+        return tokens
 
     def sample(self, text: str, alpha: float, rng: np.random.Generator) -> list[int]:
         """Ids of a random segmentation, drawn with probability proportional to P(x)^alpha.
@@ -140,9 +140,9 @@ class Unigram:
             raise ValueError(f"alpha must be a finite number, 0 or larger; got {alpha}")
         refuse_surrogates(text)
         return [
-            self.id_of[piece]
+            self.id_of[token]
             for word in pretokenize(text)
-            for piece in sample_segmentation(word.encode(), self.score, self.longest, alpha, rng)
+            for token in sample_segmentation(word.encode(), self.score, self.longest, alpha, rng)
         ]
 
     def token_bytes(self, token: int) -> bytes:
@@ -151,8 +151,8 @@ class Unigram:
         Raises:
             ValueError: the vocabulary has no such id.
         """
-        if not 0 <= token < self.n_vocab:
-            raise ValueError(f"ids run from 0 to {self.n_vocab - 1}; got {token}")
+        if not 0 <= token < self.vocab_size:
+            raise ValueError(f"ids run from 0 to {self.vocab_size - 1}; got {token}")
         return self.vocabulary[token]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -196,18 +196,18 @@ def _seed(words: Mapping[bytes, int], n_seed: int, longest: int) -> dict[bytes, 
         for start in range(len(word)):
             for end in range(start + 2, min(start + longest, len(word)) + 1):
                 counts[word[start:end]] += count
-    repeated = [piece for piece, count in counts.items() if count > 1]
+    repeated = [token for token, count in counts.items() if count > 1]
     # The sort is stable: equals stay as they came, in the order of the sorted words.
-    repeated.sort(key=lambda piece: -counts[piece] * len(piece))
+    repeated.sort(key=lambda token: -counts[token] * len(token))
     for word, count in words.items():
         for value in word:
             counts[ALL_BYTES[value]] += count
-    return {piece: counts[piece] for piece in (*ALL_BYTES, *repeated[: n_seed - 256])}
+    return {token: counts[token] for token in (*ALL_BYTES, *repeated[: n_seed - 256])}
 
 
 def train(
     texts: str | bytes | Iterable[str | bytes] | Mapping[str | bytes, int],
-    n_vocab: int,
+    vocab_size: int,
     *,
     max_piece_bytes: int = 16,
     n_seed: int | None = None,
@@ -225,9 +225,9 @@ def train(
 
     Args:
         texts: one text or many, cut into words by `pretokenize`; or words with their counts.
-        n_vocab: pieces wanted, the 256 bytes included.
+        vocab_size: pieces wanted, the 256 bytes included.
         max_piece_bytes: no piece is longer.
-        n_seed: pieces to start from; 16 x n_vocab if None.
+        n_seed: pieces to start from; 16 x vocab_size if None.
         em_rounds: EM rounds before each pruning, and twice as many at the end.
         keep_share: share of the pieces that survives a pruning.
         progress: called with the number of pieces still alive before each pruning.
@@ -236,58 +236,58 @@ def train(
         The tokenizer. The same text gives the same pieces, in any order of the words.
 
     Raises:
-        ValueError: an empty text, n_vocab below 256 or above what the text supports, or an
+        ValueError: an empty text, vocab_size below 256 or above what the text supports, or an
             argument out of its range; the message says which.
 
     Example:
-        >>> tokenizer = train({"plum": 6, "plums": 4, "slum": 1}, n_vocab=259)
+        >>> tokenizer = train({"plum": 6, "plums": 4, "slum": 1}, vocab_size=259)
         >>> tokenizer.vocabulary[256:]
         (b'lum', b'plum', b'plums')
-        >>> tokenizer.pieces("slums")
+        >>> tokenizer.tokens("slums")
         [b's', b'lum', b's']
 
     Paper: arXiv 1804.10959, §3.2.
     Differs: see the module's docstring, points 1 to 9.
     """
-    _check_arguments(n_vocab, max_piece_bytes, n_seed, em_rounds, keep_share)
+    _check_arguments(vocab_size, max_piece_bytes, n_seed, em_rounds, keep_share)
     words = _words(texts)
     if not words:
         raise ValueError("training needs text; this one is empty: pass at least a few sentences")
-    seed = _seed(words, n_seed or 16 * n_vocab, max_piece_bytes)
-    if len(seed) < n_vocab:
+    seed = _seed(words, n_seed or 16 * vocab_size, max_piece_bytes)
+    if len(seed) < vocab_size:
         raise ValueError(
             f"this text supports at most {len(seed)} pieces (256 bytes and the substrings that "
-            f"occur twice), but n_vocab={n_vocab}: pass a longer text or a smaller n_vocab"
+            f"occur twice), but vocab_size={vocab_size}: pass a longer text or a smaller vocab_size"
         )
-    pieces = list(seed)
-    lattice = Lattice(words, pieces)
-    spelled_otherwise = Lattice(pieces[256:], pieces, whole=False)
+    tokens = list(seed)
+    lattice = Lattice(words, tokens)
+    spelled_otherwise = Lattice(tokens[256:], tokens, whole=False)
     word_counts = np.array(list(words.values()), dtype=float)
-    alive = np.ones(len(pieces), dtype=bool)
+    alive = np.ones(len(tokens), dtype=bool)
     log_prob = _log_share(np.array(list(seed.values()), dtype=float), alive)
     while True:
         n_alive = int(alive.sum())
-        for _ in range(em_rounds if n_alive > n_vocab else 2 * em_rounds):
+        for _ in range(em_rounds if n_alive > vocab_size else 2 * em_rounds):
             counts, _ = lattice.expected_counts(log_prob, word_counts)
             log_prob = _log_share(counts, alive)
-        if n_alive == n_vocab:
+        if n_alive == vocab_size:
             break
         if progress is not None:
             progress(n_alive)
         gain = log_prob[256:] - spelled_otherwise.log_likelihood(log_prob)
-        loss = np.full(len(pieces), np.inf)  # a byte is never dropped
+        loss = np.full(len(tokens), np.inf)  # a byte is never dropped
         loss[256:] = np.multiply(counts[256:], gain, where=alive[256:], out=loss[256:])
         loss[~alive] = -np.inf
         # Nine digits: machines round exp and log differently, and ties must stay ties. The sort is
         # stable, so among equals the piece that came first in the seed stays.
         order = np.argsort([-float(f"{value:.9g}") for value in loss], kind="stable")
-        alive[order[max(n_vocab, int(keep_share * n_alive)) :]] = False
+        alive[order[max(vocab_size, int(keep_share * n_alive)) :]] = False
         lattice.keep_pieces(alive)
         spelled_otherwise.keep_pieces(alive)
         log_prob = _log_share(counts, alive)
-    order = sorted(np.flatnonzero(alive), key=lambda number: (len(pieces[number]), pieces[number]))
+    order = sorted(np.flatnonzero(alive), key=lambda number: (len(tokens[number]), tokens[number]))
     return Unigram(
-        tuple(pieces[number] for number in order),
+        tuple(tokens[number] for number in order),
         tuple(float(log_prob[number]) for number in order),
     )
 
@@ -300,14 +300,14 @@ def _log_share(counts: np.ndarray, alive: np.ndarray) -> np.ndarray:
         return np.log(counts / counts.sum())
 
 
-def _check_arguments(n_vocab, max_piece_bytes, n_seed, em_rounds, keep_share) -> None:
-    if n_vocab < 256:
-        raise ValueError(f"n_vocab must be at least 256, one id a byte; got {n_vocab}")
+def _check_arguments(vocab_size, max_piece_bytes, n_seed, em_rounds, keep_share) -> None:
+    if vocab_size < 256:
+        raise ValueError(f"vocab_size must be at least 256, one id a byte; got {vocab_size}")
     if max_piece_bytes < 1:
         raise ValueError(f"max_piece_bytes must be at least 1; got {max_piece_bytes}")
-    if n_seed is not None and n_seed < n_vocab:
+    if n_seed is not None and n_seed < vocab_size:
         raise ValueError(
-            f"n_seed must be at least n_vocab={n_vocab}, since pieces are only dropped; "
+            f"n_seed must be at least vocab_size={vocab_size}, since pieces are only dropped; "
             f"got {n_seed}"
         )
     if em_rounds < 1:

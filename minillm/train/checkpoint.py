@@ -48,8 +48,8 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from minillm.model.safetensors_file import refuse_pickles
-from minillm.text.json_file import count, read_object
+from minillm.formats.json_file import count, read_object
+from minillm.formats.safetensors_file import refuse_pickles
 from minillm.train.manifest import is_plain
 
 STATE, NOTE, PARTIAL = "state.safetensors", "checkpoint.json", ".partial"
@@ -247,9 +247,9 @@ def load(path: str | os.PathLike) -> Checkpoint:
     path = Path(path)
     note, file = _note(path), path / STATE
     data = file.read_bytes()  # of the size that was declared, so memory is safe
-    found, wanted = hashlib.sha256(data).hexdigest(), note["state"]["sha256"]
-    if found != wanted:
-        raise ValueError(f"{file} is damaged: its SHA-256 should be {wanted}, and is {found}")
+    found, expected = hashlib.sha256(data).hexdigest(), note["state"]["sha256"]
+    if found != expected:
+        raise ValueError(f"{file} is damaged: its SHA-256 should be {expected}, and is {found}")
     try:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, KeyError) as error:

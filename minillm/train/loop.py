@@ -1,11 +1,11 @@
 """The training loop: one step after the other, and after each a report.
 
-A step looks at `n_batches` batches and goes along the mean gradient of all their tokens
+A step looks at `accumulation_steps` batches and goes along the mean gradient of all their tokens
 (`minillm.optim.step`), at
 
     learning rate = the optimizer's own · schedule(step)
 
-`train` is a generator. It hands out a `Report` a step and goes on when asked for the next; showing,
+`train` is a generator. It hands out a `Metrics` a step and goes on when asked for the next; showing,
 logging, saving and stopping are its caller's. All that changes is in the `TrainState`, and
 `batch_at(step)` and the schedule are functions of the step alone. So a state that was saved and
 loaded goes on as if nothing had happened, to the last bit.
@@ -23,8 +23,8 @@ from typing import TypeVar, final
 import torch
 from torch import nn
 
+from minillm.optim.schedule import Constant, Schedule
 from minillm.optim.step import Total, take_step
-from minillm.train.schedule import Constant, Schedule
 
 Batch = TypeVar("Batch")
 
@@ -37,7 +37,7 @@ class LoopConfig:
     Args:
         n_steps: where it ends, counted from the very first step.
         schedule: of the learning rate.
-        n_batches: how many batches make a step.
+        accumulation_steps: how many batches make a step.
         clip_norm: the greatest length of the gradient of all weights together; None for any.
         evaluate_every: after every so many steps, and at the end; 0 for never.
         most_skipped: how many steps in a row may be skipped.
@@ -48,16 +48,16 @@ class LoopConfig:
 
     n_steps: int
     schedule: Schedule = field(default_factory=Constant)
-    n_batches: int = 1
+    accumulation_steps: int = 1
     clip_norm: float | None = 1.0
     evaluate_every: int = 0
     most_skipped: int = 5
 
     def __post_init__(self):
-        if self.n_steps < 1 or self.n_batches < 1 or self.most_skipped < 1:
+        if self.n_steps < 1 or self.accumulation_steps < 1 or self.most_skipped < 1:
             raise ValueError(
-                "n_steps, n_batches and most_skipped must be at least 1; got "
-                f"{self.n_steps}, {self.n_batches} and {self.most_skipped}"
+                "n_steps, accumulation_steps and most_skipped must be at least 1; got "
+                f"{self.n_steps}, {self.accumulation_steps} and {self.most_skipped}"
             )
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(f"clip_norm must be above 0, or None; got {self.clip_norm}")
@@ -87,7 +87,7 @@ class TrainState:
 
 @final
 @dataclass(frozen=True, kw_only=True)
-class Report:
+class Metrics:
     """What one step did.
 
     Args:
@@ -115,14 +115,14 @@ def train(
     batch_at: Callable[[int], Batch],
     config: LoopConfig,
     evaluate: Callable[[nn.Module], float] | None = None,
-) -> Iterator[Report]:
+) -> Iterator[Metrics]:
     """Step on from where the state stands, up to `config.n_steps`.
 
     Args:
         state: changed in place, complete whenever a report is handed out.
         loss: summed nats of a batch, and how many tokens they are of.
         batch_at: the batch of a number, a pure function; step s looks at the batches from
-            s · n_batches on.
+            s · accumulation_steps on.
         config: how.
         evaluate: a number that says how good the model is; lower is better.
 
@@ -136,7 +136,7 @@ def train(
         >>> def loss(model, x):  # two "tokens": (model(x) - 3)² each
         ...     return Total(((model(x) - 3) ** 2).sum(), torch.tensor(len(x)))
         >>> batch_at = lambda step: torch.ones(2, 1)
-        >>> [report.loss for report in train(state, loss, batch_at, LoopConfig(n_steps=2))]
+        >>> [metrics.loss for metrics in train(state, loss, batch_at, LoopConfig(n_steps=2))]
         [9.0, 6.25]
     """
     n_skipped = 0
@@ -144,8 +144,8 @@ def train(
         factor = config.schedule(state.step)
         for group in state.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        first = state.step * config.n_batches
-        totals = (loss(state.model, batch_at(first + n)) for n in range(config.n_batches))
+        first = state.step * config.accumulation_steps
+        totals = (loss(state.model, batch_at(first + n)) for n in range(config.accumulation_steps))
         taken = take_step(state.model, state.optimizer, totals, clip_norm=config.clip_norm)
         if not taken.n_tokens:
             raise ValueError(
@@ -154,7 +154,7 @@ def train(
             )
         n_skipped = 0 if taken.skipped is None else n_skipped + 1
         step, state.step = state.step, state.step + 1
-        yield Report(
+        yield Metrics(
             step=step,
             learning_rate=state.optimizer.param_groups[0]["lr"],
             evaluation=_evaluated(state, config, evaluate),

@@ -32,23 +32,23 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from minillm.data.packing import Batch
 from minillm.model.transformer import Transformer
 from minillm.optim.step import Total
-from minillm.text.packing import Batch
 
 
 def token_log_probs(
     logits: Float[Tensor, "*tokens V"],
-    wanted: Int[Tensor, "*tokens"],
-    counted: Bool[Tensor, "*tokens"] | None = None,
+    targets: Int[Tensor, "*tokens"],
+    loss_mask: Bool[Tensor, "*tokens"] | None = None,
 ) -> Float[Tensor, "*tokens"]:
     """log p of each wanted token, in float32 at least, and exactly 0 where it is not counted.
 
     Args:
         logits: finite, also where nothing is counted, or their gradient is NaN; -inf is allowed
             for a word that cannot be.
-        wanted: ids below V; where not counted, any number.
-        counted: which tokens count; all if None.
+        targets: ids below V; where not counted, any number.
+        loss_mask: which tokens count; all if None.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -60,21 +60,21 @@ def token_log_probs(
         >>> token_log_probs(logits, torch.tensor([0, -100]), torch.tensor([True, False])).exp()
         tensor([0.7500, 1.0000])
     """
-    _check_alike(logits.shape[:-1], wanted, counted)
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    ids = _ids(wanted, counted).unsqueeze(-1)
-    log_probs = wide.gather(-1, ids).squeeze(-1) - wide.logsumexp(dim=-1)
-    return log_probs if counted is None else torch.where(counted, log_probs, 0)
+    _check_alike(logits.shape[:-1], targets, loss_mask)
+    upcast = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    ids = _ids(targets, loss_mask).unsqueeze(-1)
+    log_probs = upcast.gather(-1, ids).squeeze(-1) - upcast.logsumexp(dim=-1)
+    return log_probs if loss_mask is None else torch.where(loss_mask, log_probs, 0)
 
 
 def z_loss(
-    logits: Float[Tensor, "*tokens V"], counted: Bool[Tensor, "*tokens"] | None = None
+    logits: Float[Tensor, "*tokens V"], loss_mask: Bool[Tensor, "*tokens"] | None = None
 ) -> Float[Tensor, ""]:
     """Σ logsumexp(logits)² over the counted tokens: 0 where exp(logits) already sum to 1.
 
     Args:
         logits: of any size.
-        counted: which tokens count; all if None.
+        loss_mask: which tokens count; all if None.
 
     Raises:
         ValueError: shapes that do not fit.
@@ -86,19 +86,19 @@ def z_loss(
     Paper: Chowdhery et al. 2022, section 5.
     Differs: the weight is the caller's; a sum, not a mean.
     """
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    squares = wide.logsumexp(dim=-1).square()
-    if counted is not None:
-        _check_alike(logits.shape[:-1], counted)
-        squares = torch.where(counted, squares, 0)
+    upcast = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    squares = upcast.logsumexp(dim=-1).square()
+    if loss_mask is not None:
+        _check_alike(logits.shape[:-1], loss_mask)
+        squares = torch.where(loss_mask, squares, 0)
     return squares.sum()
 
 
 def cross_entropy_naive(
     hidden: Float[Tensor, "N D"],
     table: Float[Tensor, "V D"],
-    wanted: Int[Tensor, "N"],
-    counted: Bool[Tensor, "N"] | None = None,
+    targets: Int[Tensor, "N"],
+    loss_mask: Bool[Tensor, "N"] | None = None,
     *,
     z_weight: float = 0.0,
 ) -> Total:
@@ -107,8 +107,8 @@ def cross_entropy_naive(
     Args:
         hidden: what the last norm gave, a row for each token.
         table: one row a word; the embedding's, where it serves twice.
-        wanted: ids below V; where not counted, any number.
-        counted: which tokens count; all if None.
+        targets: ids below V; where not counted, any number.
+        loss_mask: which tokens count; all if None.
         z_weight: 0 is none, PaLM's is 1e-4.
 
     Raises:
@@ -119,22 +119,22 @@ def cross_entropy_naive(
         >>> cross_entropy_naive(hidden, table, torch.tensor([1]))  # -log of 1 in 4
         Total(nats=tensor(1.3863), n_tokens=tensor(1))
     """
-    _check_shapes(hidden, table, wanted, counted)
+    _check_shapes(hidden, table, targets, loss_mask)
     dtype = _common(hidden, table)
     # 1. logits of every token of the vocabulary, [N V]
     logits = hidden.to(dtype) @ table.to(dtype).T
     # 2. the loss -Σ log p(target), a sum over the tokens that count
-    nats = -token_log_probs(logits, wanted, counted).sum()
+    nats = -token_log_probs(logits, targets, loss_mask).sum()
     if z_weight:
-        nats = nats + z_weight * z_loss(logits, counted)
-    return Total(nats, _n_counted(wanted, counted))
+        nats = nats + z_weight * z_loss(logits, loss_mask)
+    return Total(nats, _n_counted(targets, loss_mask))
 
 
 def cross_entropy(
     hidden: Float[Tensor, "N D"],
     table: Float[Tensor, "V D"],
-    wanted: Int[Tensor, "N"],
-    counted: Bool[Tensor, "N"] | None = None,
+    targets: Int[Tensor, "N"],
+    loss_mask: Bool[Tensor, "N"] | None = None,
     *,
     z_weight: float = 0.0,
     chunk_tokens: int = 512,
@@ -145,7 +145,7 @@ def cross_entropy(
     multiplies them by the gradient of `nats`.
 
     Args:
-        hidden, table, wanted, counted, z_weight: as for `cross_entropy_naive`.
+        hidden, table, targets, loss_mask, z_weight: as for `cross_entropy_naive`.
         chunk_tokens: how many tokens' logits are alive at a time.
 
     Raises:
@@ -164,31 +164,33 @@ def cross_entropy(
 
     Differs: from the naive one, whose gradient can itself be differentiated.
     """
-    _check_shapes(hidden, table, wanted, counted)
+    _check_shapes(hidden, table, targets, loss_mask)
     if chunk_tokens < 1:
         raise ValueError(f"chunk_tokens must be at least 1; got {chunk_tokens}")
     # within forward() both questions would be answered otherwise, so they are asked here
     gradients = torch.is_grad_enabled()
     to_hidden, to_table = gradients and hidden.requires_grad, gradients and table.requires_grad
     nats = _CrossEntropy.apply(
-        hidden, table, wanted, counted, z_weight, chunk_tokens, to_hidden, to_table
+        hidden, table, targets, loss_mask, z_weight, chunk_tokens, to_hidden, to_table
     )
-    return Total(nats, _n_counted(wanted, counted))
+    return Total(nats, _n_counted(targets, loss_mask))
 
 
 class _CrossEntropy(torch.autograd.Function):
     """Between the two passes live the gradients of hidden and of the table, and nothing else."""
 
     @staticmethod
-    def forward(ctx, hidden, table, wanted, counted, z_weight, chunk_tokens, to_hidden, to_table):
+    def forward(
+        ctx, hidden, table, targets, loss_mask, z_weight, chunk_tokens, to_hidden, to_table
+    ):
         ctx.dtypes = hidden.dtype, table.dtype
         dtype = _common(hidden, table)
         grad_hidden = torch.empty_like(hidden, dtype=dtype) if to_hidden else None
         grad_table = torch.zeros_like(table, dtype=dtype) if to_table else None
         ctx.save_for_backward(grad_hidden, grad_table)
 
-        ids, table = _ids(wanted, counted), table.to(dtype)
-        weights = torch.ones_like(ids, dtype=dtype) if counted is None else counted.to(dtype)
+        ids, table = _ids(targets, loss_mask), table.to(dtype)
+        weights = torch.ones_like(ids, dtype=dtype) if loss_mask is None else loss_mask.to(dtype)
         nats = table.new_zeros(())
         room = table.new_empty(min(chunk_tokens, len(hidden)), len(table))
         for begin in range(0, len(hidden), chunk_tokens):
@@ -227,15 +229,15 @@ def _common(hidden: Tensor, table: Tensor) -> torch.dtype:
     return torch.promote_types(torch.promote_types(hidden.dtype, table.dtype), torch.float32)
 
 
-def _ids(wanted: Tensor, counted: Tensor | None) -> Tensor:
+def _ids(targets: Tensor, loss_mask: Tensor | None) -> Tensor:
     """Ids that can be looked up: 0 stands where any number may."""
-    return wanted.long() if counted is None else wanted.long().masked_fill(~counted, 0)
+    return targets.long() if loss_mask is None else targets.long().masked_fill(~loss_mask, 0)
 
 
-def _n_counted(wanted: Tensor, counted: Tensor | None) -> Tensor:
-    if counted is not None:
-        return counted.sum()
-    return torch.full((), wanted.numel(), dtype=torch.int64, device=wanted.device)
+def _n_counted(targets: Tensor, loss_mask: Tensor | None) -> Tensor:
+    if loss_mask is not None:
+        return loss_mask.sum()
+    return torch.full((), targets.numel(), dtype=torch.int64, device=targets.device)
 
 
 def _check_alike(tokens: torch.Size, *others: Tensor | None) -> None:
@@ -247,14 +249,14 @@ def _check_alike(tokens: torch.Size, *others: Tensor | None) -> None:
         )
 
 
-def _check_shapes(hidden: Tensor, table: Tensor, wanted: Tensor, counted: Tensor | None) -> None:
+def _check_shapes(hidden: Tensor, table: Tensor, targets: Tensor, loss_mask: Tensor | None) -> None:
     if hidden.ndim != 2 or table.ndim != 2 or hidden.shape[1] != table.shape[1]:
         raise ValueError(
             "hidden must be [N, D] and table [V, D] with the same D; got "
             f"{list(hidden.shape)} and {list(table.shape)}. Rows of a batch are put below one "
             'another by einops.rearrange(hidden, "B T D -> (B T) D")'
         )
-    _check_alike(hidden.shape[:1], wanted, counted)
+    _check_alike(hidden.shape[:1], targets, loss_mask)
 
 
 def language_loss(model: Transformer, batch: Batch) -> Total:
@@ -262,12 +264,12 @@ def language_loss(model: Transformer, batch: Batch) -> Total:
 
     Example:
         >>> from minillm.model.config import tiny
-        >>> from minillm.text.packing import Packed
-        >>> packed = Packed([[5, 6, 7], [8, 9]], end_id=0, context_tokens=4, n_rows=1)
-        >>> total = language_loss(tiny(n_vocab=10).build(seed=0), packed.batch_at(0))
+        >>> from minillm.data.packing import Packed
+        >>> packed = Packed([[5, 6, 7], [8, 9]], end_id=0, context_length=4, batch_size=1)
+        >>> total = language_loss(tiny(vocab_size=10).build(seed=0), packed.batch_at(0))
         >>> total.n_tokens.item(), round(total.nats.item() / 4)  # log 10: it knows nothing yet
         (4, 2)
     """
     hidden = model.hidden(batch.tokens, context=batch.context())
     table = model.embedding.weight if model.head is None else model.head.weight
-    return cross_entropy(hidden.flatten(0, 1), table, batch.wanted.flatten())
+    return cross_entropy(hidden.flatten(0, 1), table, batch.targets.flatten())

@@ -33,8 +33,8 @@ import numpy as np
 import torch
 
 import minillm
+from minillm.formats.json_file import read_object
 from minillm.lab.files import write_whole
-from minillm.text.json_file import read_object
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHUNK = 2**20  # tokens, so 8 MiB at a time

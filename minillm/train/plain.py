@@ -98,31 +98,31 @@ def fit(
     return losses
 
 
-def draw_rows(rows: np.ndarray, n_rows: int, seed: int = 0) -> Callable[[int], Tensor]:
-    """`batch_at` for a fixed set of rows: each step draws `n_rows` of them, with replacement.
+def draw_rows(rows: np.ndarray, batch_size: int, seed: int = 0) -> Callable[[int], Tensor]:
+    """`batch_at` for a fixed set of rows: each step draws `batch_size` of them, with replacement.
 
     Args:
         rows: [rows, T] token ids.
-        n_rows: B, how many a batch has.
+        batch_size: B, how many a batch has.
         seed: of the draws; step and seed alone decide.
 
     Raises:
         ValueError: rows are not [rows, T] or there is none; n_rows below 1.
 
     Example:
-        >>> batch_at = draw_rows(np.arange(6).reshape(3, 2), n_rows=2)
+        >>> batch_at = draw_rows(np.arange(6).reshape(3, 2), batch_size=2)
         >>> batch_at(7).shape, torch.equal(batch_at(7), batch_at(7))
         (torch.Size([2, 2]), True)
     """
     rows = np.asarray(rows)
-    if rows.ndim != 2 or not rows.size or n_rows < 1:
+    if rows.ndim != 2 or not rows.size or batch_size < 1:
         raise ValueError(
             "draw_rows needs an array [rows, T] with at least one token and n_rows of at least 1; "
-            f"got the shape {list(rows.shape)} and n_rows={n_rows}"
+            f"got the shape {list(rows.shape)} and n_rows={batch_size}"
         )
 
     def batch_at(step: int) -> Tensor:
-        chosen = np.random.default_rng([seed, step]).integers(len(rows), size=n_rows)
+        chosen = np.random.default_rng([seed, step]).integers(len(rows), size=batch_size)
         return torch.from_numpy(rows[chosen])
 
     return batch_at

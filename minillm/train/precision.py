@@ -133,12 +133,12 @@ def round_to(x: Float[Tensor, "*shape"], format: Format) -> Float[Tensor, "*shap
             "rounded before. Pass x.float() if that is meant"
         )
     # 1. the spacing of the format's numbers around x: 2^(exponent - mantissa bits)
-    wide = x.double()  # holds every spacing, and what is divided by it, exactly
-    exponent = torch.frexp(wide).exponent - 1  # 2^exponent is at most |x|, twice it is more
+    upcast = x.double()  # holds every spacing, and what is divided by it, exactly
+    exponent = torch.frexp(upcast).exponent - 1  # 2^exponent is at most |x|, twice it is more
     exponent = exponent.clamp(min=format.lowest_exponent)
     spacing = torch.exp2((exponent - format.n_mantissa_bits).double())
     # 2. the nearest multiple of it
-    rounded = (wide / spacing).round() * spacing  # torch's round() is to even
+    rounded = (upcast / spacing).round() * spacing  # torch's round() is to even
     # 3. what is larger than the largest number becomes ∞
     beyond = math.inf if format.has_infinities else format.largest
     too_large = rounded.abs() > format.largest
@@ -198,10 +198,10 @@ def rounded_gradients(
     if not 0 < scale < math.inf:
         raise ValueError(f"scale must be a finite number above 0; got {scale}")
     gradients = torch.autograd.grad(loss_total * scale, parameters)
-    wide = [
+    upcast = [
         gradient.to(torch.promote_types(gradient.dtype, torch.float32)) for gradient in gradients
     ]
-    return [round_to(gradient, format) / scale for gradient in wide]
+    return [round_to(gradient, format) / scale for gradient in upcast]
 
 
 @final

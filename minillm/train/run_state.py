@@ -53,10 +53,10 @@ def pack(
     tensors = {f"model.{name}": _copy(tensor) for name, tensor in named.items()}
     tensors["random.torch"] = torch.get_rng_state()
     for name in (name for name in named if named[name] in optimizer.state):
-        memory = optimizer.state[named[name]]
-        held = [key for key, value in memory.items() if isinstance(value, Tensor)]
-        tensors |= {f"optimizer.{name}.{key}": _copy(memory[key]) for key in held}
-        values = {key: value for key, value in memory.items() if key not in held}
+        of_parameter = optimizer.state[named[name]]
+        held = [key for key, value in of_parameter.items() if isinstance(value, Tensor)]
+        tensors |= {f"optimizer.{name}.{key}": _copy(of_parameter[key]) for key in held}
+        values = {key: value for key, value in of_parameter.items() if key not in held}
         state[name] = {"tensors": held, "values": values}
     if wrong := [about for about in (*groups, *state.values()) if not is_plain(about)]:
         raise ValueError(
@@ -171,8 +171,8 @@ def _memory(
     [options] = [g["options"] for g in packed["groups"] if name in g["parameters"]]
     # torch keeps a count of steps on the CPU, unless one of these options is on
     wholly = options.get("capturable") or options.get("fused")
-    memory = dict(packed["state"][name]["values"])
+    state = dict(packed["state"][name]["values"])
     for key in packed["state"][name]["tensors"]:
         tensor = tensors[f"optimizer.{name}.{key}"]
-        memory[key] = tensor.to(parameter.device if tensor.ndim or wholly else "cpu", copy=True)
-    return memory
+        state[key] = tensor.to(parameter.device if tensor.ndim or wholly else "cpu", copy=True)
+    return state

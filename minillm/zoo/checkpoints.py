@@ -11,8 +11,8 @@ Chapter: app
 
 from pathlib import Path
 
+from minillm.formats import hf
 from minillm.formats.tokenizer_json import JsonTokenizer
-from minillm.model import convert
 from minillm.model.transformer import Transformer
 from minillm.train import manifest
 
@@ -47,7 +47,7 @@ def load(name: str) -> tuple[Transformer, JsonTokenizer]:
         ValueError: there is no such model.
     """
     path = folder(name)
-    return convert.load(path), convert.load_tokenizer(path)
+    return hf.load(path), hf.load_tokenizer(path)
 
 
 def card(name: str) -> str:

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from minillm.bench import experts as bench
+from minillm.experts.moe import MoE, moe_loss
 from minillm.model.config import TransformerConfig
 from minillm.model.ffn import SwiGLU
-from minillm.model.moe import MoE, moe_loss
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def held_out():
 
 def small(ffn):
     return TransformerConfig(
-        n_vocab=bench.N_VOCAB, width=24, n_layers=2, context_tokens=bench.N_TOKENS, ffn=ffn
+        vocab_size=bench.VOCAB_SIZE, d_model=24, n_layers=2, context_length=bench.N_TOKENS, ffn=ffn
     ).build(seed=0)
 
 
@@ -65,11 +65,11 @@ def test_a_model_that_knows_nothing_pays_the_logarithm_of_the_vocabulary(held_ou
     model = small(bench.DENSE)
     nn.init.zeros_(model.head.weight)
     expected = math.log(40) - held_out.price
-    assert bench.excess(model, held_out) == pytest.approx(expected, abs=1e-5)
+    assert bench.loss_above_entropy(model, held_out) == pytest.approx(expected, abs=1e-5)
 
 
 def test_one_expert_of_a_hashed_layer_is_active_as_one_of_a_routed_one():
-    one = 3 * 24 * bench.HIDDEN_WIDTH
+    one = 3 * 24 * bench.D_FF
     dense, routes, hashed = (
         bench.parameters(small(ffn)) for ffn in (bench.DENSE, bench.experts(8), bench.HASHED)
     )
@@ -100,7 +100,9 @@ def test_what_is_made_small_is_moe_loss(held_out):
         contender = bench.CONTENDERS[name]
         model = small(contender.ffn)
         total, routings = bench.loss_of(model, held_out.tokens, held_out.districts, contender)
-        expected = moe_loss(model, held_out.tokens, balance=contender.balance, z=contender.z)
+        expected = moe_loss(
+            model, held_out.tokens, balance_weight=contender.balance_weight, z=contender.z
+        )
         assert total.mean.item() == pytest.approx(expected.mean.item(), rel=1e-6)
         assert len(routings) == 2
 
@@ -164,14 +166,14 @@ def test_an_up_cycled_model_is_dense_for_the_first_half(held_out, monkeypatch):
     assert isinstance(sparse.blocks[0].ffn, MoE)
     assert found.model is sparse
     assert found.curve[0] == finished("dense", held_out).curve[0]
-    assert found.curve[0] == bench.excess(dense, held_out)  # and it stays as it was
-    assert bench.excess(sparse, held_out) == found.curve[1] != found.curve[0]
+    assert found.curve[0] == bench.loss_above_entropy(dense, held_out)  # and it stays as it was
+    assert bench.loss_above_entropy(sparse, held_out) == found.curve[1] != found.curve[0]
 
 
 def test_a_bias_balances_and_no_other_contender_has_one(held_out):
-    moved = finished("8, by bias", held_out).model.blocks[1].ffn.balance
+    moved = finished("8, by bias", held_out).model.blocks[1].ffn.expert_bias
     assert moved.abs().max().item() == pytest.approx(0.04)  # never two steps against each other
-    assert finished("8", held_out).model.blocks[1].ffn.balance.abs().max() == 0
+    assert finished("8", held_out).model.blocks[1].ffn.expert_bias.abs().max() == 0
 
 
 def test_a_quick_run_returns_and_prints_every_figure(capsys):

@@ -30,15 +30,15 @@ def test_short_texts_do_not_count_for_the_slope():
 
 
 def test_keys_and_values_of_eight_tokens_and_room_for_one_more():
-    cache = bench.filled(bench.MIXERS["attention"].build(bench.WIDTH), bench.noise(8))
+    cache = bench.filled(bench.MIXERS["attention"].build(bench.D_MODEL), bench.noise(8))
     assert cache.n_tokens == 8
-    assert cache.n_bytes == 2 * 9 * bench.WIDTH * 4
+    assert cache.n_bytes == 2 * 9 * bench.D_MODEL * 4
 
 
 # --- twin ---------------------------------------------------------------------------------------
 @ALL_MIXERS
 def test_one_more_token_is_the_last_of_the_whole_text(config):
-    layer = config.build(bench.WIDTH)
+    layer = config.build(bench.D_MODEL)
     with torch.no_grad():
         bench.check_next(layer, 33)
 
@@ -46,7 +46,7 @@ def test_one_more_token_is_the_last_of_the_whole_text(config):
 # --- law ----------------------------------------------------------------------------------------
 @ALL_MIXERS
 def test_steps_leave_a_cache_of_the_same_size_and_attention_where_it_was(config):
-    layer, x = config.build(bench.WIDTH), bench.noise(10)
+    layer, x = config.build(bench.D_MODEL), bench.noise(10)
     with torch.no_grad():
         cache = bench.filled(layer, x[:, :9])
         n_bytes = cache.n_bytes
@@ -83,7 +83,7 @@ def test_a_quick_run_returns_and_prints_every_figure(capsys):
 
 
 def test_milliseconds_are_those_of_one_step(monkeypatch):
-    layers = {"linear": bench.MIXERS["linear"].build(bench.WIDTH)}
+    layers = {"linear": bench.MIXERS["linear"].build(bench.D_MODEL)}
     monkeypatch.setattr(bench, "race", lambda works, n: dict.fromkeys(works, 0.008))
     with torch.no_grad():
         found = bench.costs(layers, bench.Work(lengths=(16,), long=1, n_repeats=1, n_steps=4))
@@ -94,7 +94,7 @@ def test_milliseconds_are_those_of_one_step(monkeypatch):
 # --- what stops it ------------------------------------------------------------------------------
 def test_a_mixer_that_forgets_its_cache_is_not_timed():
     class Forgets(nn.Module):
-        def new_cache(self, n_rows, capacity_tokens):
+        def new_cache(self, batch_size, max_length):
             return None
 
         def forward(self, x, context, cache=None):

@@ -72,10 +72,10 @@ def test_a_quick_run_returns_and_prints_every_figure(capsys):
 
 
 def test_the_targets_shapes_are_those_of_the_course():
-    sizes = {name: shape.n_rows * shape.n_tokens for name, shape in bench.SHAPES.items()}
+    sizes = {name: shape.batch_size * shape.n_tokens for name, shape in bench.SHAPES.items()}
     assert sizes == {"1m": 2048, "10m": 2048}
     for shape in bench.SHAPES.values():
-        assert shape.config.context_tokens >= bench.N_PROMPT + bench.FULL.n_written
+        assert shape.config.context_length >= bench.N_PROMPT + bench.FULL.n_written
     assert {what.partition("_")[0] for what in bench.TARGETS} == bench.SHAPES.keys()
 
 
@@ -83,8 +83,8 @@ def test_both_sides_hold_the_same_numbers_and_the_same_hidden_width():
     ours = TINY.build(seed=3)
     theirs = bench.opened_by(transformers, ours)
     assert theirs.config._attn_implementation == "sdpa"
-    hidden_width = ours.blocks[0].ffn.down.in_features
-    assert theirs.config.intermediate_size == hidden_width == 176  # 8/3 · 64, a multiple of 8
+    d_ff = ours.blocks[0].ffn.down.in_features
+    assert theirs.config.intermediate_size == d_ff == 176  # 8/3 · 64, a multiple of 8
     assert torch.equal(theirs.lm_head.weight, ours.head.weight)
     tokens = bench.drawn(64, 2, 9)
     assert bench.loss_of_theirs(theirs, tokens).mean.item() == pytest.approx(

@@ -29,15 +29,15 @@ def test_a_quick_run_returns_and_prints_every_figure(capsys):
     expected = {"n_threads", bench.SLOW}
     for n_experts in bench.N_EXPERTS:
         expected |= {f"{n_experts}_{side}" for side in bench.TARGETS}
-        for n_tokens, width in bench.QUICK.sizes:
+        for n_tokens, d_model in bench.QUICK.sizes:
             for what in bench.PASSES:
-                case = f"{n_tokens}x{width}_{n_experts}_{what}"
+                case = f"{n_tokens}x{d_model}_{n_experts}_{what}"
                 expected |= {f"{case}_{each}" for each in who}
                 ours, dense = figures[f"{case}_ours"], figures[f"{case}_dense"]
                 fastest = min(figures[f"{case}_eager"], figures[f"{case}_grouped_mm"])
                 assert figures[f"{case}_by_theirs"] == pytest.approx(fastest / ours)
                 assert figures[f"{case}_by_dense"] == pytest.approx(ours / dense)
-                start = f"  {n_tokens} × {width}, {n_experts:>2} {what} "
+                start = f"  {n_tokens} × {d_model}, {n_experts:>2} {what} "
                 line = next(x for x in printed if x.startswith(start))
                 for side, target in bench.TARGETS.items():
                     ratio = figures[f"{case}_by_{side}"]

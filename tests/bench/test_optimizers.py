@@ -9,7 +9,7 @@ from torch import nn
 
 from minillm.bench import optimizers as bench
 from minillm.model.config import tiny
-from minillm.train.lion import Lion
+from minillm.optim.lion import Lion
 
 ALL_SEARCHES = pytest.mark.parametrize("search", bench.SEARCHES.values(), ids=bench.SEARCHES)
 
@@ -43,7 +43,7 @@ def test_a_model_that_knows_nothing_pays_the_logarithm_of_the_vocabulary_a_token
     n_tokens = (race.held_out[:, 1:] != race.pad).sum().item()
     price = n_tokens * math.log(1024) / 64
     expected = 100 * (price / race.source_price - 1)
-    assert race.excess(model) == pytest.approx(expected, rel=1e-5)
+    assert race.loss_above_entropy(model) == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_row_is_a_sentence_between_two_marks(race):
@@ -87,9 +87,9 @@ def test_a_quick_run_returns_and_prints_every_figure(capsys):
         line = next(line for line in said if line.startswith(f"{name} "))
         assert len(found["runs"]) == 2
         assert (found["rate"], found["option"]) == (search.rates[0], search.option)
-        assert len(found["excess"]) == 1
-        assert found["excess"][0] > 0
-        assert line.endswith(f" {found['excess'][0]:.2f} %")
+        assert len(found["loss_above_entropy"]) == 1
+        assert found["loss_above_entropy"][0] > 0
+        assert line.endswith(f" {found['loss_above_entropy'][0]:.2f} %")
         assert line.split()[1] == f"{found['state']:.3f}"
     # AdamW keeps two numbers a weight, Lion one, Muon one for hidden matrices, the rest far less
     states = {name: found["state"] for name, found in figures.items()}
@@ -105,7 +105,7 @@ def test_the_best_of_twelve_is_run_again_with_other_seeds(race, monkeypatch):
     def pretended(race, search, rate, value, seed):
         asked.append((rate, value, seed))
         good = (rate, value) == (search.rates[4], search.values[1])
-        return {"excess": 1.0 + seed if good else math.inf, "state": 1.0}
+        return {"loss_above_entropy": 1.0 + seed if good else math.inf, "state": 1.0}
 
     monkeypatch.setattr(bench, "SEARCHES", {"Lion": search})
     monkeypatch.setattr(bench.Race, "run", pretended)
@@ -115,7 +115,7 @@ def test_the_best_of_twelve_is_run_again_with_other_seeds(race, monkeypatch):
     assert {each[2] for each in asked[:12]} == {0}
     assert asked[12:] == [(search.rates[4], search.values[1], seed) for seed in (1, 2, 3)]
     assert (found["rate"], found["value"]) == (search.rates[4], search.values[1])
-    assert found["excess"] == [2.0, 3.0, 4.0]
+    assert found["loss_above_entropy"] == [2.0, 3.0, 4.0]
     assert len(found["runs"]) == 12
 
 
@@ -126,9 +126,11 @@ def test_a_run_that_breaks_is_worse_than_any(race, monkeypatch):
         total = plain(model, tokens)
         return bench.Total(total.nats * math.nan, total.n_tokens)
 
-    monkeypatch.setattr(race, "excess", lambda model: math.nan)
-    assert race.run(search, 4e-3, 0.95, seed=0)["excess"] == math.inf
-    monkeypatch.setattr(race, "excess", lambda model: pytest.fail("the loop did not give up"))
+    monkeypatch.setattr(race, "loss_above_entropy", lambda model: math.nan)
+    assert race.run(search, 4e-3, 0.95, seed=0)["loss_above_entropy"] == math.inf
+    monkeypatch.setattr(
+        race, "loss_above_entropy", lambda model: pytest.fail("the loop did not give up")
+    )
     monkeypatch.setattr(race, "loss", no_number)
     monkeypatch.setattr(race, "n_steps", 9)
-    assert race.run(search, 4e-3, 0.95, seed=0)["excess"] == math.inf
+    assert race.run(search, 4e-3, 0.95, seed=0)["loss_above_entropy"] == math.inf

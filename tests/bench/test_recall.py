@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from minillm.bench import recall as bench
-from minillm.model.mamba import MambaConfig
-from minillm.model.metrics import n_parameters
-from minillm.town.recall import Pairs
-from minillm.train.muon import Muon
+from minillm.data.recall import Pairs
+from minillm.measure.metrics import n_parameters
+from minillm.mixers.mamba import MambaConfig
+from minillm.optim.muon import Muon
 
 #: Numbers kept of a row of 192 tokens; "shifted" is the convolution's, one token of width 64.
 SHIFTED = 64
@@ -31,7 +31,7 @@ KEPT = {
 
 
 def model_of(name):
-    return bench.built(bench.CONTENDERS[name], Pairs(n_pairs=1).n_vocab, 192, seed=0)
+    return bench.built(bench.CONTENDERS[name], Pairs(n_pairs=1).vocab_size, 192, seed=0)
 
 
 # --- by hand ------------------------------------------------------------------------------------
@@ -74,10 +74,10 @@ def test_the_rate_falls_in_a_straight_line(monkeypatch):
 
 
 def test_the_better_rate_by_the_mean_is_run_again_with_other_seeds(monkeypatch, capsys):
-    asked = []
+    loss_mask = []
 
     def pretended(name, rate, seed, n_steps):
-        asked.append((name, rate, seed, n_steps))
+        loss_mask.append((name, rate, seed, n_steps))
         # the rate 0.02 is the best at one length, 0.01 in the mean
         right = {0.01: [0.5] * 5, 0.02: [0.9, 0.3, 0.3, 0.3, 0.3]}[rate]
         return model_of(name), [share + seed / 100 for share in right]
@@ -88,7 +88,7 @@ def test_the_better_rate_by_the_mean_is_run_again_with_other_seeds(monkeypatch, 
     monkeypatch.setattr(bench, "copied", lambda n_steps, seeds: {"copied": (n_steps, seeds)})
     figures = bench.run(quick=True)
     runs = [(0.01, 0, 7), (0.02, 0, 7), (0.01, 1, 7), (0.01, 3, 7)]
-    assert asked == [(name, *run) for name in work.contenders for run in runs]
+    assert loss_mask == [(name, *run) for name in work.contenders for run in runs]
     found = figures["Mamba, small"]
     assert found["rate"] == 0.01
     assert found["accuracy"] == [pytest.approx([0.51] * 5), pytest.approx([0.53] * 5)]
@@ -105,7 +105,7 @@ def test_the_share_right_is_that_of_four_blocks_that_no_training_sees():
     for index in range(4):
         questions = Pairs(n_pairs=8).block(index, seed="held out")
         best = model(questions.tokens).argmax(dim=-1)
-        right += (best == questions.wanted)[questions.asked].tolist()
+        right += (best == questions.targets)[questions.loss_mask].tolist()
     assert len(right) == 4 * 64 * 8
     assert sum(right) > 0
     assert bench.right_share(model, 8) == pytest.approx(np.mean(right))
@@ -128,7 +128,7 @@ def test_all_contenders_read_the_same_rows_and_are_asked_as_much_each_step(monke
     assert set(n_told) == set(bench.N_PAIRS)
     for questions, n_pairs in zip(one, n_told, strict=True):
         assert questions.tokens.shape == (512 // n_pairs, 3 * n_pairs)
-        assert questions.asked.sum() == 512
+        assert questions.loss_mask.sum() == 512
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(one, same, strict=True))
     assert [questions.facts.shape[1] for questions in other] != n_told
 

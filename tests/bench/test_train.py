@@ -161,7 +161,7 @@ def test_too_short_a_text_is_refused_before_the_first_step(tmp_path, monkeypatch
     monkeypatch.setattr(Runner, "turn", lambda *_: pytest.fail("it began"))
     file = tmp_path / "short.txt"
     file.write_text("Mei sells plums.\n" * 70, encoding="utf-8")  # 119 letters held out
-    with pytest.raises(ValueError, match="one row of context_tokens=128 needs 129"):
+    with pytest.raises(ValueError, match="one row of context_length=128 needs 129"):
         bench.run(quick=True, text=file)
 
 

@@ -121,7 +121,7 @@ def test_a_file_of_ours_has_our_ids(tmp_path):
     tokenizer = read(tmp_path / "tokenizer.json")
     assert tokenizer.encode("hi hi<|end|>", allowed_special={"<|end|>"}) == [256, 257, 258]
     assert tokenizer.special_ids == {"<|end|>": 258}
-    assert (tokenizer.n_vocab, len(tokenizer.ids), tokenizer.begin_ids) == (259, 259, ())
+    assert (tokenizer.vocab_size, len(tokenizer.ids), tokenizer.begin_ids) == (259, 259, ())
     assert tokenizer.decode([258, 257, 0xE6]) == "<|end|> hi�"
     assert tokenizer.decode_bytes([0xE6, 256]) == b"\xe6hi"
     assert tokenizer.token_bytes(257) == b" hi"

@@ -24,7 +24,7 @@ def test_a_solved_task_gives_the_learners_function(my, capsys):
     mine = pick(kv_cache_bytes)
     assert mine is not kv_cache_bytes
     assert capsys.readouterr().out == "kv_cache_bytes: yours (task 0.2)\n"
-    shape = {"n_layers": 96, "n_kv_heads": 96, "head_width": 128}
+    shape = {"n_layers": 96, "n_kv_heads": 96, "d_head": 128}
     assert mine(**shape, n_tokens=4096, n_sequences=1) == 18 * 2**30
     assert pick(gib) is gib
 

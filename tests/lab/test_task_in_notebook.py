@@ -12,8 +12,8 @@ WRONG = STUB.replace("raise NotImplementedError", "return '32 conversations, 576
 RIGHT = STUB.replace("raise NotImplementedError", "return 'batch of 32 -> 576 GiB'")
 BORROWED = STUB.replace("raise NotImplementedError", "return 'batch of 32 -> 576' + unit")
 PLUGGABLE = """@task("0.2", minutes=8)
-def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences, bytes_per_element=2):
-    return two * n_layers * n_kv_heads * head_width * n_tokens * n_sequences * bytes_per_element"""
+def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences, bytes_per_element=2):
+    return two * n_layers * n_kv_heads * d_head * n_tokens * n_sequences * bytes_per_element"""
 MISNAMED = RIGHT.replace("mended_slide", "slide")
 
 

@@ -23,7 +23,7 @@ VARIANTS = {
     "multi-query": AttentionConfig(n_kv_heads=1),
     "no positions": AttentionConfig(rope=None),
     "window": AttentionConfig(window_tokens=3),
-    "all of it": AttentionConfig(n_kv_heads=2, head_width=6, qk_norm=True, window_tokens=4),
+    "all of it": AttentionConfig(n_kv_heads=2, d_head=6, qk_norm=True, window_tokens=4),
 }
 
 
@@ -31,23 +31,23 @@ def random(*shape, seed=0, dtype=torch.float64):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def qkv(n_rows=2, n_heads=4, n_kv_heads=2, n_queries=5, n_keys=5, head_width=3, seed=0):
-    q = random(n_rows, n_heads, n_queries, head_width, seed=seed)
-    k, v = random(2, n_rows, n_kv_heads, n_keys, head_width, seed=seed + 1)
+def qkv(batch_size=2, n_heads=4, n_kv_heads=2, n_queries=5, n_keys=5, d_head=3, seed=0):
+    q = random(batch_size, n_heads, n_queries, d_head, seed=seed)
+    k, v = random(2, batch_size, n_kv_heads, n_keys, d_head, seed=seed + 1)
     return q, k, v
 
 
-def built(config, width=WIDTH, seed=0, dtype=torch.float64):
+def built(config, d_model=WIDTH, seed=0, dtype=torch.float64):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        layer = config.build(width, context_tokens=32, dtype=dtype)
+        layer = config.build(d_model, context_length=32, dtype=dtype)
         if layer.q_norm is not None:  # ones hide whether they are used
             nn.init.uniform_(layer.q_norm, 0.5, 2)
             nn.init.uniform_(layer.k_norm, 0.5, 2)
         return layer
 
 
-def places(n_tokens, first=0):
+def indices(n_tokens, first=0):
     return Context(positions=torch.arange(first, first + n_tokens))
 
 
@@ -106,7 +106,7 @@ def test_who_may_look_nowhere_takes_zeros_and_spoils_no_gradient():
     [
         (AttentionConfig(), 4 * 16 * 16),
         (AttentionConfig(n_kv_heads=1), 16 * (4 + 2) * 4 + 16 * 16),
-        (AttentionConfig(n_kv_heads=2, head_width=8), 16 * (4 + 4) * 8 + 32 * 16),
+        (AttentionConfig(n_kv_heads=2, d_head=8), 16 * (4 + 4) * 8 + 32 * 16),
         (AttentionConfig(qk_norm=True), 4 * 16 * 16 + 2 * 4),
     ],
 )
@@ -165,9 +165,9 @@ def test_grouped_heads_are_repeated_heads(n_kv_heads, group, n_queries, n_keys):
 def head_by_head(layer, config, x, mask):
     """The whole layer with loops: a row, a head, a token at a time; rotation by complex numbers."""
     n_kv_heads = config.n_kv_heads or config.n_heads
-    n, width = config.n_heads, layer.head_width
-    matrices = layer.qkv.weight.split(width)  # one a head: queries, then keys, then values
-    theta = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    n, d_model = config.n_heads, layer.d_head
+    matrices = layer.qkv.weight.split(d_model)  # one a head: queries, then keys, then values
+    theta = 10000.0 ** (-torch.arange(0, d_model, 2, dtype=torch.float64) / d_model)
 
     def prepared(vector, norm, place):
         if norm is not None:
@@ -185,7 +185,7 @@ def head_by_head(layer, config, x, mask):
             q, k, v = (row @ matrices[i].T for i in (head, n + group, n + n_kv_heads + group))
             q = torch.stack([prepared(q[t], layer.q_norm, t) for t in range(len(row))])
             k = torch.stack([prepared(k[t], layer.k_norm, t) for t in range(len(row))])
-            scores = (q @ k.T / width**0.5).masked_fill(~mask, -math.inf)
+            scores = (q @ k.T / d_model**0.5).masked_fill(~mask, -math.inf)
             heads.append(scores.softmax(dim=-1) @ v)
         rows.append(torch.cat(heads, dim=-1) @ layer.output.weight.T)
     return torch.stack(rows)
@@ -196,7 +196,7 @@ def test_a_layer_is_its_heads_one_by_one(name):
     config = VARIANTS[name]
     layer, x = built(config), random(2, 7, WIDTH)
     mask = window(torch.arange(7), torch.arange(7), config.window_tokens or 7)
-    close(layer(x, places(7)), head_by_head(layer, config, x, mask))
+    close(layer(x, indices(7)), head_by_head(layer, config, x, mask))
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -205,12 +205,12 @@ def test_a_layer_is_its_heads_one_by_one(name):
 def test_cached_is_uncached_token_by_token_and_in_chunks(name, sizes):
     layer, n_tokens = built(VARIANTS[name]), sum(sizes)
     x = random(2, n_tokens, WIDTH)
-    whole = layer(x, places(n_tokens))
+    whole = layer(x, indices(n_tokens))
     for chunks in (sizes, [1] * n_tokens):
-        cache, parts = layer.new_cache(2, capacity_tokens=n_tokens), []
+        cache, parts = layer.new_cache(2, max_length=n_tokens), []
         with torch.no_grad():
             for part in x.split(chunks, dim=1):
-                parts.append(layer(part, places(part.shape[1], cache.n_tokens), cache))
+                parts.append(layer(part, indices(part.shape[1], cache.n_tokens), cache))
         close(torch.cat(parts, dim=1), whole)
 
 
@@ -218,13 +218,13 @@ def test_cached_is_uncached_token_by_token_and_in_chunks(name, sizes):
 def test_cached_is_uncached_in_float32_to_a_hundred_thousandth(name):
     layer = built(VARIANTS[name], dtype=torch.float32)
     x = random(2, 20, WIDTH, dtype=torch.float32)
-    cache = layer.new_cache(2, capacity_tokens=20)
+    cache = layer.new_cache(2, max_length=20)
     with torch.no_grad():
         parts = [
-            layer(part, places(part.shape[1], cache.n_tokens), cache)
+            layer(part, indices(part.shape[1], cache.n_tokens), cache)
             for part in x.split([9, 5, 1, 1, 4], dim=1)
         ]
-        close(torch.cat(parts, dim=1), layer(x, places(20)), 1e-5)
+        close(torch.cat(parts, dim=1), layer(x, indices(20)), 1e-5)
 
 
 @pytest.mark.parametrize("name", ["grouped", "window", "all of it"])
@@ -233,7 +233,7 @@ def test_a_row_filled_up_on_the_left_is_the_row_alone(name):
     x, n_fill = random(2, n_tokens, WIDTH), torch.tensor([3, 0])
     is_token = torch.arange(n_tokens) >= n_fill[:, None]
     positions = (torch.arange(n_tokens) - n_fill[:, None]).clamp(min=0)
-    cache, parts = layer.new_cache(2, capacity_tokens=n_tokens), []
+    cache, parts = layer.new_cache(2, max_length=n_tokens), []
     with torch.no_grad():
         for chunk in torch.arange(n_tokens).split([5, 1, 2]):
             keys = torch.arange(chunk[-1].item() + 1)
@@ -243,7 +243,7 @@ def test_a_row_filled_up_on_the_left_is_the_row_alone(name):
             )
             parts.append(layer(x[:, chunk], context, cache))
         together = torch.cat(parts, dim=1)
-        alone = [layer(x[[0], 3:], places(5))[0], layer(x[[1]], places(8))[0]]
+        alone = [layer(x[[0], 3:], indices(5))[0], layer(x[[1]], indices(8))[0]]
     close(together[0, 3:], alone[0])
     close(together[1], alone[1])
 
@@ -254,14 +254,14 @@ def test_texts_packed_into_one_row_are_the_texts_alone():
     ids, positions = torch.tensor([[0, 0, 0, 1, 1, 1, 1]]), torch.tensor([[0, 1, 2, 0, 1, 2, 3]])
     mask = causal(torch.arange(7), torch.arange(7)) & document(ids, ids)
     together = layer(x, Context(positions=positions, mask=mask))
-    close(together[:, :3], layer(x[:, :3], places(3)))
-    close(together[:, 3:], layer(x[:, 3:], places(4)))
+    close(together[:, :3], layer(x[:, :3], indices(3)))
+    close(together[:, 3:], layer(x[:, 3:], indices(4)))
 
 
 def test_project_and_attend_are_the_layer_with_its_weights_in_view():
     layer, x = built(VARIANTS["all of it"]), random(2, 4, WIDTH)
     values, weights = attend(*layer.project(x, torch.arange(4)), causal(*[torch.arange(4)] * 2))
-    close(layer.output(rearrange(values, "B H T K -> B T (H K)")), layer(x, places(4)))
+    close(layer.output(rearrange(values, "B H T K -> B T (H K)")), layer(x, indices(4)))
     assert weights.shape == (2, 4, 4, 4)
 
 
@@ -283,7 +283,7 @@ def test_torchs_multi_head_layer_gives_the_same_output_and_weights():
         theirs.out_proj.weight.copy_(layer.output.weight)
     mask = causal(torch.arange(5), torch.arange(5))
     expected, weights = theirs(x, x, x, attn_mask=~mask, average_attn_weights=False)
-    close(layer(x, places(5)), expected)
+    close(layer(x, indices(5)), expected)
     close(attend(*layer.project(x, torch.arange(5)), mask).weights, weights)
 
 
@@ -292,12 +292,12 @@ FAMILIES = {
     "mistral": (
         MistralConfig,
         MistralAttention,
-        AttentionConfig(n_kv_heads=2, head_width=6, window_tokens=3),
+        AttentionConfig(n_kv_heads=2, d_head=6, window_tokens=3),
     ),
     "qwen3": (
         Qwen3Config,
         Qwen3Attention,
-        AttentionConfig(n_kv_heads=1, head_width=8, qk_norm=True, norm_epsilon=1e-5),
+        AttentionConfig(n_kv_heads=1, d_head=8, qk_norm=True, norm_epsilon=1e-5),
     ),
 }
 
@@ -311,7 +311,7 @@ def test_the_layers_of_transformers_give_the_same_output(family):
         hidden_size=WIDTH,
         num_attention_heads=4,
         num_key_value_heads=config.n_kv_heads,
-        head_dim=layer.head_width,
+        head_dim=layer.d_head,
         sliding_window=config.window_tokens,
         rms_norm_eps=config.norm_epsilon,
         attention_bias=False,
@@ -319,7 +319,7 @@ def test_the_layers_of_transformers_give_the_same_output(family):
         rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
     )
     reference = attention_class(theirs, layer_idx=0)
-    sizes = [n * layer.head_width for n in (4, config.n_kv_heads, config.n_kv_heads)]
+    sizes = [n * layer.d_head for n in (4, config.n_kv_heads, config.n_kv_heads)]
     matrices = zip("qkv", layer.qkv.weight.split(sizes), strict=True)
     weights = {f"{letter}_proj.weight": matrix for letter, matrix in matrices}
     weights["o_proj.weight"] = layer.output.weight
@@ -333,7 +333,7 @@ def test_the_layers_of_transformers_give_the_same_output(family):
         position_embeddings=LlamaRotaryEmbedding(theirs)(x, torch.arange(7)[None]),
         attention_mask=torch.zeros(7, 7).masked_fill(~mask, -math.inf)[None, None],
     )
-    close(layer(x, places(7)), expected, 1e-5)
+    close(layer(x, indices(7)), expected, 1e-5)
 
 
 # --- law ---------------------------------------------------------------------------------------
@@ -354,7 +354,7 @@ def test_a_changed_token_is_noticed_by_itself_and_later_ones_alone(name, place):
     layer, x = built(VARIANTS[name]), random(1, 9, WIDTH)
     changed = x.clone()
     changed[0, place] += 1
-    difference = (layer(x, places(9)) - layer(changed, places(9))).abs().amax(dim=-1)[0]
+    difference = (layer(x, indices(9)) - layer(changed, indices(9))).abs().amax(dim=-1)[0]
     reach = VARIANTS[name].window_tokens or 9
     noticed = (difference > 1e-6).nonzero().flatten().tolist()
     assert noticed == list(range(place, min(place + reach, 9)))
@@ -363,7 +363,7 @@ def test_a_changed_token_is_noticed_by_itself_and_later_ones_alone(name, place):
 
 def test_with_every_token_in_view_all_notice():
     layer, x = built(VARIANTS["plain"]), random(1, 6, WIDTH)
-    everything = replace(places(6), mask=torch.ones(1, 1, dtype=torch.bool))
+    everything = replace(indices(6), mask=torch.ones(1, 1, dtype=torch.bool))
     changed = x.clone()
     changed[0, 5] += 1
     difference = (layer(x, everything) - layer(changed, everything)).abs().amax(dim=-1)
@@ -375,29 +375,29 @@ def test_with_every_token_in_view_all_notice():
 def test_a_text_that_begins_later_is_read_alike(shift):
     layer, x = built(VARIANTS["all of it"]), random(2, 6, WIDTH)
     layer.reserve(506)
-    close(layer(x, places(6, shift)), layer(x, places(6)), 1e-10)
+    close(layer(x, indices(6, shift)), layer(x, indices(6)), 1e-10)
 
 
 @given(st.permutations(range(6)))
 @settings(max_examples=20, deadline=None)
 def test_without_positions_and_masks_the_order_of_the_tokens_does_not_matter(order):
     layer, x = built(VARIANTS["no positions"]), random(1, 6, WIDTH)
-    everything = replace(places(6), mask=torch.ones(6, 6, dtype=torch.bool))
+    everything = replace(indices(6), mask=torch.ones(6, 6, dtype=torch.bool))
     close(layer(x[:, order], everything), layer(x, everything)[:, order])
 
 
 def test_a_wide_window_is_none():
     layer, x = built(VARIANTS["plain"]), random(1, 6, WIDTH)
-    wide = built(replace(VARIANTS["plain"], window_tokens=6))
-    assert torch.equal(wide(x, places(6)), layer(x, places(6)))
+    upcast = built(replace(VARIANTS["plain"], window_tokens=6))
+    assert torch.equal(upcast(x, indices(6)), layer(x, indices(6)))
 
 
 def test_rotations_grow_and_those_that_were_there_stay():
-    layer = AttentionConfig().build(WIDTH, context_tokens=4)
+    layer = AttentionConfig().build(WIDTH, context_length=4)
     before = layer.rotations.table
     layer.reserve(3)
     assert layer.rotations.table is before
-    layer.new_cache(1, capacity_tokens=9)
+    layer.new_cache(1, max_length=9)
     assert len(layer.rotations.table) == 9
     assert torch.equal(layer.rotations.table[:4], before)
 
@@ -418,10 +418,10 @@ def test_a_layer_lives_where_and_as_it_was_built(dtype):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_nothing_is_created_on_torchs_default_device(name):
     layer, x = built(VARIANTS[name]), random(2, 9, WIDTH)
-    expected, contexts = layer(x, places(9)), [places(5), places(3, 5), places(1, 8)]
+    expected, contexts = layer(x, indices(9)), [indices(5), indices(3, 5), indices(1, 8)]
     with torch.device("meta"), torch.no_grad():  # a device that keeps no numbers
         VARIANTS[name].build(WIDTH)(torch.ones(1, 1, WIDTH, device="cpu"), contexts[-1])
-        cache = layer.new_cache(2, capacity_tokens=9)
+        cache = layer.new_cache(2, max_length=9)
         chunks = zip(x.split([5, 3, 1], dim=1), contexts, strict=True)
         parts = [layer(part, context, cache) for part, context in chunks]
     close(torch.cat(parts, dim=1), expected)
@@ -455,11 +455,13 @@ def masked(mask):
         (lambda: AttentionConfig(n_kv_heads=0), "n_kv_heads must be at least 1; got 0"),
         (lambda: AttentionConfig(window_tokens=0), "window_tokens must be at least 1; got 0"),
         (lambda: AttentionConfig(n_heads=4, n_kv_heads=3), "n_kv_heads must divide n_heads"),
-        (lambda: AttentionConfig(n_heads=3).build(16), "got width=16 and n_heads=3"),
+        (lambda: AttentionConfig(n_heads=3).build(16), "got d_model=16 and n_heads=3"),
         (lambda: AttentionConfig().build(0), "width must be at least 1"),
-        (lambda: AttentionConfig().build(12), "head_width must be even and at least 2; got 3"),
+        (lambda: AttentionConfig().build(12), "d_head must be even and at least 2; got 3"),
         (
-            lambda: AttentionConfig().build(16, context_tokens=4)(torch.zeros(1, 5, 16), places(5)),
+            lambda: AttentionConfig().build(16, context_length=4)(
+                torch.zeros(1, 5, 16), indices(5)
+            ),
             "prepared for 4 of them; got 5 tokens and positions [5]",
         ),
         (
@@ -471,7 +473,7 @@ def masked(mask):
         (lambda: AttentionConfig(norm_epsilon=0.0), "norm_epsilon must be a finite number above"),
         (
             lambda: built(AttentionConfig())(
-                random(2, 3, WIDTH), places(3), built(AttentionConfig()).new_cache(2, 2)
+                random(2, 3, WIDTH), indices(3), built(AttentionConfig()).new_cache(2, 2)
             ),
             "the cache has places for 2 tokens",
         ),
@@ -492,6 +494,6 @@ def test_a_mask_of_numbers_is_refused_though_torch_would_add_it_to_the_scores():
 
 def test_a_layer_takes_no_cache_and_no_config_for_its_own():
     layer = built(VARIANTS["plain"])
-    layer(random(1, 3, WIDTH), places(3), layer.new_cache(1, 4))
+    layer(random(1, 3, WIDTH), indices(3), layer.new_cache(1, 4))
     assert not [value for value in vars(layer).values() if hasattr(value, "n_tokens")]
     assert isinstance(layer, Attention)

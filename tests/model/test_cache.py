@@ -8,20 +8,20 @@ from minillm.model.cache import KVCache
 from minillm.model.count import gib, kv_cache_bytes
 
 
-def some(n_tokens, n_rows=2, seed=0):
+def some(n_tokens, batch_size=2, seed=0):
     """Keys and values of so many tokens: two heads, three numbers each."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(2, n_rows, 2, n_tokens, 3, generator=generator).unbind()
+    return torch.randn(2, batch_size, 2, n_tokens, 3, generator=generator).unbind()
 
 
-def small(capacity_tokens=8, n_rows=2):
-    return KVCache(n_rows, n_kv_heads=2, capacity_tokens=capacity_tokens, head_width=3)
+def small(max_length=8, batch_size=2):
+    return KVCache(batch_size, n_kv_heads=2, max_length=max_length, d_head=3)
 
 
 # --- by hand -----------------------------------------------------------------------------------
 def test_what_was_appended_comes_back_in_order():
-    cache = small(n_rows=1)
-    k, v = some(3, n_rows=1)
+    cache = small(batch_size=1)
+    k, v = some(3, batch_size=1)
     keys, values = cache.append(k[:, :, :2], v[:, :, :2])
     assert torch.equal(keys, k[:, :, :2]) and torch.equal(values, v[:, :, :2])
     keys, values = cache.append(k[:, :, 2:], v[:, :, 2:])
@@ -46,16 +46,16 @@ def test_gpt_3_would_keep_18_gib_for_one_conversation():
 
 
 def test_rows_are_kept_in_the_order_asked_for():
-    cache = small(n_rows=3)
-    k, v = some(2, n_rows=3)
+    cache = small(batch_size=3)
+    k, v = some(2, batch_size=3)
     cache.append(k, v)
     cache.keep([2, 0, 2, 1])  # as a beam search does
-    keys, values = cache.append(*some(1, n_rows=4, seed=1))
+    keys, values = cache.append(*some(1, batch_size=4, seed=1))
     assert torch.equal(keys[:, :, :2], k[[2, 0, 2, 1]])
     assert torch.equal(values[:, :, :2], v[[2, 0, 2, 1]])
     cache.keep(torch.tensor([3]))
-    assert cache.n_bytes == small(n_rows=1).n_bytes
-    assert torch.equal(cache.append(*some(1, n_rows=1))[0][:, :, :2], k[[1]])
+    assert cache.n_bytes == small(batch_size=1).n_bytes
+    assert torch.equal(cache.append(*some(1, batch_size=1))[0][:, :, :2], k[[1]])
 
 
 def test_guesses_are_taken_back_and_written_over():
@@ -87,10 +87,10 @@ steps = st.lists(
 @given(steps)
 @settings(max_examples=100, deadline=None)
 def test_it_is_concatenation_without_the_copies(steps):
-    cache, plain = small(capacity_tokens=32), some(0)
+    cache, plain = small(max_length=32), some(0)
     for seed, (name, argument) in enumerate(steps):
         if name == "append":
-            more = some(argument, n_rows=len(plain[0]), seed=seed)
+            more = some(argument, batch_size=len(plain[0]), seed=seed)
             plain = [torch.cat(pair, dim=2) for pair in zip(plain, more, strict=True)]
             for kept, expected in zip(cache.append(*more), plain, strict=True):
                 assert torch.equal(kept, expected)
@@ -114,8 +114,8 @@ def test_transformers_cache_gives_the_same_tensors():
     for seed, n_tokens in enumerate([3, 1, 2]):
         k, v = some(n_tokens, seed=seed)
         expected = theirs.update(k, v, 0)
-        for kept, wanted in zip(ours.append(k, v), expected, strict=True):
-            assert torch.equal(kept, wanted)
+        for kept, theirs_now in zip(ours.append(k, v), expected, strict=True):
+            assert torch.equal(kept, theirs_now)
 
 
 # --- law ---------------------------------------------------------------------------------------
@@ -127,14 +127,14 @@ def test_transformers_cache_gives_the_same_tensors():
     st.sampled_from([torch.float32, torch.float16, torch.bfloat16, torch.float64]),
 )
 @settings(max_examples=50, deadline=None)
-def test_its_bytes_are_the_formulas(n_rows, n_kv_heads, capacity_tokens, head_width, dtype):
-    cache = KVCache(n_rows, n_kv_heads, capacity_tokens, head_width, dtype)
+def test_its_bytes_are_the_formulas(batch_size, n_kv_heads, max_length, d_head, dtype):
+    cache = KVCache(batch_size, n_kv_heads, max_length, d_head, dtype)
     assert cache.n_bytes == kv_cache_bytes(
         n_layers=1,
         n_kv_heads=n_kv_heads,
-        head_width=head_width,
-        n_tokens=capacity_tokens,
-        n_sequences=n_rows,
+        d_head=d_head,
+        n_tokens=max_length,
+        n_sequences=batch_size,
         bytes_per_element=dtype.itemsize,
     )
     assert cache.n_bytes == sum(x.untyped_storage().nbytes() for x in (cache.keys, cache.values))
@@ -142,7 +142,7 @@ def test_its_bytes_are_the_formulas(n_rows, n_kv_heads, capacity_tokens, head_wi
 
 # --- bad input ---------------------------------------------------------------------------------
 def full():
-    cache = small(capacity_tokens=4)
+    cache = small(max_length=4)
     cache.append(*some(3))
     return cache
 
@@ -151,8 +151,8 @@ def full():
     ("call", "words"),
     [
         (lambda: full().append(*some(2)), "keeps 3; 2 more do not fit"),
-        (lambda: full().append(*some(2)), "capacity_tokens of at least 5"),
-        (lambda: full().append(*some(1, n_rows=3)), "keeps [2 rows, 2 heads, tokens, 3]"),
+        (lambda: full().append(*some(2)), "max_length of at least 5"),
+        (lambda: full().append(*some(1, batch_size=3)), "keeps [2 rows, 2 heads, tokens, 3]"),
         (lambda: full().append(*(x[:, :1] for x in some(1))), "got keys [2, 1, 1, 3]"),
         (lambda: full().append(*(x[..., :2] for x in some(1))), "got keys [2, 2, 1, 2]"),
         (lambda: full().truncate(4), "keeps 0 to 3 tokens, those there are; got 4"),
@@ -160,8 +160,8 @@ def full():
         (lambda: full().keep([]), "at least one row out of 0 to 1; got []"),
         (lambda: full().keep([0, 2]), "got [0, 2]"),
         (lambda: full().keep([-1]), "got [-1]"),
-        (lambda: small(n_rows=0), "must be at least 1; got 0, 2, 8 and 3"),
-        (lambda: small(capacity_tokens=0), "got 2, 2, 0 and 3"),
+        (lambda: small(batch_size=0), "must be at least 1; got 0, 2, 8 and 3"),
+        (lambda: small(max_length=0), "got 2, 2, 0 and 3"),
     ],
 )
 def test_bad_input_is_named(call, words):

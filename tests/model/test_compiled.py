@@ -21,7 +21,7 @@ near = AttentionConfig(window_tokens=3, qk_norm=True)
 
 def build(*mixers):
     return TransformerConfig(
-        n_vocab=19, context_tokens=48, width=8, n_layers=len(mixers), mixer=mixers
+        vocab_size=19, context_length=48, d_model=8, n_layers=len(mixers), mixer=mixers
     ).build(seed=0)
 """
 

@@ -11,13 +11,13 @@ from minillm.model.ffn import MLP, MLPConfig, SwiGLU, SwiGLUConfig
 from minillm.model.rope import RopeConfig
 from minillm.model.transformer import Transformer
 
-TOY = TransformerConfig(n_vocab=19, context_tokens=16, width=8, n_layers=2)
+TOY = TransformerConfig(vocab_size=19, context_length=16, d_model=8, n_layers=2)
 SHAPES = pytest.mark.parametrize(
     "config",
     [
         TOY,
         replace(TOY, tied_embeddings=True, ffn=MLPConfig()),
-        replace(TOY, mixer=AttentionConfig(n_heads=2, n_kv_heads=1, head_width=6, qk_norm=True)),
+        replace(TOY, mixer=AttentionConfig(n_heads=2, n_kv_heads=1, d_head=6, qk_norm=True)),
     ],
     ids=["toy", "tied-mlp", "gqa-qk-norm"],
 )
@@ -37,12 +37,12 @@ class Noted:
 
     calls: list
 
-    def build(self, *arguments, **made):
-        self.calls.append((arguments, made))
+    def build(self, *arguments, **factory_kwargs):
+        self.calls.append((arguments, factory_kwargs))
         part = nn.Module()
-        part.own = nn.Parameter(torch.randn(3, 3, **made))
-        part.output = nn.Linear(4, 4, **made)
-        part.inner = nn.Linear(4, 4, **made)
+        part.own = nn.Parameter(torch.randn(3, 3, **factory_kwargs))
+        part.output = nn.Linear(4, 4, **factory_kwargs)
+        part.inner = nn.Linear(4, 4, **factory_kwargs)
         return part
 
 
@@ -86,9 +86,9 @@ def test_a_part_is_exchanged_by_naming_its_config_and_a_tuple_gives_each_block_i
 def test_builders_are_told_width_context_device_and_type():
     mixer, ffn = Noted([]), Noted([])
     replace(TOY, mixer=mixer, ffn=ffn).build(dtype=torch.float64)
-    made = {"device": "cpu", "dtype": torch.float64}
-    assert mixer.calls == [((8, 16), made)] * 2
-    assert ffn.calls == [((8,), made)] * 2
+    factory_kwargs = {"device": "cpu", "dtype": torch.float64}
+    assert mixer.calls == [((8, 16), factory_kwargs)] * 2
+    assert ffn.calls == [((8,), factory_kwargs)] * 2
 
 
 def test_all_norms_have_the_configs_epsilon():
@@ -98,7 +98,7 @@ def test_all_norms_have_the_configs_epsilon():
 
 
 @pytest.mark.parametrize(
-    ("preset", "width", "n_layers", "in_blocks"),
+    ("preset", "d_model", "n_layers", "in_blocks"),
     # a block: 4 D² + 3 D F + 2 D
     [
         (tiny, 64, 2, 2 * (4 * 64**2 + 3 * 64 * 176 + 128)),
@@ -106,9 +106,9 @@ def test_all_norms_have_the_configs_epsilon():
         (medium, 320, 6, 6 * (4 * 320**2 + 3 * 320 * 856 + 640)),
     ],
 )
-def test_presets_have_the_sizes_that_they_say(preset, width, n_layers, in_blocks):
+def test_presets_have_the_sizes_that_they_say(preset, d_model, n_layers, in_blocks):
     config = preset(100)
-    assert (config.n_vocab, config.width, config.n_layers) == (100, width, n_layers)
+    assert (config.vocab_size, config.d_model, config.n_layers) == (100, d_model, n_layers)
     model = config.build(device="meta")
     assert n_parameters(model.blocks) == in_blocks
     said = {tiny: 0.1e6, small: 0.8e6, medium: 7.4e6}[preset]
@@ -117,37 +117,37 @@ def test_presets_have_the_sizes_that_they_say(preset, width, n_layers, in_blocks
 
 # --- reference ---------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("n_layers", "width", "n_heads", "n_kv_heads", "ffn_width", "n_vocab"),
+    ("n_layers", "d_model", "n_heads", "n_kv_heads", "ffn_width", "vocab_size"),
     [(2, 24, 6, 3, 56, 101), (32, 4096, 32, 8, 14336, 128256)],
     ids=["toy", "llama-3-8b"],
 )
 def test_parameters_are_those_of_chapter_00s_formula(
-    n_layers, width, n_heads, n_kv_heads, ffn_width, n_vocab
+    n_layers, d_model, n_heads, n_kv_heads, ffn_width, vocab_size
 ):
     config = TransformerConfig(
-        n_vocab=n_vocab,
-        context_tokens=64,
-        width=width,
+        vocab_size=vocab_size,
+        context_length=64,
+        d_model=d_model,
         n_layers=n_layers,
         mixer=AttentionConfig(
             n_heads=n_heads, n_kv_heads=n_kv_heads, rope=RopeConfig(base=500000.0)
         ),
-        ffn=SwiGLUConfig(hidden_width=ffn_width),
+        ffn=SwiGLUConfig(d_ff=ffn_width),
     )
     model = config.build(device="meta", dtype=torch.bfloat16)
     assert n_parameters(model) == count.llama_parameters(
         n_layers=n_layers,
-        width=width,
+        d_model=d_model,
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         ffn_width=ffn_width,
-        vocabulary_size=n_vocab,
+        vocabulary_size=vocab_size,
     )
 
 
 def test_a_gpt_block_is_the_rule_of_thumb_and_two_norms():
     model = replace(TOY, ffn=MLPConfig()).build()
-    rule = count.block_parameters_rule_of_thumb(n_layers=2, width=8)
+    rule = count.block_parameters_rule_of_thumb(n_layers=2, d_model=8)
     assert n_parameters(model.blocks) == rule + 2 * 2 * 8
 
 
@@ -192,7 +192,7 @@ def test_torchs_own_random_state_stays_untouched():
 
 
 def test_matrices_are_normal_and_those_that_add_to_the_stream_are_narrower_with_depth():
-    config = replace(TOY, n_vocab=512, width=64, n_layers=8, initial_std=0.05)
+    config = replace(TOY, vocab_size=512, d_model=64, n_layers=8, initial_std=0.05)
     model = config.build(seed=1)
     spreads = {name: p.std().item() for name, p in model.named_parameters() if p.ndim == 2}
     for name, spread in spreads.items():
@@ -242,7 +242,9 @@ def test_a_model_without_numbers_has_the_same_tensors():
 
 
 def test_a_model_without_numbers_may_be_larger_than_any_memory():
-    model = replace(TOY, n_vocab=2**22, width=2**20).build(device="meta")  # tables of 16 TiB each
+    model = replace(TOY, vocab_size=2**22, d_model=2**20).build(
+        device="meta"
+    )  # tables of 16 TiB each
     assert model.embedding.weight.nbytes == 2**44
 
 
@@ -256,11 +258,11 @@ def test_a_model_is_made_on_the_cpu_and_taken_to_its_device(monkeypatch):
 
 
 def test_a_config_is_a_value_and_the_model_remembers_its_own():
-    assert replace(TOY, width=8) == TOY != replace(TOY, width=16)
-    assert hash(replace(TOY, width=8)) == hash(TOY)
+    assert replace(TOY, d_model=8) == TOY != replace(TOY, d_model=16)
+    assert hash(replace(TOY, d_model=8)) == hash(TOY)
     assert TOY.build().config == TOY
     with pytest.raises(AttributeError):
-        TOY.width = 9
+        TOY.d_model = 9
     assert all(isinstance(block.mixer, Attention) for block in TOY.build().blocks)
 
 
@@ -268,9 +270,9 @@ def test_a_config_is_a_value_and_the_model_remembers_its_own():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"n_vocab": 0}, "n_vocab must be a whole number of at least 1; got 0"),
-        ({"context_tokens": -1}, "context_tokens must be a whole number of at least 1; got -1"),
-        ({"width": 8.0}, "width must be a whole number of at least 1; got 8.0"),
+        ({"vocab_size": 0}, "vocab_size must be a whole number of at least 1; got 0"),
+        ({"context_length": -1}, "context_length must be a whole number of at least 1; got -1"),
+        ({"d_model": 8.0}, "width must be a whole number of at least 1; got 8.0"),
         ({"n_layers": True}, "n_layers must be a whole number of at least 1; got True"),
         ({"norm_epsilon": 0.0}, "norm_epsilon must be a finite number above 0; got 0.0"),
         ({"initial_std": float("nan")}, "initial_std must be a finite number above 0; got nan"),
@@ -287,5 +289,5 @@ def test_bad_input_is_named(changes, words):
 
 
 def test_what_a_part_refuses_is_said_when_it_is_built():
-    with pytest.raises(ValueError, match="width=8 and n_heads=3"):
+    with pytest.raises(ValueError, match="d_model=8 and n_heads=3"):
         replace(TOY, mixer=AttentionConfig(n_heads=3)).build()

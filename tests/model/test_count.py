@@ -18,11 +18,11 @@ from transformers import (
 
 from minillm.model import count
 
-GPT3 = {"n_layers": 96, "width": 12288}
-GPT3_CACHE = {"n_layers": 96, "n_kv_heads": 96, "head_width": 128, "n_tokens": 4096}
+GPT3 = {"n_layers": 96, "d_model": 12288}
+GPT3_CACHE = {"n_layers": 96, "n_kv_heads": 96, "d_head": 128, "n_tokens": 4096}
 LLAMA = {
     "n_layers": 2,
-    "width": 24,
+    "d_model": 24,
     "n_heads": 6,
     "n_kv_heads": 3,
     "ffn_width": 56,
@@ -30,7 +30,7 @@ LLAMA = {
 }
 MIXTRAL_8X7B = {
     "n_layers": 32,
-    "width": 4096,
+    "d_model": 4096,
     "n_heads": 32,
     "n_kv_heads": 8,
     "ffn_width": 14336,
@@ -52,15 +52,15 @@ def test_a_gibibyte_is_seven_per_cent_more_than_a_gigabyte():
 
 
 def test_a_block_of_width_ten_has_twelve_hundred_weights():
-    assert count.block_parameters_rule_of_thumb(n_layers=3, width=10) == 3 * 1200
-    attention = count.attention_parameters(width=10, n_heads=5, n_kv_heads=5)
-    ffn = count.ffn_parameters(width=10, ffn_width=40, n_matrices=2)
+    assert count.block_parameters_rule_of_thumb(n_layers=3, d_model=10) == 3 * 1200
+    attention = count.attention_parameters(d_model=10, n_heads=5, n_kv_heads=5)
+    ffn = count.ffn_parameters(d_model=10, ffn_width=40, n_matrices=2)
     assert (attention, ffn) == (400, 800)
 
 
 def test_one_shared_key_value_head_leaves_queries_and_output_whole():
     # width 12, 4 heads of 3: queries and output 2*144, one key and one value head 2*12*3.
-    assert count.attention_parameters(width=12, n_heads=4, n_kv_heads=1) == 288 + 72
+    assert count.attention_parameters(d_model=12, n_heads=4, n_kv_heads=1) == 288 + 72
 
 
 def test_a_gpt_small_enough_for_paper_is_counted_to_the_last_bias():
@@ -68,12 +68,12 @@ def test_a_gpt_small_enough_for_paper_is_counted_to_the_last_bias():
     attention = 4 * (2 * 2 + 2)
     ffn = (2 * 8 + 8) + (8 * 2 + 2)
     norms = 2 * (2 + 2)
-    total = count.gpt_parameters(n_layers=3, width=2, vocabulary_size=5, context_tokens=3)
+    total = count.gpt_parameters(n_layers=3, d_model=2, vocabulary_size=5, context_length=3)
     assert total == embeddings + 3 * (attention + ffn + norms) + (2 + 2) == 242
 
 
 def test_gpt_3_has_174_6_billion_parameters():
-    parameters = count.gpt_parameters(**GPT3, vocabulary_size=50257, context_tokens=2048)
+    parameters = count.gpt_parameters(**GPT3, vocabulary_size=50257, context_length=2048)
     assert parameters == 174_604_259_328
     assert parameters / 1e9 == pytest.approx(174.6, abs=0.1)
 
@@ -169,32 +169,32 @@ def n_parameters(model_class, config):
 
 
 @pytest.mark.parametrize(
-    ("n_layers", "width", "n_heads", "vocabulary_size", "context_tokens"),
+    ("n_layers", "d_model", "n_heads", "vocabulary_size", "context_length"),
     [(2, 24, 3, 97, 16), (12, 768, 12, 50257, 1024), (96, 12288, 96, 50257, 2048)],
     ids=["toy", "gpt2", "gpt3"],
 )
 def test_gpt_counts_equal_those_of_transformers(
-    n_layers, width, n_heads, vocabulary_size, context_tokens
+    n_layers, d_model, n_heads, vocabulary_size, context_length
 ):
     config = GPT2Config(
         n_layer=n_layers,
-        n_embd=width,
+        n_embd=d_model,
         n_head=n_heads,
         vocab_size=vocabulary_size,
-        n_positions=context_tokens,
+        n_positions=context_length,
     )
     assert n_parameters(GPT2LMHeadModel, config) == count.gpt_parameters(
         n_layers=n_layers,
-        width=width,
+        d_model=d_model,
         vocabulary_size=vocabulary_size,
-        context_tokens=context_tokens,
+        context_length=context_length,
     )
 
 
 def llama_settings(numbers):
     return {
         "num_hidden_layers": numbers["n_layers"],
-        "hidden_size": numbers["width"],
+        "hidden_size": numbers["d_model"],
         "num_attention_heads": numbers["n_heads"],
         "num_key_value_heads": numbers["n_kv_heads"],
         "intermediate_size": numbers["ffn_width"],
@@ -224,7 +224,7 @@ def test_mixtral_counts_equal_those_of_transformers(numbers):
 
 def test_the_active_count_is_that_of_a_model_with_only_so_many_experts():
     few = MixtralConfig(**llama_settings(LLAMA), num_local_experts=2)
-    missing_router_rows = LLAMA["n_layers"] * LLAMA["width"] * (5 - 2)
+    missing_router_rows = LLAMA["n_layers"] * LLAMA["d_model"] * (5 - 2)
     active = count.mixtral_parameters(**LLAMA, n_experts=5, n_active_experts=2).active
     assert active == n_parameters(MixtralForCausalLM, few) + missing_router_rows
 
@@ -240,7 +240,7 @@ def test_weight_bytes_equal_what_torch_stores():
 
 @given(factor=st.integers(min_value=2, max_value=50), data=st.data())
 def test_the_cache_grows_in_proportion_to_each_of_its_numbers(factor, data):
-    names = ("n_layers", "n_kv_heads", "head_width", "n_tokens", "n_sequences")
+    names = ("n_layers", "n_kv_heads", "d_head", "n_tokens", "n_sequences")
     numbers = {name: data.draw(COUNTS, label=name) for name in names}
     name = data.draw(st.sampled_from(names))
     grown = {**numbers, name: numbers[name] * factor}
@@ -260,48 +260,48 @@ def test_training_flops_grow_in_proportion_to_parameters_and_to_tokens(
     )
 
 
-@given(n_layers=COUNTS, width=COUNTS, vocabulary_size=COUNTS, context_tokens=COUNTS)
+@given(n_layers=COUNTS, d_model=COUNTS, vocabulary_size=COUNTS, context_length=COUNTS)
 def test_each_further_gpt_layer_adds_the_same_number(
-    n_layers, width, vocabulary_size, context_tokens
+    n_layers, d_model, vocabulary_size, context_length
 ):
     def total(n):
         return count.gpt_parameters(
             n_layers=n,
-            width=width,
+            d_model=d_model,
             vocabulary_size=vocabulary_size,
-            context_tokens=context_tokens,
+            context_length=context_length,
         )
 
-    assert total(n_layers + 1) - total(n_layers) == 12 * width**2 + 13 * width
+    assert total(n_layers + 1) - total(n_layers) == 12 * d_model**2 + 13 * d_model
 
 
 @given(
     n_kv_heads=st.integers(1, 8),
     group=st.integers(1, 8),
-    head_width=st.integers(1, 32),
+    d_head=st.integers(1, 32),
     ffn_width=COUNTS,
 )
 def test_fewer_key_value_heads_never_cost_more_and_all_of_them_cost_four_squares(
-    n_kv_heads, group, head_width, ffn_width
+    n_kv_heads, group, d_head, ffn_width
 ):
     n_heads = n_kv_heads * group
-    width = n_heads * head_width
-    few = count.attention_parameters(width=width, n_heads=n_heads, n_kv_heads=n_kv_heads)
-    all_ = count.attention_parameters(width=width, n_heads=n_heads, n_kv_heads=n_heads)
-    assert 2 * width**2 < few <= all_ == 4 * width**2
-    ffn = count.ffn_parameters(width=width, ffn_width=ffn_width, n_matrices=3)
-    assert ffn == 3 * width * ffn_width
+    d_model = n_heads * d_head
+    few = count.attention_parameters(d_model=d_model, n_heads=n_heads, n_kv_heads=n_kv_heads)
+    all_ = count.attention_parameters(d_model=d_model, n_heads=n_heads, n_kv_heads=n_heads)
+    assert 2 * d_model**2 < few <= all_ == 4 * d_model**2
+    ffn = count.ffn_parameters(d_model=d_model, ffn_width=ffn_width, n_matrices=3)
+    assert ffn == 3 * d_model * ffn_width
 
 
 @given(n_experts=st.integers(1, 64), data=st.data())
 def test_a_mixture_with_all_experts_active_is_dense(n_experts, data):
-    n_active = data.draw(st.integers(1, n_experts))
+    top_k = data.draw(st.integers(1, n_experts))
     numbers = {**LLAMA, "n_experts": n_experts}
-    total, active = count.mixtral_parameters(**numbers, n_active_experts=n_active)
+    total, active = count.mixtral_parameters(**numbers, n_active_experts=top_k)
     assert active <= total
-    assert (active == total) == (n_active == n_experts)
+    assert (active == total) == (top_k == n_experts)
     dense = count.mixtral_parameters(**LLAMA, n_experts=1, n_active_experts=1).total
-    assert dense == count.llama_parameters(**LLAMA) + LLAMA["n_layers"] * LLAMA["width"]
+    assert dense == count.llama_parameters(**LLAMA) + LLAMA["n_layers"] * LLAMA["d_model"]
 
 
 @given(n_parameters=COUNTS, n_gpus=COUNTS)
@@ -340,9 +340,9 @@ GOOD = {
     count.gib: {"n_bytes": 1},
     count.gigabytes: {"n_bytes": 1},
     count.block_parameters_rule_of_thumb: GPT3,
-    count.attention_parameters: {"width": 12, "n_heads": 4, "n_kv_heads": 2},
-    count.ffn_parameters: {"width": 12, "ffn_width": 48, "n_matrices": 2},
-    count.gpt_parameters: {**GPT3, "vocabulary_size": 50257, "context_tokens": 2048},
+    count.attention_parameters: {"d_model": 12, "n_heads": 4, "n_kv_heads": 2},
+    count.ffn_parameters: {"d_model": 12, "ffn_width": 48, "n_matrices": 2},
+    count.gpt_parameters: {**GPT3, "vocabulary_size": 50257, "context_length": 2048},
     count.llama_parameters: LLAMA,
     count.mixture_parameters: {
         "shared_parameters": 1,
@@ -428,8 +428,8 @@ def test_zero_is_refused_where_it_makes_no_sense_and_halves_where_things_are_cou
     "function", [count.attention_parameters, count.llama_parameters, count.mixtral_parameters]
 )
 def test_heads_that_do_not_divide_are_refused_with_the_remainder(function):
-    width = GOOD[function]["width"]
-    with pytest.raises(ValueError, match=rf"n_heads must divide width.*remainder of {width % 7}"):
+    d_model = GOOD[function]["d_model"]
+    with pytest.raises(ValueError, match=rf"n_heads must divide width.*remainder of {d_model % 7}"):
         function(**{**GOOD[function], "n_heads": 7})
     with pytest.raises(
         ValueError, match=r"n_kv_heads must divide n_heads, but .* Choose a divisor"

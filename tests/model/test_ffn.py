@@ -36,7 +36,7 @@ def filled(layer, seed=0):
 
 LAYERS = pytest.mark.parametrize(
     "config",
-    [SwiGLUConfig(), SwiGLUConfig(hidden_width=5), MLPConfig(), MLPConfig(activation="relu2")],
+    [SwiGLUConfig(), SwiGLUConfig(d_ff=5), MLPConfig(), MLPConfig(activation="relu2")],
     ids=["swiglu", "swiglu-5", "mlp", "mlp-relu2"],
 )
 
@@ -72,16 +72,16 @@ def test_the_three_activations_on_paper():
 
 
 @pytest.mark.parametrize(
-    ("width", "hidden_width"), [(3, 8), (64, 176), (96, 256), (128, 344), (320, 856)]
+    ("d_model", "d_ff"), [(3, 8), (64, 176), (96, 256), (128, 344), (320, 856)]
 )
-def test_swiglu_is_eight_thirds_wide_rounded_up_to_a_multiple_of_eight(width, hidden_width):
-    assert SwiGLUConfig().build(width).down.in_features == hidden_width
-    assert hidden_width == math.ceil(8 * width / 3 / 8) * 8
+def test_swiglu_is_eight_thirds_wide_rounded_up_to_a_multiple_of_eight(d_model, d_ff):
+    assert SwiGLUConfig().build(d_model).down.in_features == d_ff
+    assert d_ff == math.ceil(8 * d_model / 3 / 8) * 8
 
 
 def test_a_hidden_width_that_is_given_is_taken_and_four_times_the_width_is_the_plain_layers_own():
-    assert SwiGLUConfig(hidden_width=5).build(8).gate_up.weight.shape == (10, 8)
-    assert MLPConfig(hidden_width=5).build(8).up.weight.shape == (5, 8)
+    assert SwiGLUConfig(d_ff=5).build(8).gate_up.weight.shape == (10, 8)
+    assert MLPConfig(d_ff=5).build(8).up.weight.shape == (5, 8)
     assert MLPConfig().build(8).up.weight.shape == (32, 8)
 
 
@@ -140,14 +140,14 @@ def test_every_row_of_every_matrix_and_every_token_gets_a_gradient(config):
         assert (tensor.grad.abs().sum(dim=-1) > 0).all()
 
 
-@pytest.mark.parametrize("width", [8, 24, 100, 320])
-def test_parameters_are_those_of_chapter_00_and_as_many_in_both_kinds(width):
-    swiglu, mlp = SwiGLUConfig().build(width), MLPConfig().build(width)
+@pytest.mark.parametrize("d_model", [8, 24, 100, 320])
+def test_parameters_are_those_of_chapter_00_and_as_many_in_both_kinds(d_model):
+    swiglu, mlp = SwiGLUConfig().build(d_model), MLPConfig().build(d_model)
     in_swiglu, in_mlp = (sum(p.numel() for p in layer.parameters()) for layer in (swiglu, mlp))
     hidden = swiglu.down.in_features
-    assert in_swiglu == count.ffn_parameters(width=width, ffn_width=hidden, n_matrices=3)
-    assert in_mlp == count.ffn_parameters(width=width, ffn_width=4 * width, n_matrices=2)
-    assert 0 <= in_swiglu - in_mlp < 3 * width * 8  # rounding up, nothing else
+    assert in_swiglu == count.ffn_parameters(d_model=d_model, ffn_width=hidden, n_matrices=3)
+    assert in_mlp == count.ffn_parameters(d_model=d_model, ffn_width=4 * d_model, n_matrices=2)
+    assert 0 <= in_swiglu - in_mlp < 3 * d_model * 8  # rounding up, nothing else
 
 
 @LAYERS
@@ -171,8 +171,8 @@ def test_configs_are_values_and_layers_have_no_biases(config):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: SwiGLUConfig(hidden_width=0), "hidden_width must be at least 1; got 0"),
-        (lambda: MLPConfig(hidden_width=-8), "hidden_width must be at least 1; got -8"),
+        (lambda: SwiGLUConfig(d_ff=0), "d_ff must be at least 1; got 0"),
+        (lambda: MLPConfig(d_ff=-8), "d_ff must be at least 1; got -8"),
         (lambda: SwiGLUConfig().build(0), "width must be at least 1; got 0"),
         (lambda: MLPConfig().build(-1), "width must be at least 1; got -1"),
         (lambda: MLPConfig(activation="tanh"), "one of gelu, relu, relu2; got 'tanh'"),

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import scaled_dot_product_attention
 
+from minillm.measure.memory_meter import Meter, peak_elements
 from minillm.model.attention import attend
 from minillm.model.flash import flash_attention, flash_backward, flash_forward, online_softmax_sum
-from minillm.model.live import Meter, peak_elements
 from minillm.model.masks import causal as may_look_back
 
 
@@ -17,8 +17,8 @@ def naive(q, k, v, causal=False):
     """`attend` with the mask that `flash_attention(causal=True)` means."""
     if not causal:
         return attend(q, k, v).values
-    places = torch.arange(k.shape[2])
-    return attend(q, k, v, may_look_back(places[k.shape[2] - q.shape[2] :], places)).values
+    positions = torch.arange(k.shape[2])
+    return attend(q, k, v, may_look_back(positions[k.shape[2] - q.shape[2] :], positions)).values
 
 
 def random_qkv(T, S, H=1, G=1, K=8, B=1, dtype=torch.float64, seed=0):

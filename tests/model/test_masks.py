@@ -54,10 +54,10 @@ def test_a_window_and_the_first_token_are_joined_by_or():
 
 
 # --- law ---------------------------------------------------------------------------------------
-places = st.lists(st.integers(0, 12), min_size=1, max_size=6)
+positions = st.lists(st.integers(0, 12), min_size=1, max_size=6)
 
 
-@given(places, places, st.integers(1, 14))
+@given(positions, positions, st.integers(1, 14))
 @settings(max_examples=100, deadline=None)
 def test_each_place_of_a_mask_is_its_rule(queries, keys, n):
     q, k = torch.tensor(queries), torch.tensor(keys)
@@ -70,7 +70,7 @@ def test_each_place_of_a_mask_is_its_rule(queries, keys, n):
         assert mask.tolist() == [[rule(m, s) for s in keys] for m in queries]
 
 
-@given(st.lists(st.tuples(places, places), min_size=1, max_size=3), st.integers(1, 4))
+@given(st.lists(st.tuples(positions, positions), min_size=1, max_size=3), st.integers(1, 4))
 @settings(max_examples=50, deadline=None)
 def test_rows_with_places_of_their_own_are_rows_one_by_one(rows, n):
     n_queries, n_keys = min(len(q) for q, _ in rows), min(len(k) for _, k in rows)

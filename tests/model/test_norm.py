@@ -92,11 +92,11 @@ def test_it_is_the_norm_of_transformers_llama():
 # --- law ---------------------------------------------------------------------------------------
 @given(st.integers(1, 40), st.floats(1e-3, 1e3), st.integers(0, 99))
 @settings(max_examples=50, deadline=None)
-def test_the_size_of_a_token_is_forgotten_and_becomes_the_root_of_the_width(width, factor, seed):
-    x = numbers(width, seed=seed, dtype=torch.float64) + 0.1
-    y = rms_norm(x, torch.ones(width).double(), 0.0)
-    assert y.norm().item() == pytest.approx(math.sqrt(width))
-    torch.testing.assert_close(rms_norm(factor * x, torch.ones(width).double(), 0.0), y)
+def test_the_size_of_a_token_is_forgotten_and_becomes_the_root_of_the_width(d_model, factor, seed):
+    x = numbers(d_model, seed=seed, dtype=torch.float64) + 0.1
+    y = rms_norm(x, torch.ones(d_model).double(), 0.0)
+    assert y.norm().item() == pytest.approx(math.sqrt(d_model))
+    torch.testing.assert_close(rms_norm(factor * x, torch.ones(d_model).double(), 0.0), y)
     torch.testing.assert_close(y / y.norm(), x / x.norm())  # the direction stays
 
 

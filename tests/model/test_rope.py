@@ -108,17 +108,17 @@ def test_the_papers_pairs_of_neighbours_are_ours_after_a_permutation():
 
 def test_tables_may_differ_from_row_to_row():
     cos, sin = tables64(frequencies(4), 9)
-    x, places = random(2, 3, 2, 4), torch.tensor([[0, 1], [5, 6]])
-    both = rotate(x, cos[places][:, None], sin[places][:, None])
+    x, positions = random(2, 3, 2, 4), torch.tensor([[0, 1], [5, 6]])
+    both = rotate(x, cos[positions][:, None], sin[positions][:, None])
     for row in range(2):
-        one = rotate(x[row], cos[places[row]], sin[places[row]])
+        one = rotate(x[row], cos[positions[row]], sin[positions[row]])
         assert torch.equal(both[row], one)
 
 
 # --- reference ---------------------------------------------------------------------------------
-def llama(head_width, base, n_positions=64, **scaling):
+def llama(d_head, base, n_positions=64, **scaling):
     return LlamaConfig(
-        hidden_size=2 * head_width,
+        hidden_size=2 * d_head,
         num_attention_heads=2,
         max_position_embeddings=n_positions,
         rope_parameters={"rope_type": "default", "rope_theta": base, **scaling},
@@ -144,23 +144,23 @@ SCALINGS = {
 
 
 @pytest.mark.parametrize("name", SCALINGS)
-@pytest.mark.parametrize(("head_width", "base"), [(8, 10000.0), (16, 500000.0)])
-def test_transformers_turns_queries_and_keys_in_the_same_way(name, head_width, base):
+@pytest.mark.parametrize(("d_head", "base"), [(8, 10000.0), (16, 500000.0)])
+def test_transformers_turns_queries_and_keys_in_the_same_way(name, d_head, base):
     theirs, ours = SCALINGS[name]
-    embedding = LlamaRotaryEmbedding(llama(head_width, base, **theirs))
+    embedding = LlamaRotaryEmbedding(llama(d_head, base, **theirs))
     rope = RopeConfig(base=base, scaling=ours)
-    theta = rope.frequencies(head_width)
+    theta = rope.frequencies(d_head)
     torch.testing.assert_close(theta.float(), embedding.inv_freq, rtol=1e-6, atol=0)
     if ours is not None:
-        assert not torch.allclose(theta, frequencies(head_width, base), rtol=0.1)
-    q = random(2, 2, 64, head_width, dtype=torch.float32)
-    k = random(2, 1, 64, head_width, seed=1, dtype=torch.float32)
+        assert not torch.allclose(theta, frequencies(d_head, base), rtol=0.1)
+    q = random(2, 2, 64, d_head, dtype=torch.float32)
+    k = random(2, 1, 64, d_head, seed=1, dtype=torch.float32)
     cos, sin = embedding(q, torch.arange(64)[None])
     turned = apply_rotary_pos_emb(q, k, cos, sin)
     for x, expected in zip((q, k), turned, strict=True):
         largest = expected.abs().max().item()
         torch.testing.assert_close(
-            rotate(x, *rope.tables(head_width, 64)), expected, rtol=0, atol=1e-5 * largest
+            rotate(x, *rope.tables(d_head, 64)), expected, rtol=0, atol=1e-5 * largest
         )
 
 
@@ -207,13 +207,13 @@ def test_turning_twice_is_turning_by_the_sum_and_keeps_the_length(m, n):
 @given(st.floats(1, 64), st.integers(16, 10_000), st.integers(2, 32))
 @settings(max_examples=50, deadline=None)
 def test_every_remedy_slows_each_pair_by_at_most_the_factor_and_speeds_up_none(
-    factor, context_tokens, n_pairs
+    factor, context_length, n_pairs
 ):
     before = frequencies(2 * n_pairs, 10000.0)
     for scaling in (
         PositionInterpolation(factor),
         NtkScaling(factor),
-        Llama3Scaling(factor=factor, original_context_tokens=context_tokens),
+        Llama3Scaling(factor=factor, original_context_tokens=context_length),
     ):
         slowed = before / scaling.frequencies(2 * n_pairs, 10000.0)
         assert slowed.min().item() >= 1 - 1e-9 and slowed.max().item() <= factor * (1 + 1e-9)
@@ -232,7 +232,7 @@ def test_far_positions_are_as_exact_as_near_ones():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: frequencies(7), "head_width must be even and at least 2; got 7"),
+        (lambda: frequencies(7), "d_head must be even and at least 2; got 7"),
         (lambda: frequencies(0), "got 0"),
         (lambda: frequencies(8, base=1.0), "base must be a finite number above 1"),
         (lambda: frequencies(8, base=math.nan), "got nan"),
@@ -241,7 +241,7 @@ def test_far_positions_are_as_exact_as_near_ones():
         (lambda: RopeConfig().frequencies(5), "got 5"),
         (lambda: PositionInterpolation(0.5), "factor must be a finite number of at least 1"),
         (lambda: NtkScaling(math.nan), "got nan"),
-        (lambda: NtkScaling(2.0).frequencies(2, 10000.0), "head_width must be at least 4; got 2"),
+        (lambda: NtkScaling(2.0).frequencies(2, 10000.0), "d_head must be at least 4; got 2"),
         (
             lambda: Llama3Scaling(
                 factor=2.0, low_freq_factor=4.0, high_freq_factor=4.0, original_context_tokens=8

@@ -13,18 +13,18 @@ from minillm.model.config import TransformerConfig, tiny
 from minillm.model.ffn import MLPConfig, Routing, SwiGLUConfig
 from minillm.model.masks import causal, padding, prefix
 from minillm.model.rope import RopeConfig
-from minillm.model.transformer import Block, loss, silence
+from minillm.model.transformer import Block, loss, zero_residual_projections
 from minillm.train.plain import draw_rows, fit
 
 TOY = TransformerConfig(
-    n_vocab=19, context_tokens=16, width=8, n_layers=2, mixer=AttentionConfig(n_heads=2)
+    vocab_size=19, context_length=16, d_model=8, n_layers=2, mixer=AttentionConfig(n_heads=2)
 )
 GROUPED = AttentionConfig(n_heads=4, n_kv_heads=2)
-WIDE = AttentionConfig(n_heads=4, n_kv_heads=1, head_width=6)
+WIDE = AttentionConfig(n_heads=4, n_kv_heads=1, d_head=6)
 KINDS = {
     "toy": TOY,
     "gqa": replace(TOY, mixer=GROUPED),
-    "wide-heads": replace(TOY, mixer=WIDE, ffn=SwiGLUConfig(hidden_width=5)),
+    "wide-heads": replace(TOY, mixer=WIDE, ffn=SwiGLUConfig(d_ff=5)),
     "tied": replace(TOY, mixer=GROUPED, tied_embeddings=True),
     "window-qk-norm": replace(TOY, mixer=AttentionConfig(window_tokens=3, qk_norm=True)),
     "mlp": replace(TOY, ffn=MLPConfig()),
@@ -44,9 +44,9 @@ def built(config, seed=0, dtype=torch.float32):
     return model
 
 
-def some_tokens(n_rows, n_tokens, n_vocab=19, seed=0):
+def some_tokens(batch_size, n_tokens, vocab_size=19, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(n_vocab, (n_rows, n_tokens), generator=generator)
+    return torch.randint(vocab_size, (batch_size, n_tokens), generator=generator)
 
 
 def assert_close(found, expected, tolerance=1e-5):
@@ -84,7 +84,7 @@ def test_a_block_adds_to_the_stream_and_gives_each_part_a_normed_copy():
 
 def test_without_parts_that_add_the_model_compares_a_token_with_all_others():
     # Blocks that add nothing leave the embedding: logits are its norm times the last matrix.
-    model = replace(TOY, width=2, n_vocab=3, mixer=AttentionConfig(n_heads=1)).build()
+    model = replace(TOY, d_model=2, vocab_size=3, mixer=AttentionConfig(n_heads=1)).build()
     with torch.no_grad():
         for block in model.blocks:
             block.mixer.output.weight.zero_()
@@ -100,7 +100,7 @@ def test_without_parts_that_add_the_model_compares_a_token_with_all_others():
 @ALL_KINDS
 def test_a_silenced_model_is_a_table_of_pairs_until_its_blocks_have_learned(config):
     model, before = built(config), built(config)
-    silence(model)
+    zero_residual_projections(model)
     for (name, now), then in zip(model.named_parameters(), before.parameters(), strict=True):
         if name.endswith(("output.weight", "down.weight")):
             assert not now.any(), name
@@ -125,7 +125,7 @@ def test_a_token_that_is_ignored_is_read_but_not_predicted():
     model = built(TOY)
     tokens = torch.tensor([[3, 4, 5, 0, 0]])
     log_p = model(tokens)[0].log_softmax(dim=-1)
-    costs = [-log_p[place, wanted].item() for place, wanted in enumerate([4, 5, 0, 0])]
+    costs = [-log_p[place, targets].item() for place, targets in enumerate([4, 5, 0, 0])]
     assert loss(model, tokens).mean.item() == pytest.approx(sum(costs) / 4, rel=1e-5)
     assert loss(model, tokens, ignore=0).mean.item() == pytest.approx(sum(costs[:2]) / 2, rel=1e-5)
     read = torch.tensor([[3, 0, 5]])  # the cost of 5 alone, after 3 and 0
@@ -161,8 +161,8 @@ def test_a_left_padded_batch_is_its_rows_one_by_one_and_so_is_the_token_after(co
     model = built(config)
     rows = [[5, 6, 7, 8, 9], [3, 4], [11]]
     tokens, is_token, positions = padded(rows)
-    places = torch.arange(tokens.shape[1])
-    context = Context(positions=positions, mask=causal(places, places) & padding(is_token))
+    indices = torch.arange(tokens.shape[1])
+    context = Context(positions=positions, mask=causal(indices, indices) & padding(is_token))
     next_tokens = torch.tensor([[1], [2], [3]])
     is_token = torch.cat([is_token, torch.ones(3, 1, dtype=torch.bool)], dim=1)
     one_more = Context(positions=positions[:, -1:] + 1, mask=padding(is_token))
@@ -244,14 +244,14 @@ def llama(model):
     config, mixer = model.config, model.blocks[0].mixer
     theirs = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=config.n_vocab,
-            hidden_size=config.width,
+            vocab_size=config.vocab_size,
+            hidden_size=config.d_model,
             intermediate_size=model.blocks[0].ffn.down.in_features,
             num_hidden_layers=config.n_layers,
             num_attention_heads=mixer.n_heads,
             num_key_value_heads=mixer.n_kv_heads,
-            head_dim=mixer.head_width,
-            max_position_embeddings=config.context_tokens,
+            head_dim=mixer.d_head,
+            max_position_embeddings=config.context_length,
             rms_norm_eps=config.norm_epsilon,
             rope_parameters={"rope_type": "default", "rope_theta": config.mixer.rope.base},
             tie_word_embeddings=config.tied_embeddings,
@@ -263,7 +263,7 @@ def llama(model):
         "model.norm.weight": model.norm.weight,
         "lm_head.weight": (model.embedding if model.head is None else model.head).weight,
     }
-    q, kv = mixer.n_heads * mixer.head_width, mixer.n_kv_heads * mixer.head_width
+    q, kv = mixer.n_heads * mixer.d_head, mixer.n_kv_heads * mixer.d_head
     for i, block in enumerate(model.blocks):
         wq, wk, wv = block.mixer.qkv.weight.split([q, kv, kv])
         gate, up = block.ffn.gate_up.weight.chunk(2)
@@ -426,7 +426,7 @@ def test_in_sixteen_bits_it_is_nearly_the_same_and_the_loss_is_of_thirty_two():
 
 def test_a_model_that_knows_nothing_costs_the_logarithm_of_the_vocabulary():
     for config in (tiny(512), replace(tiny(512), tied_embeddings=True)):
-        value = loss(config.build(), some_tokens(4, 64, n_vocab=512)).mean.item()
+        value = loss(config.build(), some_tokens(4, 64, vocab_size=512)).mean.item()
         assert value == pytest.approx(math.log(512), abs=0.1)
 
 
@@ -434,7 +434,7 @@ def test_it_learns_what_follows_what():
     # each row counts up from where it begins, so only the first token cannot be known
     rows = (np.arange(19)[:, None] + np.arange(9)) % 19
     model = TOY.build()
-    losses = fit(model, loss, draw_rows(rows, n_rows=16), n_steps=60, learning_rate=0.02)
+    losses = fit(model, loss, draw_rows(rows, batch_size=16), n_steps=60, learning_rate=0.02)
     assert losses[0] == pytest.approx(math.log(19), abs=0.1)
     assert losses[-1] < 0.3
 
@@ -443,8 +443,8 @@ def test_it_learns_what_follows_what():
 class MeanSoFar:
     """A state of one size: the sum of what was seen, and how many that were."""
 
-    def __init__(self, n_rows, width):
-        self.total, self.n_tokens = torch.zeros(n_rows, 1, width), 0
+    def __init__(self, batch_size, d_model):
+        self.total, self.n_tokens = torch.zeros(batch_size, 1, d_model), 0
 
 
 class RunningMean(nn.Module):
@@ -452,9 +452,9 @@ class RunningMean(nn.Module):
 
     residual_projections = ("output",)
 
-    def __init__(self, width, **made):
+    def __init__(self, d_model, **factory_kwargs):
         super().__init__()
-        self.output = nn.Linear(width, width, bias=False, **made)
+        self.output = nn.Linear(d_model, d_model, bias=False, **factory_kwargs)
 
     def forward(self, x, context, cache=None):
         total, n_before = x.cumsum(dim=1), 0
@@ -464,14 +464,14 @@ class RunningMean(nn.Module):
         n_seen = torch.arange(n_before + 1, n_before + x.shape[1] + 1, device=x.device)
         return self.output(total / n_seen[:, None])
 
-    def new_cache(self, n_rows, capacity_tokens):
-        return MeanSoFar(n_rows, self.output.in_features)
+    def new_cache(self, batch_size, max_length):
+        return MeanSoFar(batch_size, self.output.in_features)
 
 
 @dataclass(frozen=True)
 class RunningMeanConfig:
-    def build(self, width, context_tokens, *, device, dtype):
-        return RunningMean(width, device=device, dtype=dtype)
+    def build(self, d_model, context_length, *, device, dtype):
+        return RunningMean(d_model, device=device, dtype=dtype)
 
 
 class Choice(NamedTuple):
@@ -484,10 +484,12 @@ class Choice(NamedTuple):
 class OneOfThree(nn.Module):
     """Experts that are single matrices; each token goes to the one that its router likes best."""
 
-    def __init__(self, width, **made):
+    def __init__(self, d_model, **factory_kwargs):
         super().__init__()
-        self.router = nn.Linear(width, 3, bias=False, **made)
-        self.experts = nn.ModuleList(nn.Linear(width, width, **made) for _ in range(3))
+        self.router = nn.Linear(d_model, 3, bias=False, **factory_kwargs)
+        self.experts = nn.ModuleList(
+            nn.Linear(d_model, d_model, **factory_kwargs) for _ in range(3)
+        )
 
     def forward(self, x, context=None):
         logits = self.router(x)
@@ -499,8 +501,8 @@ class OneOfThree(nn.Module):
 
 @dataclass(frozen=True)
 class OneOfThreeConfig:
-    def build(self, width, *, device, dtype):
-        return OneOfThree(width, device=device, dtype=dtype)
+    def build(self, d_model, *, device, dtype):
+        return OneOfThree(d_model, device=device, dtype=dtype)
 
 
 OTHERS = {
@@ -563,7 +565,7 @@ def test_a_cache_of_another_model_is_refused():
 
 def test_a_text_beyond_the_context_is_refused():
     model = TOY.build()
-    words = r"up to 16 tokens, its context_tokens; got 17.*replace\(config, context_tokens=17\)"
+    words = r"up to 16 tokens, its context_length; got 17.*replace\(config, context_length=17\)"
     with pytest.raises(ValueError, match=words):
         model(some_tokens(1, 17))
     cache = model.new_cache(1)
@@ -575,7 +577,7 @@ def test_a_text_beyond_the_context_is_refused():
 
 
 def test_a_longer_context_takes_the_same_weights():
-    longer = replace(TOY, context_tokens=20).build(seed=1)
+    longer = replace(TOY, context_length=20).build(seed=1)
     longer.load_state_dict(TOY.build().state_dict())
     assert_close(longer(some_tokens(1, 20))[:, :16], TOY.build()(some_tokens(1, 20)[:, :16]))
 

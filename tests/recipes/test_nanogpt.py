@@ -8,12 +8,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from minillm.recipes.nanogpt import NanoGPT, Recipe, optimizer
 
-TOY = Recipe(width=16, n_layers=2, n_heads=2, context_tokens=12)
+TOY = Recipe(d_model=16, n_layers=2, n_heads=2, context_length=12)
 
 
-def built(recipe=TOY, n_vocab=19):
+def built(recipe=TOY, vocab_size=19):
     """A model whose weights, gains too, are large enough to make a difference."""
-    model, generator = NanoGPT(n_vocab, recipe), torch.Generator().manual_seed(0)
+    model, generator = NanoGPT(vocab_size, recipe), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(0.4 * torch.randn(parameter.shape, generator=generator))
@@ -22,8 +22,10 @@ def built(recipe=TOY, n_vocab=19):
     return model
 
 
-def some_tokens(n_rows=2, n_tokens=12, n_vocab=19):
-    return torch.randint(n_vocab, (n_rows, n_tokens), generator=torch.Generator().manual_seed(1))
+def some_tokens(batch_size=2, n_tokens=12, vocab_size=19):
+    return torch.randint(
+        vocab_size, (batch_size, n_tokens), generator=torch.Generator().manual_seed(1)
+    )
 
 
 # --- by hand -----------------------------------------------------------------------------------
@@ -36,8 +38,8 @@ def test_for_sixty_five_letters_it_has_0_80_million_numbers():
 def test_first_weights_are_small_and_those_that_add_to_the_stream_smaller():
     model = NanoGPT(65, Recipe())
     block = model.blocks[3]
-    for wide in (model.tokens, model.places, block.qkv, block.up):
-        assert wide.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    for upcast in (model.tokens, model.positions, block.qkv, block.up):
+        assert upcast.weight.std().item() == pytest.approx(0.02, rel=0.05)
     for narrow in (block.output, block.down):
         assert narrow.weight.std().item() == pytest.approx(0.02 / math.sqrt(8), rel=0.05)
     assert torch.equal(model.norm.weight, torch.ones(128))
@@ -55,17 +57,17 @@ def test_tables_and_matrices_decay_and_gains_do_not():
 
 
 # --- reference ---------------------------------------------------------------------------------
-def gpt2(model, recipe, n_vocab):
+def gpt2(model, recipe, vocab_size):
     """transformers' GPT-2 with the same weights; its biases are zero."""
     config = GPT2Config(
-        vocab_size=n_vocab, n_positions=recipe.context_tokens, n_embd=recipe.width,
+        vocab_size=vocab_size, n_positions=recipe.context_length, n_embd=recipe.d_model,
         n_layer=recipe.n_layers, n_head=recipe.n_heads, activation_function="gelu",
         layer_norm_epsilon=1e-5, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
         bos_token_id=0, eos_token_id=0, tie_word_embeddings=True,
     )  # fmt: skip
     theirs = GPT2LMHeadModel(config).eval()
     body = theirs.transformer
-    pairs = [(body.wte, model.tokens), (body.wpe, model.places), (body.ln_f, model.norm)]
+    pairs = [(body.wte, model.tokens), (body.wpe, model.positions), (body.ln_f, model.norm)]
     turned = []  # theirs are of [inputs, outputs]
     for block, ours in zip(body.h, model.blocks, strict=True):
         pairs += [(block.ln_1, ours.norm_1), (block.ln_2, ours.norm_2)]

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minillm.optim.schedule import Cosine
 from minillm.recipes import recipe
 from minillm.recipes.data import TextData, TownData
 from minillm.recipes.recipe import ModelShape, Recipe, Training
 from minillm.train.loop import LoopConfig
-from minillm.train.schedule import Cosine
 
 SMALL = {"name": "mine", "training": {"n_steps": 20, "warmup_steps": 2}}
 
@@ -28,15 +28,15 @@ def test_a_file_says_what_it_wants_otherwise_and_the_rest_has_a_default(tmp_path
     assert found == Recipe(
         name="mine",
         data=TextData(files=("letters.txt",)),
-        model=ModelShape(width=64),
+        model=ModelShape(d_model=64),
         training=Training(learning_rate=1),
     )
 
 
 def test_the_shape_becomes_a_transformer_with_all_its_numbers():
-    config = ModelShape(n_vocab=300, width=32, n_layers=3, n_heads=2, n_kv_heads=1).config()
+    config = ModelShape(vocab_size=300, d_model=32, n_layers=3, n_heads=2, n_kv_heads=1).config()
     model = config.build()
-    assert (config.n_vocab, config.context_tokens, config.tied_embeddings) == (300, 128, True)
+    assert (config.vocab_size, config.context_length, config.tied_embeddings) == (300, 128, True)
     assert len(model.blocks) == 3
     assert model.blocks[0].mixer.n_kv_heads == 1
     assert model.head is None
@@ -61,20 +61,22 @@ def test_a_plateau_and_a_straight_way_down_or_half_a_cosine():
 
 
 def test_the_loop_is_told_all_that_is_its_own():
-    how = Training(n_steps=20, warmup_steps=2, n_batches=3, clip_norm=0.5, evaluate_every=7)
+    how = Training(
+        n_steps=20, warmup_steps=2, accumulation_steps=3, clip_norm=0.5, evaluate_every=7
+    )
     assert how.loop() == LoopConfig(
         n_steps=20,
         schedule=Cosine(n_steps=20, warmup_steps=2),
-        n_batches=3,
+        accumulation_steps=3,
         clip_norm=0.5,
         evaluate_every=7,
     )
 
 
 def test_norms_of_queries_and_keys_and_another_feed_forward_are_built():
-    plain = ModelShape(width=32, n_layers=1).config().build().blocks[0]
+    plain = ModelShape(d_model=32, n_layers=1).config().build().blocks[0]
     assert (plain.mixer.q_norm, type(plain.ffn).__name__) == (None, "SwiGLU")
-    other = ModelShape(width=32, n_layers=1, qk_norm=True, feed_forward="relu2")
+    other = ModelShape(d_model=32, n_layers=1, qk_norm=True, feed_forward="relu2")
     block = other.config().build().blocks[0]
     assert block.mixer.q_norm is not None
     assert (type(block.ffn).__name__, block.ffn.activation) == ("MLP", "relu2")
@@ -136,14 +138,14 @@ def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_step
     ("change", "message"),
     [
         ({"sed": 1}, "a recipe has no key sed; there are name, seed, data"),
-        ({"model": {"depth": 2}}, r"\[model\] has no key depth; there are n_vocab"),
+        ({"model": {"depth": 2}}, r"\[model\] has no key depth; there are vocab_size"),
         ({"model": 3}, r"\[model\] must be a table of names and values; got 3"),
-        ({"model": {"width": "wide"}}, "model.width must be a whole number; got 'wide'"),
+        ({"model": {"d_model": "wide"}}, "model.d_model must be a whole number; got 'wide'"),
         ({"threads": 0}, "threads must be from 1 to 256; got 0"),
         ({"threads": 1.5}, "threads must be a whole number; got 1.5"),
-        ({"model": {"width": True}}, "model.width must be a whole number; got True"),
+        ({"model": {"d_model": True}}, "model.d_model must be a whole number; got True"),
         ({"model": {"tied_embeddings": 1}}, "model.tied_embeddings must be true or false; got 1"),
-        ({"model": {"width": 30}}, "n_heads must divide it"),
+        ({"model": {"d_model": 30}}, "n_heads must divide it"),
         ({"training": {"clip_norm": "no"}}, "training.clip_norm must be a number; got 'no'"),
         ({"training": {"n_steps": 10}}, "warmup_steps"),
         ({"training": {"save_every": 0}}, "evaluate_every and save_every must be at least 1"),
@@ -160,7 +162,10 @@ def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_step
         ),
         ({"model": {"feed_forward": "silu"}}, "activation must be one of gelu, relu.*; got 'silu'"),
         ({"model": {"qk_norm": 1}}, "model.qk_norm must be true or false; got 1"),
-        ({"model": {"silent_start": "yes"}}, "model.silent_start must be true or false; got 'yes'"),
+        (
+            {"model": {"zero_residual_projections": "yes"}},
+            "model.zero_residual_projections must be true or false; got 'yes'",
+        ),
         ({"data": {"kind": "web"}}, "data.kind must be one of town, text; got 'web'"),
         ({"data": {"kind": "text"}}, "what to read must be files, a list .*, or one url"),
         ({"data": {"kind": "text", "files": "a.txt"}}, "files, a list such as"),

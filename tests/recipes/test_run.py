@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from minillm.model import convert
+from minillm.formats import hf
 from minillm.recipes import recipe, run
 from minillm.train import checkpoint, manifest
 
@@ -15,11 +15,17 @@ MINE = recipe.of(
     {
         "name": "mine",
         "data": {"story_blocks": 1, "fact_blocks": 1, "held_out_blocks": 1, "languages": ["en"]},
-        "model": {"n_vocab": 400, "width": 16, "n_layers": 1, "n_heads": 2, "context_tokens": 32},
+        "model": {
+            "vocab_size": 400,
+            "d_model": 16,
+            "n_layers": 1,
+            "n_heads": 2,
+            "context_length": 32,
+        },
         "training": {
             "n_steps": 8,
             "warmup_steps": 2,
-            "n_rows": 4,
+            "batch_size": 4,
             "evaluate_every": 4,
             "save_every": 3,
         },
@@ -29,7 +35,7 @@ MINE = recipe.of(
 
 WITH_MUON = replace(
     MINE,
-    model=replace(MINE.model, qk_norm=True, silent_start=True),
+    model=replace(MINE.model, qk_norm=True, zero_residual_projections=True),
     training=replace(MINE.training, optimizer="muon", decay_steps=4),
 )
 
@@ -42,7 +48,7 @@ def finished(tmp_path_factory):
 
 
 def weights(folder):
-    model = convert.load(folder / "model")
+    model = hf.load(folder / "model")
     return torch.cat([parameter.flatten() for parameter in model.parameters()])
 
 
@@ -57,9 +63,9 @@ def test_a_run_leaves_a_manifest_a_log_a_picture_checkpoints_and_a_model(finishe
     assert note.losses == {"final": log[-1]["held_out"]}
     assert recipe.of(note.config) == MINE
     assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG")
-    tokenizer = convert.load_tokenizer(finished / "model")
+    tokenizer = hf.load_tokenizer(finished / "model")
     assert tokenizer.decode(tokenizer.encode("Mei is at the mill.")) == "Mei is at the mill."
-    assert len(convert.end_ids(finished / "model")) == 1
+    assert len(hf.end_ids(finished / "model")) == 1
 
 
 def test_matrices_decay_and_gains_do_not():
@@ -89,7 +95,9 @@ def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest(tied):
 
 @pytest.mark.parametrize("silent", [True, False])
 def test_blocks_begin_by_adding_nothing_where_that_is_asked(silent):
-    model = run.begin(replace(MINE, model=replace(MINE.model, silent_start=silent))).model
+    model = run.begin(
+        replace(MINE, model=replace(MINE.model, zero_residual_projections=silent))
+    ).model
     tokens = torch.tensor([[3, 1, 4, 1, 5]])
     with torch.no_grad():
         without_blocks = model.logits(model.norm(model.embedding(tokens)))
@@ -105,13 +113,13 @@ def test_a_stopped_run_saves_says_so_and_ends_with_the_same_bits(
     if mine is not MINE:
         whole = run.run(mine, tmp_path / "whole").parent
 
-    def stopped(reports, *_, **__):
+    def stopped(all_metrics, *_, **__):
         nonlocal n_seen
-        for report in reports:
+        for metrics in all_metrics:
             n_seen += 1
             if n_seen > stop_after:
                 raise KeyboardInterrupt
-            yield report
+            yield metrics
 
     with monkeypatch.context() as patched:
         patched.setattr(run, "track", stopped)
@@ -174,5 +182,5 @@ def test_a_text_without_enough_pieces_says_which_vocabulary_it_has(tmp_path):
     file = tmp_path / "letters.txt"
     file.write_text("ab ab ab\n\nab ab\n", encoding="utf-8")
     poor = replace(MINE, data=recipe.TextData(files=(str(file),)))
-    with pytest.raises(ValueError, match="give more text, or ask for n_vocab=259"):
+    with pytest.raises(ValueError, match="give more text, or ask for vocab_size=259"):
         run.run(poor, tmp_path / "run")

@@ -22,7 +22,7 @@ def test_it_reads_bytes_in_the_order_of_the_text(tmp_path):
     (tmp_path / "song.txt").write_text(SONG * 40, encoding="utf-8")
     tokenizer, training, held_out = run.corpus(recipe.reading(RECIPE, tmp_path / "song.txt"))
     n_train = 63 * 36
-    assert (tokenizer.n_vocab, RECIPE.model.n_vocab) == (257, 257)
+    assert (tokenizer.vocab_size, RECIPE.model.vocab_size) == (257, 257)
     assert training.stream.tolist() == [256, *(SONG * 36).encode(), 256]
     assert len(held_out.stream) == 63 * 40 - n_train + 2
     # a row lies in one document, so that no mask is needed

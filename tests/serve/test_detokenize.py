@@ -8,11 +8,11 @@ from minillm.text.tokenizer import Tokenizer
 BYTES = Tokenizer(())
 
 
-def tokens_of(*pieces):
+def tokens_of(*tokens):
     """A tokenizer that has these pieces, in this order, and their ids."""
     merges, ids, spelled = [], [], {bytes([n]): n for n in range(256)}
-    for piece in pieces:
-        data = piece if isinstance(piece, bytes) else piece.encode()
+    for token in tokens:
+        data = token if isinstance(token, bytes) else token.encode()
         for end in range(2, len(data) + 1):
             if data[:end] not in spelled:
                 merges.append((spelled[data[: end - 1]], data[end - 1]))
@@ -21,10 +21,10 @@ def tokens_of(*pieces):
     return Tokenizer(tuple(merges)), ids
 
 
-def shown(pieces, stop=()):
-    tokenizer, ids = tokens_of(*pieces)
+def shown(tokens, stop=()):
+    tokenizer, ids = tokens_of(*tokens)
     assert [tokenizer.decode_bytes([i]) for i in ids] == [
-        piece if isinstance(piece, bytes) else piece.encode() for piece in pieces
+        token if isinstance(token, bytes) else token.encode() for token in tokens
     ]
     return list(stream_text(ids, tokenizer, stop))
 
@@ -46,13 +46,13 @@ def test_bytes_that_are_no_character_are_marked_and_half_a_one_at_the_end_is_lef
 
 
 def test_nothing_of_a_stop_string_is_shown_however_it_is_cut():
-    for pieces in (
+    for tokens in (
         ["plums\nQuestion: why"],
         ["plums", "\n", "Ques", "tion", ":", " why"],
         [*"plums\nQuestion: why"],
         ["plu", "ms\nQ", "uestion: why"],
     ):
-        assert "".join(shown(pieces, ["\nQuestion:"])) == "plums"
+        assert "".join(shown(tokens, ["\nQuestion:"])) == "plums"
 
 
 def test_what_only_looked_like_a_stop_string_is_shown_as_soon_as_that_is_clear():
@@ -86,8 +86,8 @@ def test_after_the_stop_string_no_token_is_asked_for():
 
 def test_a_piece_comes_before_the_next_token_is_asked_for():
     asked = []
-    pieces = stream_text((asked.append(token) or token for token in b"abc"), BYTES)
-    assert next(pieces) == "a"
+    tokens = stream_text((asked.append(token) or token for token in b"abc"), BYTES)
+    assert next(tokens) == "a"
     assert len(asked) == 1
 
 
@@ -107,10 +107,10 @@ def cut_naively(text, stops):
 )
 @settings(max_examples=300, deadline=None)
 def test_any_cut_gives_what_reading_by_character_gives(text, stops, lengths):
-    pieces, rest = [], text
+    tokens, rest = [], text
     for length in lengths:
-        pieces, rest = [*pieces, rest[:length]], rest[length:]
-    found = list(stream_text(range(len(pieces)), Table(pieces), stops))
+        tokens, rest = [*tokens, rest[:length]], rest[length:]
+    found = list(stream_text(range(len(tokens)), Table(tokens), stops))
     assert "".join(found) == cut_naively(text, stops)
     assert "" not in found
 
@@ -118,11 +118,11 @@ def test_any_cut_gives_what_reading_by_character_gives(text, stops, lengths):
 class Table:
     """A tokenizer whose tokens are given."""
 
-    def __init__(self, pieces):
-        self.pieces = [p if isinstance(p, bytes) else p.encode() for p in pieces]
+    def __init__(self, tokens):
+        self.tokens = [p if isinstance(p, bytes) else p.encode() for p in tokens]
 
     def decode_bytes(self, ids):
-        return b"".join(self.pieces[i] for i in ids)
+        return b"".join(self.tokens[i] for i in ids)
 
 
 # --- law ---------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ import torch
 from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM
 
+from minillm.formats.hf import save
 from minillm.model.attention import AttentionConfig
 from minillm.model.config import TransformerConfig
-from minillm.model.convert import save
 from minillm.model.ffn import MLPConfig
 from minillm.model.transformer import loss
 from minillm.serve.sample import SampleConfig, generate, left_pad, stream
@@ -19,7 +19,7 @@ GREEDY = SampleConfig(temperature=0)
 FREE = SampleConfig()
 FILTERED = SampleConfig(temperature=1.3, top_k=9, top_p=0.9, min_p=0.05)
 TOY = TransformerConfig(
-    n_vocab=19, context_tokens=32, width=8, n_layers=2, mixer=AttentionConfig(n_heads=2)
+    vocab_size=19, context_length=32, width=8, n_layers=2, mixer=AttentionConfig(n_heads=2)
 )
 KINDS = {
     "toy": TOY,
@@ -46,14 +46,14 @@ def built(config=TOY, seed=0):
 class Counts:
     """A model that expects 1 more than the token it reads, and notes what it is told."""
 
-    n_vocab, context_tokens = 12, 10
+    vocab_size, context_length = 12, 10
 
     def __init__(self):
-        self.embedding = SimpleNamespace(weight=torch.zeros(self.n_vocab, 1))
+        self.embedding = SimpleNamespace(weight=torch.zeros(self.vocab_size, 1))
         self.read, self.contexts, self.caches, self.n_logits = [], [], [], 0
 
-    def new_cache(self, n_rows, capacity_tokens):
-        self.caches.append((n_rows, capacity_tokens))
+    def new_cache(self, batch_size, max_length):
+        self.caches.append((batch_size, max_length))
         return self.caches[-1]
 
     def hidden(self, tokens, *, context, cache):
@@ -61,7 +61,7 @@ class Counts:
         assert torch.is_inference_mode_enabled()
         self.read.append(tokens.tolist())
         self.contexts.append(context)
-        return torch.nn.functional.one_hot((tokens + 1) % self.n_vocab, self.n_vocab).float()
+        return torch.nn.functional.one_hot((tokens + 1) % self.vocab_size, self.vocab_size).float()
 
     def logits(self, hidden):
         self.n_logits += hidden.shape[1]
@@ -308,7 +308,7 @@ def test_torch_keeps_its_random_state_and_its_mode():
 
 def test_a_model_that_has_written_can_still_be_trained():
     model = built()
-    model.context_tokens = 64  # more than rotations are prepared for: writing prepares them
+    model.context_length = 64  # more than rotations are prepared for: writing prepares them
     generate(model, [[3] * 30], GREEDY, n_tokens=20)
     assert len(model.blocks[0].mixer.rotations.table) > 32
     assert not any(buffer.is_inference() for buffer in model.buffers())

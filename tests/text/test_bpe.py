@@ -68,7 +68,7 @@ def test_ids_are_bytes_then_merges_then_special_tokens():
     tokenizer = train("aaabdaaabac", 261, special_tokens=("<|endoftext|>", "<|pad|>"))
     assert tokenizer.merges == ((97, 97), (97, 98), (256, 257))
     assert tokenizer.special_ids == {"<|endoftext|>": 259, "<|pad|>": 260}
-    assert tokenizer.n_vocab == 261
+    assert tokenizer.vocab_size == 261
 
 
 def test_no_merge_at_all_is_a_tokenizer_too():
@@ -175,7 +175,9 @@ def test_a_vocabulary_without_room_for_bytes_and_special_tokens_is_refused():
 
 
 def test_fewer_merges_than_asked_are_an_error_that_names_the_possible_size():
-    with pytest.raises(ValueError, match=r"needs 744 merges, but after 2 .* ask for n_vocab=258"):
+    with pytest.raises(
+        ValueError, match=r"needs 744 merges, but after 2 .* ask for vocab_size=258"
+    ):
         train("abc", 1000)
     assert train("abc", 258).encode("abc") == [257]
     with pytest.raises(ValueError, match=r"after 1 .* occurs 3 time\(s\) or more"):

@@ -77,7 +77,7 @@ def some_strings(n: int) -> list[str]:
 def test_a_rank_is_an_id():
     encoding = to_tiktoken(Tokenizer(((104, 105), (32, 256)), (END,)), "by hand")
     assert encoding.name == "by hand"
-    assert encoding.n_vocab == 259
+    assert encoding.vocab_size == 259
     assert encoding.encode_ordinary("hi hi h") == [256, 257, 32, 104]
     assert encoding.encode(END, allowed_special={END}) == [258]
 
@@ -114,7 +114,7 @@ def test_decoding_is_the_same():
     assert FAST.decode(ids) == TOKENIZER.decode(ids) == "村里 hi�"
     assert FAST.decode_bytes(ids) == "村里 hi".encode() + b"\xe6"
     assert FAST.encoding.decode_bytes(ids) == FAST.decode_bytes(ids)
-    assert FAST.n_vocab == TOKENIZER.n_vocab == RUST.get_vocab_size()
+    assert FAST.vocab_size == TOKENIZER.vocab_size == RUST.get_vocab_size()
 
 
 def test_a_tokenizer_comes_back_from_its_file_merges_and_all():

@@ -21,10 +21,10 @@ def random_pieces(seed, alphabet=b"abc", n_pieces=9):
     longer = [
         bytes(letters) for n in (2, 3, 4) for letters in itertools.product(alphabet, repeat=n)
     ]
-    pieces = [bytes([value]) for value in alphabet] + rng.sample(longer, n_pieces)
-    weight = [rng.random() + 0.05 for _ in pieces]
+    tokens = [bytes([value]) for value in alphabet] + rng.sample(longer, n_pieces)
+    weight = [rng.random() + 0.05 for _ in tokens]
     total = sum(weight)
-    return {piece: math.log(w / total) for piece, w in zip(pieces, weight, strict=True)}
+    return {token: math.log(w / total) for token, w in zip(tokens, weight, strict=True)}
 
 
 def random_words(seed, n_words, longest=12, alphabet=b"abc"):
@@ -98,9 +98,9 @@ def test_forward_backward_counts_what_brute_force_expects(seed):
     expected = dict.fromkeys(log_prob, 0.0)
     for word, weight in zip(words, weights, strict=True):
         found = {x: math.exp(score) for x, score in segment_brute_force(word, log_prob).items()}
-        for pieces, probability in found.items():
-            for piece in pieces:
-                expected[piece] += weight * probability / sum(found.values())
+        for tokens, probability in found.items():
+            for token in tokens:
+                expected[token] += weight * probability / sum(found.values())
     lattice = Lattice(words, log_prob)
     counts, whole = lattice.expected_counts(np.array(list(log_prob.values())), weights)
     assert counts == pytest.approx(list(expected.values()), rel=1e-9, abs=1e-12)
@@ -109,7 +109,7 @@ def test_forward_backward_counts_what_brute_force_expects(seed):
 
 def test_a_lattice_without_whole_words_sums_the_other_segmentations():
     log_prob = random_pieces(3)
-    words = [piece for piece in log_prob if len(piece) > 1]
+    words = [token for token in log_prob if len(token) > 1]
     others = Lattice(words, log_prob, whole=False)
     expected = []
     for word in words:
@@ -122,11 +122,11 @@ def test_a_lattice_without_whole_words_sums_the_other_segmentations():
 def test_dropping_pieces_from_a_lattice_equals_building_it_without_them():
     log_prob = random_pieces(5)
     words = sorted(set(random_words(5, n_words=20)))
-    alive = np.array([len(piece) != 3 for piece in log_prob])
+    alive = np.array([len(token) != 3 for token in log_prob])
     scores = np.array(list(log_prob.values()))
     cut = Lattice(words, log_prob)
     cut.keep_pieces(alive)
-    small = Lattice(words, [piece for piece in log_prob if len(piece) != 3])
+    small = Lattice(words, [token for token in log_prob if len(token) != 3])
     assert not alive.all()
     assert cut.log_likelihood(scores) == pytest.approx(small.log_likelihood(scores[alive]))
 
@@ -158,9 +158,9 @@ def test_sampled_segmentations_follow_the_exact_posterior(alpha):
 def test_em_never_lowers_the_likelihood():
     # With one added to each byte's count, EM climbs log P(words) + sum over bytes of log p(byte).
     words = sorted(set(random_words(9, n_words=60)))
-    pieces = [b"a", b"b", b"c", *sorted({w[i : i + 2] for w in words for i in range(len(w) - 1)})]
-    lattice, weights = Lattice(words, pieces), np.arange(1.0, len(words) + 1)
-    log_prob = np.full(len(pieces), -math.log(len(pieces)))
+    tokens = [b"a", b"b", b"c", *sorted({w[i : i + 2] for w in words for i in range(len(w) - 1)})]
+    lattice, weights = Lattice(words, tokens), np.arange(1.0, len(words) + 1)
+    log_prob = np.full(len(tokens), -math.log(len(tokens)))
     climbed = []
     for _ in range(12):
         counts, whole = lattice.expected_counts(log_prob, weights)

@@ -5,8 +5,8 @@ import unicodedata
 
 import pytest
 
+from minillm.data.corpus import reader, reader_passages
 from minillm.lab import project
-from minillm.text.corpus import reader, reader_passages
 
 FOLDER = project.root() / "course" / "reader"
 FILES = sorted(FOLDER.glob("*.txt"))

@@ -24,7 +24,7 @@ HI = Tokenizer(((104, 105), (32, 256)), (END,))  # hi = 256, " hi" = 257, end = 
 def test_ids_are_those_found_on_paper():
     assert HI.encode("hi hi ho") == [256, 257, 32, 104, 111]
     assert HI.encode("") == []
-    assert HI.n_vocab == 259
+    assert HI.vocab_size == 259
 
 
 def test_the_earliest_merge_goes_first_even_if_a_later_one_stands_further_left():
@@ -63,7 +63,7 @@ def test_the_longest_special_token_is_taken():
 def test_a_trace_shows_every_merge_in_order():
     steps = HI.trace(" hi")
     assert [step.new_id for step in steps] == [256, 257]
-    assert steps[0].pieces == (b" ", b"hi")
+    assert steps[0].tokens == (b" ", b"hi")
     assert str(steps[1]) == "   257  ␣ + hi  →  ␣hi"
     assert HI.trace("o") == HI.trace("") == []
 
@@ -109,7 +109,7 @@ def test_the_last_step_of_a_trace_is_what_encode_gives():
     for word in (" villages", "understanding", " naïve", "    "):
         steps = TOKENIZER.trace(word)
         ids = TOKENIZER.encode(word)
-        assert steps[-1].pieces == tuple(map(TOKENIZER.token_bytes, ids))
+        assert steps[-1].tokens == tuple(map(TOKENIZER.token_bytes, ids))
 
 
 def test_merges_given_in_any_order_are_replayed_in_that_order():

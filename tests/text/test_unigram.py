@@ -16,19 +16,19 @@ TEXT = (
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train(TEXT, n_vocab=300)
+    return train(TEXT, vocab_size=300)
 
 
 # --- by hand -----------------------------------------------------------------------------------
 def test_pruning_keeps_the_piece_that_is_expensive_to_spell_otherwise():
     # Ten times "plum" would cost 40 bytes; without "plum", "plu" or "lum" would cost 20 pieces.
-    assert train({"plum": 10, "ox": 1}, n_vocab=257).vocabulary[256] == b"plum"
+    assert train({"plum": 10, "ox": 1}, vocab_size=257).vocabulary[256] == b"plum"
 
 
 def test_ids_are_bytes_first_and_then_by_length():
-    vocabulary = train(TEXT, n_vocab=280).vocabulary
+    vocabulary = train(TEXT, vocab_size=280).vocabulary
     assert vocabulary[:256] == ALL_BYTES
-    assert list(vocabulary) == sorted(vocabulary, key=lambda piece: (len(piece), piece))
+    assert list(vocabulary) == sorted(vocabulary, key=lambda token: (len(token), token))
 
 
 # --- law ---------------------------------------------------------------------------------------
@@ -45,7 +45,7 @@ def test_a_large_alpha_samples_the_best_segmentation(tokenizer):
 def test_any_text_comes_back(tokenizer, text):
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
-    assert b"".join(tokenizer.pieces(text)) == text.encode()
+    assert b"".join(tokenizer.tokens(text)) == text.encode()
     assert ids == tokenizer.encode_bytes(text.encode())
 
 
@@ -63,7 +63,7 @@ def test_any_bytes_come_back(tokenizer, data):
 
 def test_probabilities_sum_to_one_and_no_byte_is_impossible(tokenizer):
     assert sum(map(math.exp, tokenizer.log_probs)) == pytest.approx(1)
-    assert tokenizer.n_vocab == len(tokenizer.log_probs) == 300
+    assert tokenizer.vocab_size == len(tokenizer.log_probs) == 300
     n_tokens = len(TEXT.encode()) + 256
     assert min(tokenizer.log_probs[:256]) >= -math.log(n_tokens)  # each counts as seen once
 
@@ -76,13 +76,13 @@ def test_the_order_of_the_words_does_not_matter_even_where_all_pieces_tie():
 
 
 def test_no_piece_crosses_a_word_or_exceeds_its_length(tokenizer):
-    assert not any(b" " in piece[1:] and piece.strip(b" ") for piece in tokenizer.vocabulary)
-    short = train(TEXT, n_vocab=290, max_piece_bytes=3)
+    assert not any(b" " in token[1:] and token.strip(b" ") for token in tokenizer.vocabulary)
+    short = train(TEXT, vocab_size=290, max_piece_bytes=3)
     assert short.longest == 3
 
 
 def test_more_pieces_mean_fewer_tokens():
-    lengths = [len(train(TEXT, n_vocab=n).encode(TEXT)) for n in (256, 270, 290, 330)]
+    lengths = [len(train(TEXT, vocab_size=n).encode(TEXT)) for n in (256, 270, 290, 330)]
     assert lengths[0] == len(TEXT.encode())
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[-1] < 0.5 * lengths[0]
@@ -91,11 +91,11 @@ def test_more_pieces_mean_fewer_tokens():
 def test_a_word_longer_than_64_bytes_is_learned_in_parts_and_comes_back():
     # 64 bytes, 20 times, so that the cuts go through each QR; and a tail.
     long_word = ("R" + "ab" * 31 + "Q") * 20 + "plums"
-    tokenizer = train({long_word: 9}, n_vocab=290)
+    tokenizer = train({long_word: 9}, vocab_size=290)
     assert tokenizer.longest > 4
-    assert any(piece.endswith(b"Q") for piece in tokenizer.vocabulary[256:])
-    assert any(b"plu" in piece for piece in tokenizer.vocabulary)
-    assert not any(b"QR" in piece for piece in tokenizer.vocabulary)
+    assert any(token.endswith(b"Q") for token in tokenizer.vocabulary[256:])
+    assert any(b"plu" in token for token in tokenizer.vocabulary)
+    assert not any(b"QR" in token for token in tokenizer.vocabulary)
     assert tokenizer.decode(tokenizer.encode(long_word)) == long_word
 
 
@@ -105,15 +105,18 @@ def test_a_word_longer_than_64_bytes_is_learned_in_parts_and_comes_back():
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"texts": "", "n_vocab": 300}, "empty"),
-        ({"texts": {}, "n_vocab": 300}, "empty"),
-        ({"texts": "abc", "n_vocab": 255}, "at least 256"),
-        ({"texts": "abab abab", "n_vocab": 400}, "supports at most 261 pieces"),
-        ({"texts": {"a": 0}, "n_vocab": 256}, "count must be at least 1"),
-        ({"texts": TEXT, "n_vocab": 300, "n_seed": 299}, "n_seed must be at least n_vocab=300"),
-        ({"texts": TEXT, "n_vocab": 300, "max_piece_bytes": 0}, "max_piece_bytes"),
-        ({"texts": TEXT, "n_vocab": 300, "em_rounds": 0}, "em_rounds"),
-        ({"texts": TEXT, "n_vocab": 300, "keep_share": 1.0}, "keep_share"),
+        ({"texts": "", "vocab_size": 300}, "empty"),
+        ({"texts": {}, "vocab_size": 300}, "empty"),
+        ({"texts": "abc", "vocab_size": 255}, "at least 256"),
+        ({"texts": "abab abab", "vocab_size": 400}, "supports at most 261 pieces"),
+        ({"texts": {"a": 0}, "vocab_size": 256}, "count must be at least 1"),
+        (
+            {"texts": TEXT, "vocab_size": 300, "n_seed": 299},
+            "n_seed must be at least vocab_size=300",
+        ),
+        ({"texts": TEXT, "vocab_size": 300, "max_piece_bytes": 0}, "max_piece_bytes"),
+        ({"texts": TEXT, "vocab_size": 300, "em_rounds": 0}, "em_rounds"),
+        ({"texts": TEXT, "vocab_size": 300, "keep_share": 1.0}, "keep_share"),
     ],
 )
 def test_training_says_what_is_wrong_with_its_arguments(arguments, says):
@@ -124,7 +127,7 @@ def test_training_says_what_is_wrong_with_its_arguments(arguments, says):
 def test_wrong_input_to_a_tokenizer_is_named(tokenizer):
     for use in (
         tokenizer.encode,
-        tokenizer.pieces,
+        tokenizer.tokens,
         lambda text: tokenizer.sample(text, 1.0, np.random.default_rng(0)),
         lambda text: train(text, 257),
         lambda text: train({text: 1}, 257),

@@ -80,7 +80,7 @@ def test_nobody_sells_what_the_town_says_they_do_not_sell():
 def test_the_sentences_want_a_vocabulary_of_about_a_thousand():
     text = " ".join(s.text for index in range(250) for s in GRAMMAR.block(index))
     assert 350 <= len(GRAMMAR.alphabet) <= 450
-    assert 950 <= train(text, None).n_vocab <= 1150
+    assert 950 <= train(text, None).vocab_size <= 1150
 
 
 @pytest.mark.parametrize(

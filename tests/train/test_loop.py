@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import nn
 
+from minillm.data.packing import Packed
 from minillm.model.config import tiny
+from minillm.optim.schedule import Constant, Cosine
 from minillm.optim.step import Total
-from minillm.text.packing import Packed
 from minillm.train.checkpoint import load, save
 from minillm.train.loop import LoopConfig, TrainState, train
 from minillm.train.losses import cross_entropy
 from minillm.train.run_state import pack, unpack
-from minillm.train.schedule import Constant, Cosine
 
 
 def line(weight=0.0):
@@ -40,17 +40,17 @@ def run(state, n_steps=1, loss=squares, batch_at=ones, evaluate=None, **how):
 
 def gpt_loss(model, batch):
     hidden = model.hidden(batch.tokens, context=batch.context()).flatten(0, 1)
-    return cross_entropy(hidden, model.head.weight, batch.wanted.flatten())
+    return cross_entropy(hidden, model.head.weight, batch.targets.flatten())
 
 
 def gpt(seed=0, dtype=torch.float32):
-    model = tiny(n_vocab=12).build(seed=seed, dtype=dtype)
+    model = tiny(vocab_size=12).build(seed=seed, dtype=dtype)
     return TrainState(model, torch.optim.AdamW(model.parameters(), lr=1e-2))
 
 
-def corpus(n_rows=2):
+def corpus(batch_size=2):
     ids = torch.randint(1, 12, (40, 9), generator=torch.Generator().manual_seed(0))
-    return Packed(ids.tolist(), end_id=0, context_tokens=8, n_rows=n_rows)
+    return Packed(ids.tolist(), end_id=0, context_length=8, batch_size=batch_size)
 
 
 def weights(state):
@@ -60,10 +60,10 @@ def weights(state):
 # --- by hand -----------------------------------------------------------------------------------
 def test_a_step_goes_along_the_mean_gradient():
     state = sgd(line())
-    (report,) = run(state, clip_norm=None)  # d/dw (w - 3)² = -6 a token
+    (metrics,) = run(state, clip_norm=None)  # d/dw (w - 3)² = -6 a token
     assert state.model.weight.item() == 3.0
-    assert (report.step, report.loss, report.n_tokens) == (0, 9.0, 2)
-    assert (report.gradient_norm, report.skipped, report.evaluation) == (6.0, None, None)
+    assert (metrics.step, metrics.loss, metrics.n_tokens) == (0, 9.0, 2)
+    assert (metrics.gradient_norm, metrics.skipped, metrics.evaluation) == (6.0, None, None)
     assert state.step == 1
 
 
@@ -74,9 +74,9 @@ def test_a_step_is_of_its_own_batches_all_their_tokens_together():
         asked.append(number)
         return torch.ones(1 + number % 2, 1)
 
-    reports = run(sgd(line(), 0.1), 2, batch_at=batch_at, n_batches=2)
+    all_metrics = run(sgd(line(), 0.1), 2, batch_at=batch_at, accumulation_steps=2)
     assert asked == [0, 1, 2, 3]
-    assert [report.n_tokens for report in reports] == [3, 3]
+    assert [metrics.n_tokens for metrics in all_metrics] == [3, 3]
 
 
 def test_the_schedule_multiplies_the_optimizers_own_rates_each_groups():
@@ -85,8 +85,8 @@ def test_the_schedule_multiplies_the_optimizers_own_rates_each_groups():
     state = TrainState(model, torch.optim.SGD(groups))
     schedule = Cosine(n_steps=3, warmup_steps=2, final=0.0)
     rates = []
-    for report in train(state, squares, ones, LoopConfig(n_steps=3, schedule=schedule)):
-        rates.append((report.learning_rate, *(g["lr"] for g in state.optimizer.param_groups)))
+    for metrics in train(state, squares, ones, LoopConfig(n_steps=3, schedule=schedule)):
+        rates.append((metrics.learning_rate, *(g["lr"] for g in state.optimizer.param_groups)))
     assert rates == [(0.25, 0.25, 0.125), (0.5, 0.5, 0.25), (0.0, 0.0, 0.0)]
 
 
@@ -97,8 +97,8 @@ def test_it_evaluates_after_every_so_many_steps_and_at_the_end():
         grads.append(torch.is_grad_enabled())
         return model.weight.item()
 
-    reports = run(sgd(line(), 0.1), 5, evaluate=evaluate, evaluate_every=2)
-    evaluated = [report.step for report in reports if report.evaluation is not None]
+    all_metrics = run(sgd(line(), 0.1), 5, evaluate=evaluate, evaluate_every=2)
+    evaluated = [metrics.step for metrics in all_metrics if metrics.evaluation is not None]
     assert evaluated == [1, 3, 4]  # after the 2nd, the 4th, and the last step
     assert not any(grads)
     assert all(r.evaluation is None for r in run(sgd(line()), 2, evaluate=evaluate))
@@ -116,7 +116,9 @@ def test_its_caller_may_stop_after_any_report():
 
 # --- twin --------------------------------------------------------------------------------------
 def test_ten_steps_are_five_and_save_and_load_and_five_bit_for_bit(tmp_path):
-    config = LoopConfig(n_steps=10, schedule=Cosine(n_steps=10, warmup_steps=3), n_batches=2)
+    config = LoopConfig(
+        n_steps=10, schedule=Cosine(n_steps=10, warmup_steps=3), accumulation_steps=2
+    )
     through = gpt()
     losses = [r.loss for r in train(through, gpt_loss, corpus().batch_at, config)]
 
@@ -144,7 +146,7 @@ def test_it_is_torchs_clipping_and_torchs_adamw():
     for step in range(3):
         batch = corpus().batch_at(step)
         logits = theirs(batch.tokens, context=batch.context())
-        nn.functional.cross_entropy(logits.flatten(0, 1), batch.wanted.flatten()).backward()
+        nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten()).backward()
         assert nn.utils.clip_grad_norm_(theirs.parameters(), 0.5) > 0.5
         optimizer.step()
         optimizer.zero_grad()
@@ -159,9 +161,9 @@ def test_too_many_skipped_steps_in_a_row_end_it_with_the_last_good_weights():
     def loss(model, x):
         return Total(model(x).sum() * math.nan, torch.tensor(2))
 
-    reports = []
+    all_metrics = []
     with pytest.raises(ValueError, match="3 steps in a row were skipped, up to step 2: the loss"):
-        reports.extend(train(state, loss, ones, LoopConfig(n_steps=9, most_skipped=3)))
+        all_metrics.extend(train(state, loss, ones, LoopConfig(n_steps=9, most_skipped=3)))
     assert state.model.weight.item() == 0.25
     # one good step between them, and counting begins anew
 
@@ -184,7 +186,7 @@ def test_a_batch_in_which_nothing_counts_is_an_error():
     ("wrong", "message"),
     [
         ({"n_steps": 0}, "must be at least 1; got 0, 1 and 5"),
-        ({"n_steps": 1, "n_batches": 0}, "must be at least 1; got 1, 0 and 5"),
+        ({"n_steps": 1, "accumulation_steps": 0}, "must be at least 1; got 1, 0 and 5"),
         ({"n_steps": 1, "clip_norm": 0.0}, "clip_norm must be above 0, or None; got 0.0"),
         ({"n_steps": 1, "evaluate_every": -1}, "evaluate_every must be at least 0; got -1"),
     ],

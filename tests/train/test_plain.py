@@ -151,8 +151,8 @@ def test_a_mean_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("rows", "n_rows"), [(np.arange(3), 1), (np.zeros((0, 4)), 1), (np.zeros((4, 4)), 0)]
+    ("rows", "batch_size"), [(np.arange(3), 1), (np.zeros((0, 4)), 1), (np.zeros((4, 4)), 0)]
 )
-def test_rows_that_cannot_be_drawn_are_refused(rows, n_rows):
-    with pytest.raises(ValueError, match=f"n_rows={n_rows}"):
-        draw_rows(rows, n_rows)
+def test_rows_that_cannot_be_drawn_are_refused(rows, batch_size):
+    with pytest.raises(ValueError, match=f"n_rows={batch_size}"):
+        draw_rows(rows, batch_size)

@@ -248,12 +248,12 @@ def test_gradients_of_float32_are_those_of_autograd():
 
 def test_with_its_scale_a_run_in_float16_goes_where_float32_goes():
     # the gradients are about 1e-8, so unscaled float16 stands still
-    wanted = torch.linspace(-1, 1, 8)
+    expected = torch.linspace(-1, 1, 8)
 
     def run(format, state):
         weight, n_skipped = torch.zeros(8, requires_grad=True), 0
         for _ in range(60):
-            loss = 1e-8 * (weight - wanted).square().sum()
+            loss = 1e-8 * (weight - expected).square().sum()
             (gradient,) = rounded_gradients(loss, [weight], format, state.scale)
             overflowed = not gradient.isfinite().all()
             state, n_skipped = state.after(overflowed), n_skipped + overflowed
@@ -263,11 +263,11 @@ def test_with_its_scale_a_run_in_float16_goes_where_float32_goes():
 
     fixed = LossScale(scale=1.0, growth_every=1000)
     exact, _ = run(FP32, fixed)
-    torch.testing.assert_close(exact, wanted, rtol=0, atol=1e-3)
+    torch.testing.assert_close(exact, expected, rtol=0, atol=1e-3)
     stuck, _ = run(FP16, fixed)
     assert torch.equal(stuck, torch.zeros(8))
     saved, n_skipped = run(FP16, LossScale(scale=2.0**45))
-    torch.testing.assert_close(saved, wanted, rtol=0, atol=2e-3)
+    torch.testing.assert_close(saved, expected, rtol=0, atol=2e-3)
     assert n_skipped >= 1  # it began too high, and found its way down
 
 
@@ -286,7 +286,7 @@ def test_type_and_shape_stay_and_what_was_given_too(format, dtype):
     ("call", "words"),
     [
         (lambda: Format("tiny", 1, 3), "tiny needs 2 to 8 bits .* got 1 and 3"),
-        (lambda: Format("wide", 9, 3), "got 9 and 3"),
+        (lambda: Format("upcast", 9, 3), "got 9 and 3"),
         (lambda: Format("open", 8, 3, has_infinities=False), "2 to 7 bits"),
         (lambda: Format("flat", 4, 0), "got 4 and 0"),
         (lambda: Format("float64", 8, 52), "got 8 and 52"),

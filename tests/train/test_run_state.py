@@ -22,10 +22,10 @@ def same(found, expected):
     return {n: bits(t) for n, t in found.items()} == {n: bits(t) for n, t in expected.items()}
 
 
-def network(dtype=torch.float32, width=3, seed=0):
+def network(dtype=torch.float32, d_model=3, seed=0):
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Linear(2, width), nn.BatchNorm1d(width), nn.Dropout(0.3), nn.Linear(width, 1)
+        nn.Linear(2, d_model), nn.BatchNorm1d(d_model), nn.Dropout(0.3), nn.Linear(d_model, 1)
     ).to(dtype)
 
 
@@ -93,16 +93,16 @@ OPTIMIZERS = [
     st.integers(0, 9),
 )
 def test_what_was_packed_comes_back_bit_for_bit(
-    tmp_path_factory, dtype, build, width, n_steps, seed
+    tmp_path_factory, dtype, build, d_model, n_steps, seed
 ):
     folder = tmp_path_factory.mktemp("run")
     with torch.random.fork_rng(devices=[]):
-        model = network(dtype, width, seed)
+        model = network(dtype, d_model, seed)
         optimizer = build(model)
         take(model, optimizer, range(n_steps))
         tensors, packed = pack(model, optimizer)
         path = save(folder, n_steps, tensors, packed)
-        other = network(dtype, width, seed + 1)
+        other = network(dtype, d_model, seed + 1)
         other_optimizer = build(other)
         other_optimizer.param_groups[0]["lr"] = 99.0
         unpack(load(path), other, other_optimizer)
@@ -157,7 +157,7 @@ def packed_run(tmp_path):
 @pytest.mark.parametrize(
     ("build", "optimize", "message"),
     [
-        (lambda: network(width=4), adamw, r"holds 0\.weight of \[3, 2\], this model has \[4, 2\]: "
+        (lambda: network(d_model=4), adamw, r"holds 0\.weight of \[3, 2\], this model has \[4, 2\]: "
          "it was saved from another shape; build the model from the run's manifest"),
         (lambda: network(torch.float64), adamw, r"of torch\.float32, this model has torch\.f"),
         (lambda: nn.Linear(2, 3), adamw, r"Missing: model\.bias.*Unexpected: model\.0\.bias"),

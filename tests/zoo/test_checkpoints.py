@@ -45,7 +45,7 @@ def test_its_card_says_the_loss_and_the_size_that_it_has(name):
 def test_it_loads_in_float32(town):
     model, tokenizer = town
     assert model.embedding.weight.dtype == torch.float32
-    assert tokenizer.n_vocab == len(model.embedding.weight)
+    assert tokenizer.vocab_size == len(model.embedding.weight)
 
 
 def test_its_stories_are_read_by_the_checker_and_mostly_free_of_contradiction(town):

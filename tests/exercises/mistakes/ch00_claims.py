@@ -8,8 +8,8 @@ def mended_slide():
 """,
     "0.2": """
 from math import prod
-def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences, bytes_per_element=2):
-    keys = prod([n_layers, n_kv_heads, head_width, n_tokens, n_sequences, bytes_per_element])
+def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences, bytes_per_element=2):
+    keys = prod([n_layers, n_kv_heads, d_head, n_tokens, n_sequences, bytes_per_element])
     return keys + keys
 """,
     "0.4": """
@@ -50,67 +50,67 @@ MISTAKES = {
     ],
     "0.2": [
         (
-            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences,"
             " bytes_per_element=2):\n"
-            "    return 2 * n_layers * n_kv_heads * head_width * n_tokens * n_sequences"
+            "    return 2 * n_layers * n_kv_heads * d_head * n_tokens * n_sequences"
             " * bytes_per_element / 2**30",
             "return bytes, as they are",
         ),
         (
-            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences,"
             " bytes_per_element=2):\n"
-            "    return n_layers * n_kv_heads * head_width * n_tokens * n_sequences"
+            "    return n_layers * n_kv_heads * d_head * n_tokens * n_sequences"
             " * bytes_per_element",
             "a key AND a value",
         ),
         (
-            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences,"
             " bytes_per_element=2):\n"
-            "    return 2 * n_layers * n_kv_heads * head_width * n_tokens * bytes_per_element",
+            "    return 2 * n_layers * n_kv_heads * d_head * n_tokens * bytes_per_element",
             "does not grow with n_sequences",
         ),
         (
-            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences,"
             " bytes_per_element=2):\n"
-            "    return 2 * n_kv_heads * head_width * n_tokens * n_sequences * bytes_per_element",
+            "    return 2 * n_kv_heads * d_head * n_tokens * n_sequences * bytes_per_element",
             "does not grow with n_layers",
         ),
         (
-            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences,"
             " bytes_per_element=2):\n"
-            "    width = n_layers * n_kv_heads * head_width\n"
+            "    width = n_layers * n_kv_heads * d_head\n"
             "    return 2 * width * n_kv_heads * n_tokens * n_sequences * bytes_per_element",
             "holds n_kv_heads twice",
         ),
         (
-            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences,"
             " bytes_per_element=2):\n"
-            "    numbers = 2 * n_layers * n_kv_heads * head_width * n_tokens * n_sequences\n"
+            "    numbers = 2 * n_layers * n_kv_heads * d_head * n_tokens * n_sequences\n"
             "    return numbers * bytes_per_element / 8",
             "in bytes already, not in bits",
         ),
         (
-            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences,"
             " bytes_per_element=2):\n"
-            "    return 4 * n_layers * n_kv_heads * head_width * n_tokens * n_sequences",
+            "    return 4 * n_layers * n_kv_heads * d_head * n_tokens * n_sequences",
             "does not follow bytes_per_element",
         ),
         (
-            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences,"
             " bytes_per_element=4):\n"
-            "    return 2 * n_layers * n_kv_heads * head_width * n_tokens * n_sequences"
+            "    return 2 * n_layers * n_kv_heads * d_head * n_tokens * n_sequences"
             " * bytes_per_element",
             "by your count 36 GiB. Is 2 still its default?",
         ),
         (
-            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences,"
             " bytes_per_element=2):\n"
-            "    return 2 * n_layers * (n_kv_heads + head_width) * n_tokens * n_sequences"
+            "    return 2 * n_layers * (n_kv_heads + d_head) * n_tokens * n_sequences"
             " * bytes_per_element",
             "the cache has 510510 bytes; yours has 272272",
         ),
         (
-            "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+            "def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences,"
             " bytes_per_element=2):\n"
             "    print(n_layers)",
             "returns nothing",
@@ -278,9 +278,9 @@ MISTAKES = {
 MUTANT = {
     "0.1": 'def mended_slide():\n    return "32"',
     "0.2": (
-        "def kv_cache_bytes(*, n_layers, n_kv_heads, head_width, n_tokens, n_sequences,"
+        "def kv_cache_bytes(*, n_layers, n_kv_heads, d_head, n_tokens, n_sequences,"
         " bytes_per_element=2):\n"
-        "    return 2 * n_layers * n_kv_heads * head_width * n_tokens * n_sequences"
+        "    return 2 * n_layers * n_kv_heads * d_head * n_tokens * n_sequences"
         " * bytes_per_element + 1"
     ),
     "0.4": (

@@ -18,9 +18,9 @@ def parameters_of_llama_3_8b():
     from minillm.model.config import TransformerConfig
     from minillm.model.ffn import SwiGLUConfig
     model = TransformerConfig(
-        n_vocab=128256, width=4096, n_layers=32,
+        vocab_size=128256, d_model=4096, n_layers=32,
         mixer=AttentionConfig(n_heads=32, n_kv_heads=8),
-        ffn=SwiGLUConfig(hidden_width=14336),
+        ffn=SwiGLUConfig(d_ff=14336),
     ).build(device="meta")
     return sum(p.numel() for p in model.parameters()), "大部分参数在前馈网络里，大约七成。"
 """,

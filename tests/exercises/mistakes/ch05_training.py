@@ -559,7 +559,7 @@ MISTAKES = {
         ),
         (_rate("    peak * (step + 1) / warmup_steps\n"), "returns nothing"),
         (
-            "from minillm.train.schedule import Cosine\n"
+            "from minillm.optim.schedule import Cosine\n"
             "def learning_rate(step, n_steps, warmup_steps, peak, final):\n"
             "    rule = Cosine(n_steps=n_steps, warmup_steps=warmup_steps, final=final)\n"
             "    return peak * rule(step)\n",

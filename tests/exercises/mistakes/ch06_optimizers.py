@@ -180,7 +180,7 @@ MISTAKES = {
             "right for a vector",
         ),
         (
-            "from minillm.train.lion import lion_update\n"
+            "from minillm.optim.lion import lion_update\n"
             "def lion_step(weight, gradient, mean, rate, betas, weight_decay):\n"
             "    direction, mean = lion_update(gradient, mean, betas=betas)\n"
             "    return weight - rate * (direction + weight_decay * weight), mean\n",
@@ -241,7 +241,7 @@ MISTAKES = {
             "step 1 of a 3×5 one has a wrong V",
         ),
         (
-            "from minillm.train.adafactor import factored\n"
+            "from minillm.optim.adafactor import factored\n"
             "def factored_step(gradient, rows, columns, beta):\n"
             "    r = beta * rows + (1 - beta) * (gradient**2).mean(dim=1)\n"
             "    c = beta * columns + (1 - beta) * (gradient**2).mean(dim=0)\n"
@@ -310,7 +310,7 @@ MISTAKES = {
             "where û = m, only ε is left",
         ),
         (
-            "from minillm.train.came import confidence\n"
+            "from minillm.optim.came import confidence\n"
             "def confident_direction(update, momentum, rows, columns, beta, epsilon):\n"
             "    trust, rows, columns = confidence(update, momentum, rows, columns, beta=beta)\n"
             "    return trust * momentum, rows, columns\n",

@@ -154,18 +154,18 @@ MISTAKES = {
         (
             "import torch\n"
             "def sparse_mask(n_tokens, window, n_sinks):\n"
-            "    from minillm.model.patterns import Sinks, Window, any_of\n"
+            "    from minillm.mixers.patterns import Sinks, Window, any_of\n"
             "    places = torch.arange(n_tokens)\n"
             "    patterns = Window(n_tokens=window), Sinks(n_tokens=n_sinks)\n"
             "    return any_of(patterns, places, places).tril()\n",
-            "uses minillm.model.patterns.any_of itself",
+            "uses minillm.mixers.patterns.any_of itself",
         ),
         (
             "import torch\n"
             "def sparse_mask(n_tokens, window, n_sinks):\n"
             "    from minillm.model import sparse\n"
             "    return sparse.Window(n_tokens=window)\n",
-            "uses minillm.model.sparse itself",
+            "uses minillm.mixers.sparse itself",
         ),
         (
             "import torch\n"
@@ -282,9 +282,9 @@ MISTAKES = {
         ),
         (
             "def linear_attention(q, k, v):\n"
-            "    from minillm.model.linear import attend_linear\n"
+            "    from minillm.mixers.linear_attention import attend_linear\n"
             "    return attend_linear(q[None, None], k[None, None], v[None, None]).values[0, 0]\n",
-            "uses minillm.model.linear.attend_linear itself",
+            "uses minillm.mixers.linear_attention.attend_linear itself",
         ),
     ],
     "9.3": [
@@ -418,11 +418,11 @@ MISTAKES = {
         ),
         (
             "def wkv_step(k, v, decay, bonus, state):\n"
-            "    from minillm.model.rwkv import Sums, wkv_recurrent\n"
+            "    from minillm.mixers.rwkv import Sums, wkv_recurrent\n"
             "    found, sums = wkv_recurrent(k[None, None], v[None, None], decay, bonus,\n"
             "                                Sums(*(part[None] for part in state)))\n"
             "    return found[0, 0], tuple(part[0] for part in sums)\n",
-            "uses minillm.model.rwkv.wkv_recurrent itself",
+            "uses minillm.mixers.rwkv.wkv_recurrent itself",
         ),
     ],
     "9.4": [

@@ -3,8 +3,8 @@
 SECOND_STYLE = {
     "10.1": """
 import torch
-def top_k_weights(logits, n_active):
-    experts = logits.argsort(dim=1, descending=True)[:, :n_active]
+def top_k_weights(logits, top_k):
+    experts = logits.argsort(dim=1, descending=True)[:, :top_k]
     chosen = torch.take_along_dim(logits, experts, dim=1)
     return [experts, torch.exp(chosen - chosen.logsumexp(1, keepdim=True))]
 """,
@@ -47,9 +47,9 @@ def share_without_a_place():
 }
 
 TOP_K = """import torch
-def top_k_weights(logits, n_active):
+def top_k_weights(logits, top_k):
     p = logits.softmax(dim=-1)
-    values, experts = p.topk(n_active, dim=-1)
+    values, experts = p.topk(top_k, dim=-1)
     weights = values / values.sum(dim=-1, keepdim=True)
     return experts, weights
 """
@@ -127,7 +127,7 @@ MISTAKES = {
             top_k(("softmax(dim=-1)", "softmax(dim=0)")),
             "your softmax runs over the tokens",
         ),
-        (top_k(("n_active, dim=-1", "n_active, dim=0")), "each expert chose its tokens"),
+        (top_k(("top_k, dim=-1", "top_k, dim=0")), "each expert chose its tokens"),
         (
             top_k(("return experts, weights", "return experts.flip(1), weights.flip(1)")),
             "the experts rise",
@@ -139,7 +139,7 @@ MISTAKES = {
             ),
             "in the order of their numbers",
         ),
-        (top_k(("n_active, dim=-1", "n_active, dim=-1, largest=False")), "the SMALLEST p"),
+        (top_k(("top_k, dim=-1", "top_k, dim=-1, largest=False")), "the SMALLEST p"),
         (top_k(("return experts,", "return experts.float(),")), "yours are floats"),
         (top_k(("return experts, weights", "return weights, experts")), "the experts first"),
         (top_k(("return experts,", "return experts + 1,")), "counted from 0"),
@@ -150,7 +150,7 @@ MISTAKES = {
             "the same experts",
         ),
         (top_k(("return experts, weights", "return experts, weights.flip(1)")), "another order"),
-        (top_k((SHARED, "torch.full_like(values, 1 / n_active)")), "all experts count the same"),
+        (top_k((SHARED, "torch.full_like(values, 1 / top_k)")), "all experts count the same"),
         (top_k((SHARED, "values / values.sum(dim=0)")), "you divide by a sum over the tokens"),
         (top_k((SHARED, "values / values.sum()")), "the sum over all tokens"),
         (top_k((SHARED, "values.softmax(dim=-1)")), "a second softmax"),
@@ -163,7 +163,7 @@ MISTAKES = {
             top_k(("return experts, weights", "return experts, p * (p >= values[:, -1:])")),
             "the weights are [N, E]",
         ),
-        (top_k(("topk(n_active,", "topk(2,")), "and k = 3, the experts are [4, 3]"),
+        (top_k(("topk(top_k,", "topk(2,")), "and k = 3, the experts are [4, 3]"),
         (
             top_k(("return experts, weights", "return experts.squeeze(1), weights.squeeze(1)")),
             "and k = 1, the experts are [4, 1]",
@@ -177,10 +177,10 @@ MISTAKES = {
         (top_k(("return experts, weights", "return experts")), "return 2 things"),
         (top_k(("return experts, weights", "print(experts)")), "returns nothing"),
         (
-            "from minillm.model.routing import route_top_k\n"
-            "def top_k_weights(logits, n_active):\n"
-            "    routing = route_top_k(logits, n_active)\n"
-            "    return routing.experts.view(-1, n_active), routing.weights.view(-1, n_active)\n",
+            "from minillm.experts.routing import route_top_k\n"
+            "def top_k_weights(logits, top_k):\n"
+            "    routing = route_top_k(logits, top_k)\n"
+            "    return routing.experts.view(-1, top_k), routing.weights.view(-1, top_k)\n",
             "write what it does",
         ),
     ],
@@ -384,7 +384,7 @@ def mix(x, experts, weights, functions):
         (mixed(("torch.zeros_like(x)", "x.zero_()")), "you change the tensors"),
         (mixed(("return y", "print(y)")), "returns nothing"),
         (
-            "from minillm.model.moe import moe_naive\n"
+            "from minillm.experts.moe import moe_naive\n"
             "def mix(x, experts, weights, functions):\n"
             "    return moe_naive(x, functions)\n",
             "write what it does",

@@ -1,0 +1,1 @@
+"""What is read: corpora, packed rows, and tests of recall."""

@@ -1,0 +1,1 @@
+"""Mixtures of experts: routing, the layer, and what takes its place."""

@@ -1,0 +1,1 @@
+"""Measuring: peak memory, and the metrics of a model."""
