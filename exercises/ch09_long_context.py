@@ -149,8 +149,8 @@ def when_the_state_is_smaller():
     numbers and 16 more, its normaliser. From how many tokens on is the state the smaller of the
     two? Guess; then measure new_cache(1, n).n_bytes of both, for
     minillm.model.attention.AttentionConfig(n_heads=4).build(64) and
-    minillm.mixers.linear_attention.LinearAttentionConfig(n_heads=4).build(64); then return the number of
-    tokens and one sentence that says why.
+    minillm.mixers.linear_attention.LinearAttentionConfig(n_heads=4).build(64); then return the
+    number of tokens and one sentence that says why.
 
     中文：先猜，再测，再解释。两层宽度都是 64，都有 4 个头：普通注意力要保存所有词元的键和值；使用
     elu 特征的线性注意力，每个头只保存一个 16 × 16 的表和 16 个数（归一化用的和）。文本从多少个词元

@@ -132,8 +132,8 @@ def share_without_a_place():
 
     中文：先猜，再测，再解释。64 个词元、8 个专家，每个词元随机选一个专家，概率相同；每个专家的容量
     是 8 个位置（容量因子为 1），位置总数正好等于词元数。平均有多大比例的词元没有位置而被丢弃？用随
-    机的 logits 调用 minillm.experts.routing.route_switch(logits, capacity=8)，看它的 n_dropped，多抽
-    几次取平均。返回（这个比例，一句解释）。
+    机的 logits 调用 minillm.experts.routing.route_switch(logits, capacity=8)，看它的
+    n_dropped，多抽几次取平均。返回（这个比例，一句解释）。
 
     Returns:
         (float, str): the share of the tokens, from 0 to 1, and your sentence.

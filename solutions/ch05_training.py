@@ -10,11 +10,12 @@ from minillm.lab.task import task
 def masked_log_probs(logits, targets, loss_mask):
     """log p of each wanted token, and exactly 0 where a token does not count.
 
-    The probabilities of a place are the softmax of its logits, over the last axis. Where `loss_mask`
-    is False, `targets` may hold anything, a padding token such as -100 too: it must not be looked up.
+    The probabilities at a position are the softmax of its logits, over the last axis. Where
+    `loss_mask` is False, `targets` may hold anything, even a value such as -100 that marks
+    padding: it must not be looked up.
 
-    中文：对最后一维做 softmax 得到概率，返回每个目标词元的自然对数概率。counted 为 False 的位置
-    必须恰好是 0；那里的 wanted 可以是任意数（例如填充值 -100），不能拿去查表。logits 可能大到
+    中文：对最后一维做 softmax 得到概率，返回每个目标词元的自然对数概率。loss_mask 为 False 的位置
+    必须恰好是 0；那里的 targets 可以是任意数（例如填充值 -100），不能拿去查表。logits 可能大到
     1000，也可能含 -inf（不可能出现的词），结果都不得为 NaN；训练要用它的梯度；不得改动传入的张量。
 
     Args:

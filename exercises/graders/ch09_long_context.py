@@ -607,7 +607,8 @@ def grade_when_the_state_is_smaller(answer):
 class _Work(TorchFunctionMode):
     """Counts the elements of all results of torch's operations, those of parts among them.
 
-    A part, k[:t + 1], takes no memory, so `minillm.measure.memory_meter.Meter` sees none of it; but whoever
+    A part, k[:t + 1], takes no memory, so `minillm.measure.memory_meter.Meter` sees none of it; but
+    whoever
     takes one is about to read it. What shows a whole tensor once more, as k.T does, counts not.
     """
 

@@ -482,8 +482,8 @@ def _called_well(calls: list[tuple[int, int]], experts: Tensor) -> None:
             raise Diagnosis(f"function {e} is called with no rows; leave out whom nobody asks for.")
         if n > tokens_per_expert[e]:
             raise Diagnosis(
-                f"function {e} is given {n} rows, and {tokens_per_expert[e]} tokens ask for it: the others are "
-                "work that a mixture saves."
+                f"function {e} is given {n} rows, and {tokens_per_expert[e]} tokens ask for it: "
+                "the others are work that a mixture saves."
             )
         if times[e] > 1:
             raise Diagnosis(

@@ -332,8 +332,8 @@ def _windows(rows: Rows, order: int, vocab_size: int) -> np.ndarray:
     if (vocab_size + 1) ** order >= 2**63:
         longest = int(63 * math.log(2) / math.log(vocab_size + 1))
         raise ValueError(
-            f"an n-gram is kept as one integer of 63 bits, so with vocab_size={vocab_size} order can be "
-            f"at most {longest}; got {order}"
+            f"an n-gram is kept as one integer of 63 bits, so with vocab_size={vocab_size} order "
+            f"can be at most {longest}; got {order}"
         )
     rows = [rows] if isinstance(rows, np.ndarray) and rows.ndim == 1 else rows
     marks = np.full(order - 1, vocab_size)

@@ -8,8 +8,8 @@ moment of the machine hits all of them; medians are told, and ratios are of medi
 - *Training*: the loss on B × T tokens, and a step of AdamW by `minillm.optim.step`, which both
   sides take. Ours takes the loss in chunks (`minillm.train.losses`). Compiled means
   `torch.compile` of the loss at once, as in chapter 04; AdamW stays as it is.
-- *Memory*: the most elements alive at once in one eager step, by `minillm.measure.memory_meter`. Weights and
-  what AdamW remembers were there before and are not counted; gradients are.
+- *Memory*: the most elements alive at once in one eager step, by `minillm.measure.memory_meter`.
+  Weights and what AdamW remembers were there before and are not counted; gradients are.
 - *Writing*: greedy, 256 tokens after prompts of 16, each side with its own cache. The pass over
   the prompt is counted with the rest. Compiled means `generate(..., compiled=True)`.
 

@@ -15,8 +15,8 @@ of it the mask and the positions by which no token sees another document. Withou
 must learn by itself that what stands before a mark does not matter.
 
 **Which rows a step gets** is a function of (seed, step) alone. In each epoch every row comes once,
-in an order of its own; batch after batch takes the next `batch_size`. So a run that was stopped knows
-where it stood in the data from the number of its step.
+in an order of its own; batch after batch takes the next `batch_size`. So a run that was stopped
+knows where it stood in the data from the number of its step.
 
 Paper: Brown et al. 2020, "Language Models are Few-Shot Learners", arXiv:2005.14165, appendix B
 (packing, without a mask); Raffel et al. 2020, arXiv:1910.10683, section 3.1.2.
@@ -101,7 +101,8 @@ class Packed:
     ):
         if context_length < 1 or batch_size < 1:
             raise ValueError(
-                f"context_length and n_rows must be at least 1; got {context_length} and {batch_size}"
+                "context_length and batch_size must be at least 1; got "
+                f"{context_length} and {batch_size}"
             )
         self.stream = _stream(documents, end_id)
         self.context_length, self.batch_size, self.seed = context_length, batch_size, seed

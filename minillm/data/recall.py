@@ -11,7 +11,8 @@ All is numbers here: ids of tokens drawn alike, so there is no language to learn
 row itself says the answer. The right answer is always there, so accuracy 1 and loss 0 can be
 reached; `chance` is what guessing reaches, and `n_bits` how much a state must hold for them all.
 
-A model reads `tokens`; after some of them (`loss_mask`) it is asked for the next one (`targets`), which
+A model reads `tokens`; after some of them (`loss_mask`) it is asked for the next one (`targets`),
+which
 is not shown to it: a row asks all its questions in one pass, and no answer helps with another.
 
 Paper: Arora et al. 2023, "Zoology", arXiv:2312.04927, section 3 (multi-query associative recall,

@@ -176,7 +176,8 @@ class HashedMoEConfig:
         ValueError: what `expert_table` and `SwiGLUConfig` refuse.
 
     Example:
-        >>> layer = HashedMoEConfig(vocab_size=50, n_domains=2, experts_per_domain=3).build(d_model=8)
+        >>> config = HashedMoEConfig(vocab_size=50, n_domains=2, experts_per_domain=3)
+        >>> layer = config.build(d_model=8)
         >>> len(layer.experts), layer.table.shape
         (6, torch.Size([2, 50]))
     """

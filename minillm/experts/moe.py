@@ -170,8 +170,9 @@ class MoE(nn.Module):
         top_k: k.
         shared: what every token passes besides, or None.
         router, capacity_factor, norm_topk: see `MoEConfig`.
-        device, dtype: of the router. The bias for the choice (`balance_weight`, zeros at first, moved by
-            `balance_by_bias` and by no gradient) has at least 32 bits, since its steps are small.
+        device, dtype: of the router. The bias for the choice (`expert_bias`, zeros at first,
+            moved by `balance_by_bias` and by no gradient) has at least 32 bits, since its steps
+            are small.
     """
 
     def __init__(
@@ -277,7 +278,7 @@ def routed(
         >>> from minillm.model.config import TransformerConfig
         >>> config = TransformerConfig(vocab_size=50, d_model=16, n_layers=2, ffn=MoEConfig())
         >>> found = routed(config.build(seed=0), torch.tensor([[7, 3, 9]]))
-        >>> [routing.tokens_per_expert.sum().item() for routing in found.routings]  # 3 tokens, 2 experts each
+        >>> [r.tokens_per_expert.sum().item() for r in found.routings]  # 3 tokens, 2 experts each
         [6, 6]
     """
     routings = []

@@ -44,7 +44,8 @@ class ExpertRouting:
         tokens: of each pair, which token.
         experts: of each pair, which expert.
         weights: of each pair, what the expert's answer is multiplied by.
-        tokens_per_expert: how many pairs each expert was asked for, those with them that found no place.
+        tokens_per_expert: how many pairs each expert was asked for, those with them that found no
+            place.
         n_dropped: how many pairs found no place.
     """
 
@@ -229,7 +230,7 @@ def shares(routing: ExpertRouting) -> Float[Tensor, "E"]:
 
     Example:
         >>> logits = torch.tensor([[4.0, 1.0], [3.0, 2.0], [1.0, 4.0]]).log()
-        >>> shares(route_switch(logits, capacity=1))  # tokens 0 and 1 tokens_per_expert for expert 0
+        >>> shares(route_switch(logits, capacity=1))  # tokens 0 and 1 chose expert 0
         tensor([0.6667, 0.3333])
     """
     return routing.tokens_per_expert / routing.tokens_per_expert.sum()

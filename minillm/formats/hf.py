@@ -337,8 +337,8 @@ def _end_id(
         )
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size:,} ids and the model {config.vocab_size:,}; is it "
-            "the one that the model was trained with?"
+            f"the tokenizer has {tokenizer.vocab_size:,} ids and the model {config.vocab_size:,}; "
+            "is it the one that the model was trained with?"
         )
     if end_token is not None and end_token not in tokenizer.special_ids:
         raise ValueError(

@@ -57,7 +57,7 @@ def read_rope(content: Mapping[str, Any]) -> RopeConfig:
             factor=number(settings, "factor"),
             low_freq_factor=number(settings, "low_freq_factor"),
             high_freq_factor=number(settings, "high_freq_factor"),
-            original_context_tokens=count(settings, "original_max_position_embeddings", whole),
+            original_context_length=count(settings, "original_max_position_embeddings", whole),
         )
     return RopeConfig(base=number(settings, "rope_theta", 10000.0), scaling=scaling)
 
@@ -106,6 +106,6 @@ def to_rope(rope: RopeConfig, d_head: int) -> dict[str, Any]:
                 "factor": float(scaling.factor),
                 "low_freq_factor": float(scaling.low_freq_factor),
                 "high_freq_factor": float(scaling.high_freq_factor),
-                "original_max_position_embeddings": scaling.original_context_tokens,
+                "original_max_position_embeddings": scaling.original_context_length,
             }
     return settings

@@ -2,7 +2,8 @@
 
 Softmax attention weighs by exp(q · k / √K), which must be computed for every pair of tokens. If the
 weight is a plain product of two vectors instead, one made from the query alone and one from the key
-alone, sums over keys can be kept and the keys forgotten (`minillm.mixers.linear_attention`). Two such φ:
+alone, sums over keys can be kept and the keys forgotten (`minillm.mixers.linear_attention`). Two
+such φ:
 
     elu        elu(x) + 1                                   N = K        simply positive
     FAVOR+     exp(ωᵀx - |x|²/2) / √m for m random ω        N = m        exp(q · k) on average

@@ -13,8 +13,8 @@ One function, three ways to compute it, each with its use:
     outer_recurrent   token after token               T steps one by one; how text is written
     outer_chunked     pairs within a chunk, S between T·C side by side; how it is trained
 
-The Linear Transformer weighs values by φ(q) · φ(k) (`minillm.mixers.feature_maps`) and divides by the
-sum of weights. That sum is what a value of 1 would give, so v gets one more column, of ones:
+The Linear Transformer weighs values by φ(q) · φ(k) (`minillm.mixers.feature_maps`) and divides by
+the sum of weights. That sum is what a value of 1 would give, so v gets one more column, of ones:
 
     y_t = Σ_s φ(q_t)·φ(k_s) v_s / Σ_s φ(q_t)·φ(k_s)
 
@@ -388,7 +388,8 @@ class LinearAttention(nn.Module):
         """What each token found.
 
         Raises:
-            ValueError: a cache of another mixer, a mask that `minillm.mixers.recurrent_state.writes` refuses,
+            ValueError: a cache of another mixer, a mask that
+                `minillm.mixers.recurrent_state.writes` refuses,
                 or more tokens than rotations are prepared for.
         """
         before = None

@@ -7,7 +7,8 @@ lasts, each number of the state decays at its rate A < 0 and takes in B x; the o
 
 With A = -1 a token of Δ = ln 2 leaves half of what was there. One of Δ = 0 leaves everything and
 writes nothing, a large Δ clears the state for x. Where Δ, B and C are constants (before Mamba) all
-tokens are treated alike, and a word to remember is worth as much as a padding token. Mamba makes all three
+tokens are treated alike, and a word to remember is worth as much as a padding token. Mamba makes
+all three
 from the token: it selects. Each of the E channels has a state of its own.
 
 The layer around it makes E = expand · D numbers of a token's D, mixes each with those of the few
@@ -339,8 +340,8 @@ class Mamba(nn.Module):
         """What each token reads from the state.
 
         Raises:
-            ValueError: a cache of another mixer or batch; what `minillm.mixers.recurrent_state.writes`
-                refuses.
+            ValueError: a cache of another mixer or batch; what
+                `minillm.mixers.recurrent_state.writes` refuses.
         """
         state = None if cache is None else checked(cache, "Mamba", len(x))
         is_token = writes(context.mask, len(x), x.shape[1])

@@ -128,7 +128,8 @@ class State:
         chosen = torch.as_tensor(rows, dtype=torch.int64)
         if not chosen.numel() or not bool(((chosen >= 0) & (chosen < self.batch_size)).all()):
             raise ValueError(
-                f"keep needs at least one row out of 0 to {self.batch_size - 1}; got {chosen.tolist()}"
+                f"keep needs at least one row out of 0 to {self.batch_size - 1}; got "
+                f"{chosen.tolist()}"
             )
         self._parts = {name: part[chosen.to(part.device)] for name, part in self._parts.items()}
 
@@ -159,8 +160,8 @@ def checked(cache: Any, kind: str, batch_size: int) -> State:
         )
     if cache.batch_size != batch_size:
         raise ValueError(
-            f"this state of {kind} is for {cache.batch_size} rows; got tokens of {batch_size}. Make one "
-            "for this batch with new_cache, or drop finished rows with keep"
+            f"this state of {kind} is for {cache.batch_size} rows; got tokens of {batch_size}. "
+            "Make one for this batch with new_cache, or drop finished rows with keep"
         )
     return cache
 

@@ -12,8 +12,8 @@ itself opens and closes every number:
 
     layer(x) = W_O (swish(W_G x) ⊙ norm(y))
 
-`minillm.mixers.linear_attention` computes the sums, in chunks to train and token by token to write. A rotation
-in front makes γ a complex number: γ e^(iθ), an oscillation that dies away.
+`minillm.mixers.linear_attention` computes the sums, in chunks to train and token by token to write.
+A rotation in front makes γ a complex number: γ e^(iθ), an oscillation that dies away.
 
 Paper: Sun et al. 2023, "Retentive Network: A Successor to Transformer for Large Language Models",
 arXiv:2307.08621, sections 2.1 to 2.3, equations (5) to (8). Theirs to ours: d is K, Θ is the
@@ -208,7 +208,8 @@ class Retention(nn.Module):
         """What each token found.
 
         Raises:
-            ValueError: a cache of another mixer, a mask that `minillm.mixers.recurrent_state.writes` refuses,
+            ValueError: a cache of another mixer, a mask that
+                `minillm.mixers.recurrent_state.writes` refuses,
                 or more tokens than rotations are prepared for.
         """
         before = None

@@ -170,8 +170,8 @@ class Shifted(nn.Module):
         would count as a token of zeros.
 
         Raises:
-            ValueError: a cache of another mixer, what `minillm.mixers.recurrent_state.writes` refuses, and
-                what the mixer behind refuses.
+            ValueError: a cache of another mixer, what `minillm.mixers.recurrent_state.writes`
+                refuses, and what the mixer behind refuses.
         """
         is_token = writes(context.mask, len(x), x.shape[1])
         if is_token is not None:

@@ -193,7 +193,8 @@ class Streaming(nn.Module):
             cache: from `new_cache`; these tokens are written into it.
 
         Raises:
-            ValueError: a cache of another mixer, what `minillm.mixers.recurrent_state.writes` refuses.
+            ValueError: a cache of another mixer, what `minillm.mixers.recurrent_state.writes`
+                refuses.
         """
         batch_size, n_tokens, _ = x.shape
         is_token = writes(context.mask, batch_size, n_tokens)

@@ -200,7 +200,7 @@ class NtkScaling:
 class Llama3Scaling:
     """Slow pairs are interpolated, fast ones left alone, those between are mixed.
 
-        turns = original_context_tokens · θᵢ / 2π
+        turns = original_context_length · θᵢ / 2π
         share = (turns - low) / (high - low), kept within 0 and 1
         θᵢ' = share · θᵢ + (1 - share) · θᵢ / factor
 
@@ -208,14 +208,14 @@ class Llama3Scaling:
         factor: how many times longer the text may be.
         low_freq_factor: pairs that turned at most so often within the trained text are slowed.
         high_freq_factor: pairs that turned at least so often are left alone.
-        original_context_tokens: the length that was trained on.
+        original_context_length: the length that was trained on.
 
     Raises:
         ValueError: a factor below 1; low_freq_factor not below high_freq_factor, or below 0; no
             context.
 
     Example:
-        >>> scaling = Llama3Scaling(factor=8.0, original_context_tokens=8192)
+        >>> scaling = Llama3Scaling(factor=8.0, original_context_length=8192)
         >>> before = frequencies(64, base=500000.0)
         >>> (before / scaling.frequencies(64, base=500000.0))[[0, -1]].tolist()
         [1.0, 8.0]
@@ -229,7 +229,7 @@ class Llama3Scaling:
     factor: float
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
-    original_context_tokens: int
+    original_context_length: int
 
     def __post_init__(self):
         _check_factor(self.factor)
@@ -238,16 +238,16 @@ class Llama3Scaling:
                 "low_freq_factor must be at least 0 and below high_freq_factor; got "
                 f"{self.low_freq_factor} and {self.high_freq_factor}"
             )
-        if self.original_context_tokens < 1:
+        if self.original_context_length < 1:
             raise ValueError(
-                "original_context_tokens must be at least 1, the length that was trained on; got "
-                f"{self.original_context_tokens}"
+                "original_context_length must be at least 1, the length that was trained on; got "
+                f"{self.original_context_length}"
             )
 
     def frequencies(self, d_head: int, base: float) -> Float64[Tensor, "pairs"]:
         """θᵢ, slowed by up to the factor."""
         theta = frequencies(d_head, base)
-        turns = self.original_context_tokens * theta / (2 * math.pi)
+        turns = self.original_context_length * theta / (2 * math.pi)
         d_model = self.high_freq_factor - self.low_freq_factor
         share = ((turns - self.low_freq_factor) / d_model).clamp(0, 1)
         return share * theta + (1 - share) * theta / self.factor

@@ -46,8 +46,8 @@ class ModelShape:
         vocab_size, context_length, width, n_layers, n_heads, n_kv_heads, qk_norm, tied_embeddings,
             initial_std: see `TransformerConfig` and `AttentionConfig`.
         feed_forward: "swiglu", or the activation of a plain one: "gelu", "relu", "relu2".
-        zero_residual_projections: matrices that write into the stream begin at zero, so that every block adds
-            nothing at first.
+        zero_residual_projections: matrices that write into the stream begin at zero, so that every
+            block adds nothing at first.
     """
 
     vocab_size: int = 1024

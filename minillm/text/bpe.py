@@ -211,8 +211,8 @@ def train(
     Args:
         texts: one text or many, as `str` or as `bytes` (which need not be UTF-8). A special token
             that stands in a text is learned from like any other text.
-        vocab_size: size of the vocabulary: 256 bytes, the merges, the special tokens. `None` takes as
-            many merges as the text has.
+        vocab_size: size of the vocabulary: 256 bytes, the merges, the special tokens. `None` takes
+            as many merges as the text has.
         special_tokens: their ids come last, in this order.
         pattern: how words are cut, see `minillm.text.pretokenize`.
         min_count: merge only pairs that occur at least this often.
@@ -220,8 +220,8 @@ def train(
         learn: where the merges come from, best first.
 
     Raises:
-        ValueError: there is no text; `vocab_size` is below 256 + special tokens; or the text has fewer
-            merges than asked (the message says how large a vocabulary it has).
+        ValueError: there is no text; `vocab_size` is below 256 + special tokens; or the text has
+            fewer merges than asked (the message says how large a vocabulary it has).
 
     Example:
         >>> tokenizer = train("aaabdaaabac", 259)
@@ -236,8 +236,8 @@ def train(
     tokenizer = Tokenizer((), special_tokens, pattern)  # complains of its arguments before the work
     if vocab_size is not None and vocab_size < tokenizer.vocab_size:
         raise ValueError(
-            f"vocab_size must be at least {tokenizer.vocab_size} (256 bytes + {len(special_tokens)} "
-            f"special tokens), not {vocab_size}"
+            f"vocab_size must be at least {tokenizer.vocab_size} (256 bytes + "
+            f"{len(special_tokens)} special tokens), not {vocab_size}"
         )
     words = count_words(texts, pattern)
     if not words:
@@ -253,8 +253,8 @@ def train(
             progress(len(merges))
     if n_merges is not None and len(merges) < n_merges:
         raise ValueError(
-            f"vocab_size={vocab_size} needs {n_merges} merges, but after {len(merges)} of them no pair "
-            f"of neighbours occurs {min_count} time(s) or more: give more text, or ask for "
+            f"vocab_size={vocab_size} needs {n_merges} merges, but after {len(merges)} of them no "
+            f"pair of neighbours occurs {min_count} time(s) or more: give more text, or ask for "
             f"vocab_size={tokenizer.vocab_size + len(merges)} (vocab_size=None takes all there are)"
         )
     return replace(tokenizer, merges=tuple(merges))

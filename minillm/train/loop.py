@@ -5,8 +5,8 @@ A step looks at `accumulation_steps` batches and goes along the mean gradient of
 
     learning rate = the optimizer's own · schedule(step)
 
-`train` is a generator. It hands out a `Metrics` a step and goes on when asked for the next; showing,
-logging, saving and stopping are its caller's. All that changes is in the `TrainState`, and
+`train` is a generator. It hands out a `Metrics` a step and goes on when asked for the next;
+showing, logging, saving and stopping are its caller's. All that changes is in the `TrainState`, and
 `batch_at(step)` and the schedule are functions of the step alone. So a state that was saved and
 loaded goes on as if nothing had happened, to the last bit.
 

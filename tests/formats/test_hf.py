@@ -139,7 +139,7 @@ KINDS = {
     ),
     "interpolated": turned(PositionInterpolation(2.0)),
     "ntk": turned(NtkScaling(3.0)),
-    "llama3": turned(Llama3Scaling(factor=4.0, original_context_tokens=16)),
+    "llama3": turned(Llama3Scaling(factor=4.0, original_context_length=16)),
     "window": replace(OURS, mixer=replace(GROUPED, window_tokens=5)),
     "normed": replace(OURS, mixer=NORMED, norm_epsilon=1e-6, tied_embeddings=True),
     "normed, some windows": replace(

@@ -254,7 +254,7 @@ ROPES = st.sampled_from(
     [
         RopeConfig(),
         RopeConfig(base=77.0, scaling=PositionInterpolation(3.0)),
-        RopeConfig(scaling=Llama3Scaling(factor=2.0, original_context_tokens=9)),
+        RopeConfig(scaling=Llama3Scaling(factor=2.0, original_context_length=9)),
     ]
 )
 

@@ -33,14 +33,14 @@ LLAMA3 = {
         ),
         (
             {"rope_theta": 5e5, "rope_scaling": LLAMA3},
-            RopeConfig(base=5e5, scaling=Llama3Scaling(factor=8.0, original_context_tokens=64)),
+            RopeConfig(base=5e5, scaling=Llama3Scaling(factor=8.0, original_context_length=64)),
         ),
         (
             {"rope_parameters": LLAMA3 | {"rope_theta": 5e5, "low_freq_factor": 2.0}},
             RopeConfig(
                 base=5e5,
                 scaling=Llama3Scaling(
-                    factor=8.0, low_freq_factor=2.0, original_context_tokens=64
+                    factor=8.0, low_freq_factor=2.0, original_context_length=64
                 ),
             ),
         ),
@@ -57,7 +57,7 @@ def test_a_rotation_is_read_from_where_each_transformers_wrote_it(content, expec
 
 def test_numbers_are_written_as_floats_since_transformers_warns_of_others():
     scaling = Llama3Scaling(
-        factor=8, low_freq_factor=1, high_freq_factor=4, original_context_tokens=64
+        factor=8, low_freq_factor=1, high_freq_factor=4, original_context_length=64
     )
     for part in (None, PositionInterpolation(2), NtkScaling(2), scaling):
         told = to_rope(RopeConfig(base=500, scaling=part), d_head=4)
@@ -70,7 +70,7 @@ def test_numbers_are_written_as_floats_since_transformers_warns_of_others():
 def test_llama3_without_an_original_length_means_the_whole_context():
     said = {key: value for key, value in LLAMA3.items() if "original" not in key}
     rope = read_rope({"rope_scaling": said, "max_position_embeddings": 96})
-    assert rope.scaling.original_context_tokens == 96
+    assert rope.scaling.original_context_length == 96
     with pytest.raises(ValueError, match="original_max_position_embeddings must be a whole number"):
         read_rope({"rope_scaling": said})
 
@@ -79,7 +79,7 @@ def test_llama3_without_an_original_length_means_the_whole_context():
 ROPES = {
     "default": RopeConfig(base=5000.0),
     "linear": RopeConfig(scaling=PositionInterpolation(3.0)),
-    "llama3": RopeConfig(base=5e5, scaling=Llama3Scaling(factor=8.0, original_context_tokens=64)),
+    "llama3": RopeConfig(base=5e5, scaling=Llama3Scaling(factor=8.0, original_context_length=64)),
     "ntk": RopeConfig(base=500.0, scaling=NtkScaling(4.0)),
 }
 

@@ -62,7 +62,7 @@ def test_ntk_scaling_slows_the_slowest_pair_by_the_factor_and_the_fastest_not_at
 def test_llama_3_scaling_leaves_fast_pairs_slows_slow_ones_and_mixes_between():
     # in 200 tokens they turn 31.8, 3.18 and 0.318 times: above 4, between, below 1
     scaling = Llama3Scaling(
-        factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context_tokens=200
+        factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context_length=200
     )
     share = (200 * 0.1 / (2 * math.pi) - 1) / (4 - 1)
     expected = [1, share * 0.1 + (1 - share) * 0.1 / 8, 0.01 / 8]
@@ -137,7 +137,7 @@ SCALINGS = {
     "llama3": (
         {"rope_type": "llama3", **LLAMA_3},
         Llama3Scaling(
-            factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context_tokens=32
+            factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context_length=32
         ),
     ),
 }
@@ -213,7 +213,7 @@ def test_every_remedy_slows_each_pair_by_at_most_the_factor_and_speeds_up_none(
     for scaling in (
         PositionInterpolation(factor),
         NtkScaling(factor),
-        Llama3Scaling(factor=factor, original_context_tokens=context_length),
+        Llama3Scaling(factor=factor, original_context_length=context_length),
     ):
         slowed = before / scaling.frequencies(2 * n_pairs, 10000.0)
         assert slowed.min().item() >= 1 - 1e-9 and slowed.max().item() <= factor * (1 + 1e-9)
@@ -244,14 +244,14 @@ def test_far_positions_are_as_exact_as_near_ones():
         (lambda: NtkScaling(2.0).frequencies(2, 10000.0), "d_head must be at least 4; got 2"),
         (
             lambda: Llama3Scaling(
-                factor=2.0, low_freq_factor=4.0, high_freq_factor=4.0, original_context_tokens=8
+                factor=2.0, low_freq_factor=4.0, high_freq_factor=4.0, original_context_length=8
             ),
             "below high_freq_factor; got 4.0 and 4.0",
         ),
-        (lambda: Llama3Scaling(factor=0.0, original_context_tokens=8), "got 0.0"),
+        (lambda: Llama3Scaling(factor=0.0, original_context_length=8), "got 0.0"),
         (
-            lambda: Llama3Scaling(factor=2.0, original_context_tokens=0),
-            "original_context_tokens must be at least 1",
+            lambda: Llama3Scaling(factor=2.0, original_context_length=0),
+            "original_context_length must be at least 1",
         ),
     ],
 )

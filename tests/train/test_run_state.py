@@ -157,8 +157,8 @@ def packed_run(tmp_path):
 @pytest.mark.parametrize(
     ("build", "optimize", "message"),
     [
-        (lambda: network(d_model=4), adamw, r"holds 0\.weight of \[3, 2\], this model has \[4, 2\]: "
-         "it was saved from another shape; build the model from the run's manifest"),
+        (lambda: network(d_model=4), adamw, r"holds 0\.weight of \[3, 2\], this model has \[4, 2\]"
+         ": it was saved from another shape; build the model from the run's manifest"),
         (lambda: network(torch.float64), adamw, r"of torch\.float32, this model has torch\.f"),
         (lambda: nn.Linear(2, 3), adamw, r"Missing: model\.bias.*Unexpected: model\.0\.bias"),
         (network, OPTIMIZERS[2], r"optimizer \['torch\.optim\.adamw\.AdamW'\], and.*SGD"),
