@@ -57,7 +57,7 @@ from minillm.optim.schedule import Constant
 from minillm.optim.step import Total
 from minillm.town.chance import generator
 from minillm.town.dialects import Source, dialects
-from minillm.train.loop import LoopConfig, Report, TrainState, train
+from minillm.train.loop import LoopConfig, Metrics, TrainState, train
 
 N_DISTRICTS, N_SYMBOLS, N_TOKENS = 8, 32, 64
 VOCAB_SIZE = N_SYMBOLS + N_DISTRICTS
@@ -209,7 +209,7 @@ def trained(
     return Run(model, curve)
 
 
-def steps(model: Transformer, contender: Contender, pool: Texts, rows: Tensor) -> Iterator[Report]:
+def steps(model: Transformer, contender: Contender, pool: Texts, rows: Tensor) -> Iterator[Metrics]:
     """Train step by step, with a new optimizer.
 
     Args:

@@ -255,7 +255,7 @@ def check_losses(ours: float, theirs: float) -> None:
 def compare_writing(
     ours: Transformer, theirs: nn.Module, batch_size: int, work: Work
 ) -> dict[str, float]:
-    """Milliseconds for one more token in each of n_rows rows."""
+    """Milliseconds for one more token in each of batch_size rows."""
     prompts = drawn(len(ours.embedding.weight), batch_size, N_PROMPT)
     rows, greedy = prompts.tolist(), SampleConfig(temperature=0)
 

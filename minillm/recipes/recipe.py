@@ -9,7 +9,7 @@
 
     [model]                           its shape
     vocab_size = 1024
-    width = 128
+    d_model = 128
 
     [training]                        how it is stepped through
     n_steps = 2000
@@ -21,6 +21,7 @@ Chapter: app
 
 import os
 import tomllib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -34,6 +35,15 @@ from minillm.recipes.data import TextData, TownData
 from minillm.train.loop import LoopConfig
 
 END = "<|endoftext|>"
+#: Keys of recipes from before the names were the field's, and what they are called now.
+RENAMED = {
+    "context_tokens": "context_length",
+    "n_batches": "accumulation_steps",
+    "n_rows": "batch_size",
+    "n_vocab": "vocab_size",
+    "silent_start": "zero_residual_projections",
+    "width": "d_model",
+}
 MOST_THREADS = 256
 
 
@@ -278,6 +288,17 @@ def load(path: str | os.PathLike) -> Recipe:
         raise ValueError(f"{path}: {error}") from None
 
 
+def renamed(keys: Iterable[str]) -> str:
+    """What the former ones among these keys are called now, as the end of a message.
+
+    Example:
+        >>> renamed(["n_rows", "seed", "width"])
+        '. Names that have changed: n_rows is batch_size now, width is d_model now'
+    """
+    changes = [f"{key} is {RENAMED[key]} now" for key in keys if key in RENAMED]
+    return f". Names that have changed: {', '.join(changes)}" if changes else ""
+
+
 # --- from plain values --------------------------------------------------------------------------
 def _data(**values: Any) -> TownData | TextData:
     kinds = {each.kind: each for each in (TownData, TextData)}
@@ -295,7 +316,10 @@ def _made(maker: Any, values: Any, table: str) -> Any:
     known = {each.name: each for each in fields(maker)}
     if unknown := sorted(values.keys() - known.keys()):
         where = f"[{table}]" if table else "a recipe"
-        raise ValueError(f"{where} has no key {', '.join(unknown)}; there are {', '.join(known)}")
+        raise ValueError(
+            f"{where} has no key {', '.join(unknown)}; there are {', '.join(known)}"
+            f"{renamed(unknown)}"
+        )
     for name, value in values.items():
         _check_type(f"{table}.{name}" if table else name, value, known[name].type)
     values = {

@@ -30,7 +30,7 @@ from minillm.lab.track import track
 from minillm.model.transformer import Transformer, zero_residual_projections
 from minillm.optim.groups import groups, hidden_matrices_and_others, matrices_and_others
 from minillm.optim.muon import Muon
-from minillm.recipes.recipe import END, Recipe, Training
+from minillm.recipes.recipe import END, Recipe, Training, renamed
 from minillm.text import bpe
 from minillm.text.tokenizer import Tokenizer
 from minillm.train import checkpoint, manifest, run_state
@@ -203,6 +203,12 @@ def _agree(path: Path, now: manifest.Manifest) -> manifest.Manifest:
         manifest.save(now, path)
         return now
     then = manifest.load(path)
+    tables = (table for table in then.config.values() if isinstance(table, dict))
+    if former := renamed(sorted(key for table in tables for key in table)):
+        raise ValueError(
+            f"{path.parent} holds a run that an older minillm began; name another folder with "
+            f"--out{former}"
+        )
     manifest.check_same_data(then, now)
     now = replace(now, started=then.started, losses=then.losses)
     for difference in manifest.differences(then, now):

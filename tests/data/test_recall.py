@@ -65,7 +65,7 @@ def model_for(source, **changes):
     config = TransformerConfig(
         vocab_size=source.vocab_size,
         context_length=source.context_length,
-        width=16,
+        d_model=16,
         n_layers=1,
         mixer=AttentionConfig(n_heads=2),
     )

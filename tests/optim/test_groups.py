@@ -17,7 +17,7 @@ def layers(*widths):
 
 
 def transformer(**options):
-    return TransformerConfig(vocab_size=50, width=16, n_layers=2, **options).build(seed=0)
+    return TransformerConfig(vocab_size=50, d_model=16, n_layers=2, **options).build(seed=0)
 
 
 def named(model, parameters):

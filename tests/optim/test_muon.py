@@ -58,7 +58,7 @@ SHAPES = [(6, 2), (4, 4), (6, 2), (2, 6), (4, 4), (6, 2), (2, 6), (3, 3)]
 
 def model_and_optimizer():
     torch.manual_seed(0)
-    model = TransformerConfig(vocab_size=11, width=8, n_layers=2).build(seed=0)
+    model = TransformerConfig(vocab_size=11, d_model=8, n_layers=2).build(seed=0)
     return model, Muon(*hidden_matrices_and_others(model), weight_decay=0.1, others_lr=0.01)
 
 

@@ -20,7 +20,7 @@ SMALL = {"name": "mine", "training": {"n_steps": 20, "warmup_steps": 2}}
 def test_a_file_says_what_it_wants_otherwise_and_the_rest_has_a_default(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text(
-        'name = "mine"\n[data]\nkind = "text"\nfiles = ["letters.txt"]\n[model]\nwidth = 64\n'
+        'name = "mine"\n[data]\nkind = "text"\nfiles = ["letters.txt"]\n[model]\nd_model = 64\n'
         "[training]\nlearning_rate = 1\n",
         encoding="utf-8",
     )
@@ -138,6 +138,10 @@ def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_step
     ("change", "message"),
     [
         ({"sed": 1}, "a recipe has no key sed; there are name, seed, data"),
+        (
+            {"training": {"n_rows": 2, "n_batches": 3}},
+            "Names that have changed: n_batches is accumulation_steps now, n_rows is batch_size now",
+        ),
         ({"model": {"depth": 2}}, r"\[model\] has no key depth; there are vocab_size"),
         ({"model": 3}, r"\[model\] must be a table of names and values; got 3"),
         ({"model": {"d_model": "wide"}}, "model.d_model must be a whole number; got 'wide'"),

@@ -178,6 +178,15 @@ def test_another_recipe_or_other_data_in_the_folder_are_refused(finished):
         run.run(more, finished)
 
 
+def test_the_folder_of_an_older_minillm_says_what_its_names_are_called_now(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "mine")
+    file = tmp_path / "mine" / "manifest.json"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace('"batch_size"', '"n_rows"'), encoding="utf-8")
+    with pytest.raises(ValueError, match="an older minillm began.*n_rows is batch_size now"):
+        run.run(MINE, tmp_path / "mine")
+
+
 def test_a_text_without_enough_pieces_says_which_vocabulary_it_has(tmp_path):
     file = tmp_path / "letters.txt"
     file.write_text("ab ab ab\n\nab ab\n", encoding="utf-8")

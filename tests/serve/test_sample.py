@@ -19,7 +19,7 @@ GREEDY = SampleConfig(temperature=0)
 FREE = SampleConfig()
 FILTERED = SampleConfig(temperature=1.3, top_k=9, top_p=0.9, min_p=0.05)
 TOY = TransformerConfig(
-    vocab_size=19, context_length=32, width=8, n_layers=2, mixer=AttentionConfig(n_heads=2)
+    vocab_size=19, context_length=32, d_model=8, n_layers=2, mixer=AttentionConfig(n_heads=2)
 )
 KINDS = {
     "toy": TOY,
