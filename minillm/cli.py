@@ -253,8 +253,8 @@ def sample(
     use_threads()
     if not model.exists() and str(model) in checkpoints.names():
         model = checkpoints.folder(str(model))
-    said = model / hf.CONFIG
-    mixtral = said.is_file() and read_object(said).get("model_type") == "mixtral"
+    config_file = model / hf.CONFIG
+    mixtral = config_file.is_file() and read_object(config_file).get("model_type") == "mixtral"
     opened = hf_mixtral if mixtral else hf  # which says what is missing, if anything is
     transformer, tokenizer = opened.load(model), load_tokenizer(model)
     ids = [*tokenizer.begin_ids, *tokenizer.encode(prompt)]
@@ -314,8 +314,8 @@ def bench(
     use_threads()
     figures = importlib.import_module(f"minillm.bench.{name}").run(quick=quick, **asked)
     if record is not None:
-        made = {"made by": f"minillm bench {name}", "versions": versions(), "machine": machine()}
-        write_whole(record, json.dumps({**made, "figures": _plain(figures)}, indent=1) + "\n")
+        origin = {"made by": f"minillm bench {name}", "versions": versions(), "machine": machine()}
+        write_whole(record, json.dumps({**origin, "figures": _plain(figures)}, indent=1) + "\n")
         print(f"the figures are in {record}")
 
 
@@ -340,14 +340,14 @@ def _tasks(wanted: list[str]) -> list[str]:
     from minillm.lab.grade import find
     from minillm.lab.project import chapter
 
-    found = []
+    ids = []
     for item in wanted:
         if "." in item:
             find(item)
-            found.append(item)
+            ids.append(item)
         else:
             tasks = chapter(item).tasks
             if not tasks:
                 raise ValueError(f"chapter {chapter(item).number} has no tasks yet.")
-            found += tasks
-    return found
+            ids += tasks
+    return ids

@@ -159,12 +159,12 @@ def spikes(norms, window, factor):
     import math
     import statistics
 
-    good, found = [], []
+    good, spikes = [], []
     for step, norm in enumerate(norms):
         usual = statistics.median(good[-window:]) if len(good) >= window else math.inf
         if not math.isfinite(norm) or norm > factor * usual:
-            found.append(step)
+            spikes.append(step)
         else:
             good.append(norm)
-    return found
+    return spikes
     # END SOLUTION

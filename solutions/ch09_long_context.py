@@ -72,12 +72,12 @@ def linear_attention(q, k, v):
 
     state = torch.zeros(k.shape[1], v.shape[1])
     total = torch.zeros(k.shape[1])
-    found = []
+    rows = []
     for q_now, k_now, v_now in zip(q, k, v, strict=True):
         state = state + k_now[:, None] * v_now[None, :]
         total = total + k_now
-        found.append(q_now @ state / (q_now @ total))
-    return torch.stack(found)
+        rows.append(q_now @ state / (q_now @ total))
+    return torch.stack(rows)
     # END SOLUTION
 
 
@@ -170,12 +170,12 @@ def delta_rule(q, k, v, beta):
     import torch
 
     state = torch.zeros(k.shape[1], v.shape[1])
-    found = []
+    rows = []
     for q_now, k_now, v_now, share in zip(q, k, v, beta, strict=True):
         missing = v_now - k_now @ state
         state = state + share * torch.outer(k_now, missing)
-        found.append(q_now @ state)
-    return torch.stack(found)
+        rows.append(q_now @ state)
+    return torch.stack(rows)
     # END SOLUTION
 
 

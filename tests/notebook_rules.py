@@ -33,8 +33,6 @@ EXEMPT = {
     "modules_are_few": "02_sources 04_transformer 05_training 06_optimizers 09_long_context 10_moe",
     "cells_are_short": "labs/00_claims 01_tokenizer 02_sources 03_attention 04_transformer "
     "05_training 06_optimizers 09_long_context 10_moe",
-    "code_is_shown": "00_claims 01_tokenizer 02_sources 03_attention 04_transformer 05_training "
-    "06_optimizers 09_long_context 10_moe",
     "minutes_are_those_of_the_formula": "01_tokenizer 02_sources 03_attention 04_transformer "
     "05_training 06_optimizers 09_long_context 10_moe",
     "tasks_are_in_reading_order": "09_long_context 10_moe",

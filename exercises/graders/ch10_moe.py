@@ -33,7 +33,7 @@ def grade_top_k_weights(answer):
             over_tokens.topk(2).indices,
             "your softmax runs over the tokens; it is over the experts of each token, dim=-1.",
         ),
-        (right + 1, "experts are counted from 0."),
+        (right + 1, "experts are counting from 0."),
         (
             router_probabilities.mean(dim=0).topk(2).indices.expand(3, 2),
             "every token gets the same experts; each chooses by its own p.",
@@ -454,7 +454,7 @@ def _mixed(
     """What the answer returns, and which function it called with how many rows."""
     calls = []
 
-    def counted(e: int) -> Callable:
+    def counting(e: int) -> Callable:
         def function(rows):
             if not isinstance(rows, Tensor) or rows.ndim != 2 or rows.shape[1] != x.shape[1]:
                 shape = [*rows.shape] if isinstance(rows, Tensor) else type(rows).__name__
@@ -464,7 +464,7 @@ def _mixed(
 
         return function
 
-    given = [counted(e) for e in range(len(functions))]
+    given = [counting(e) for e in range(len(functions))]
     got = as_tensor(_untouched(answer, x, experts, weights, given))
     return got, calls
 

@@ -143,12 +143,12 @@ class Texts:
     Args:
         tokens: [B, 65] the district's token, then 64 symbols.
         districts: [B] whose.
-        price: what the sources themselves pay, nats a symbol.
+        nll: what the sources themselves pay, nats a symbol.
     """
 
     tokens: Tensor
     districts: Tensor
-    price: float
+    nll: float
 
 
 @cache
@@ -274,19 +274,19 @@ def loss_of(
     if not isinstance(model.blocks[0].ffn, moe.MoE):
         return transformer.loss(model, tokens, context=Context(domains=districts)), []
     inputs, targets = transformer.shifted(tokens)
-    found = moe.routed(model, inputs)
-    total = transformer.next_token_loss(found.logits, targets)
+    output = moe.routed(model, inputs)
+    total = transformer.next_token_loss(output.logits, targets)
     auxiliary = moe.auxiliary_loss(
-        found.routings, balance_weight=contender.balance_weight, z=contender.z
+        output.routings, balance_weight=contender.balance_weight, z=contender.z
     )
-    return total._replace(nats=total.nats + total.n_tokens * auxiliary), found.routings
+    return total._replace(nats=total.nats + total.n_tokens * auxiliary), output.routings
 
 
 @torch.no_grad()
 def loss_above_entropy(model: Transformer, held_out: Texts) -> float:
     """Nats a symbol above what the sources pay."""
     context = Context(domains=held_out.districts)  # which hashed experts read, and no others
-    return transformer.loss(model, held_out.tokens, context=context).mean.item() - held_out.price
+    return transformer.loss(model, held_out.tokens, context=context).mean.item() - held_out.nll
 
 
 # --- what is told of it -------------------------------------------------------------------------
@@ -384,7 +384,7 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
     pools = {seed: texts(work.n_pool, "train", seed) for seed in work.seeds}
     print(
         f"{work.n_steps} steps of {BATCH_ROWS} rows, seeds {work.seeds}; the sources pay "
-        f"{held_out.price:.3f} nats a token; torch {torch.__version__}, "
+        f"{held_out.nll:.3f} nats a token; torch {torch.__version__}, "
         f"threads: {torch.get_num_threads()}"
     )
     titles = "    parameters  active  excess  steps  district  largest"
@@ -396,7 +396,7 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
             for seed in work.seeds
         ]
         dense = figures["dense"]["curves"] if figures else [each.curve for each in runs]
-        figures[name] = told(runs, [curve[-1] for curve in dense], held_out)
+        figures[name] = figures_of(runs, [curve[-1] for curve in dense], held_out)
         print(line(name, figures[name]), flush=True)
     for name, ms in least_ms(pools[work.seeds[0]], work.n_rounds).items():
         figures[name]["ms"] = ms
@@ -404,7 +404,7 @@ def run(quick: bool = False) -> dict[str, dict[str, Any]]:
     return figures
 
 
-def told(runs: Sequence[Run], goals: Sequence[float], held_out: Texts) -> dict[str, Any]:
+def figures_of(runs: Sequence[Run], goals: Sequence[float], held_out: Texts) -> dict[str, Any]:
     """The figures of a contender, as `run` returns them, but for `ms`.
 
     Args:
@@ -413,7 +413,7 @@ def told(runs: Sequence[Run], goals: Sequence[float], held_out: Texts) -> dict[s
         held_out: rows to judge by.
     """
     total, active = parameters(runs[0].model)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "curves": [each.curve for each in runs],
         "steps": [crossing(each.curve, goal) for each, goal in zip(runs, goals, strict=True)],
         "parameters": total,
@@ -422,20 +422,20 @@ def told(runs: Sequence[Run], goals: Sequence[float], held_out: Texts) -> dict[s
     tables = [sent(each.model, held_out) for each in runs]
     if tables[0]:
         last = tables[0][-1]
-        found["shares"] = (last / last.sum(dim=1, keepdim=True)).tolist()
-        found["information"] = [information(blocks[-1]) for blocks in tables]
-        found["largest_share"] = [
+        figures["shares"] = (last / last.sum(dim=1, keepdim=True)).tolist()
+        figures["information"] = [information(blocks[-1]) for blocks in tables]
+        figures["largest_share"] = [
             max((block.sum(dim=0).max() / block.sum()).item() for block in blocks)
             for blocks in tables
         ]
-    return found
+    return figures
 
 
-def line(name: str, found: dict[str, Any]) -> str:
+def line(name: str, figures: dict[str, Any]) -> str:
     """A contender in the table: means of all seeds."""
-    end = fmean(curve[-1] for curve in found["curves"])
-    steps = "never" if None in found["steps"] else f"{100 * fmean(found['steps']):.0f} %"
-    shown = f"{name:<14}{found['parameters']:>11,}{found['active']:>8,}{end:>8.3f}{steps:>7}"
-    if "shares" not in found:
+    end = fmean(curve[-1] for curve in figures["curves"])
+    steps = "never" if None in figures["steps"] else f"{100 * fmean(figures['steps']):.0f} %"
+    shown = f"{name:<14}{figures['parameters']:>11,}{figures['active']:>8,}{end:>8.3f}{steps:>7}"
+    if "shares" not in figures:
         return shown
-    return f"{shown}{fmean(found['information']):>10.2f}{fmean(found['largest_share']):>9.2f}"
+    return f"{shown}{fmean(figures['information']):>10.2f}{fmean(figures['largest_share']):>9.2f}"

@@ -161,8 +161,8 @@ class Race:
     @torch.no_grad()
     def loss_above_entropy(self, model: Transformer) -> float:
         """Percent above what the grammar pays for the held-out sentences."""
-        price = self.loss(model, self.held_out).nats.item() / len(self.held_out)
-        return 100 * (price / self.source_price - 1)
+        nll = self.loss(model, self.held_out).nats.item() / len(self.held_out)
+        return 100 * (nll / self.source_price - 1)
 
     def run(self, search: Search, rate: float, value: Any, seed: int) -> dict[str, float]:
         """Train once; excess in percent, and bytes remembered for each byte of weights."""

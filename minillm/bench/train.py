@@ -112,7 +112,7 @@ def run(quick: bool = False, text: str | Path | None = None, seed: int = 0) -> d
             + "   ".join(f"{r.name} {r.curve[-1][1]:.3f} after {r.seconds:.0f} s" for r in runners),
             flush=True,
         )
-    return told(*runners, n_held_out=len(letters["held out"]), quick=quick)
+    return figures_of(*runners, n_held_out=len(letters["held out"]), quick=quick)
 
 
 def chosen(quick: bool, text: str | Path | None, seed: int) -> tuple[Recipe, nanogpt.Recipe]:
@@ -179,7 +179,7 @@ def of_recipe(ours: Recipe) -> Runner:
     )
 
 
-def told(theirs: Runner, ours: Runner, n_held_out: int, quick: bool) -> dict[str, float]:
+def figures_of(theirs: Runner, ours: Runner, n_held_out: int, quick: bool) -> dict[str, float]:
     """Print the table."""
     at_equal_time = loss_at(ours.curve, theirs.seconds)
     at_equal_loss = seconds_at(ours.curve, theirs.curve[-1][1])

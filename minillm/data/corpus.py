@@ -196,7 +196,7 @@ def read(path: str | Path, suffixes: Sequence[str] = (".txt", ".md", ".rst", ".p
     if path.is_dir():
         if isinstance(suffixes, str):
             raise ValueError(f'suffixes is a list such as [".txt"]; got the text {suffixes!r}')
-        inside = {found.relative_to(path).as_posix(): found for found in path.rglob("*")}
+        inside = {file.relative_to(path).as_posix(): file for file in path.rglob("*")}
         files = [
             inside[name]
             for name in sorted(inside)

@@ -6,7 +6,7 @@ predicted, so neighbouring rows share one token:
 
     stream     ■ Mei sells plums ■ Bao waits ■            T = 4
     row 0      ■ Mei sells plums                read
-                 Mei sells plums ■              wanted
+                 Mei sells plums ■              targets
     row 1      ■ Bao waits ■ …
 
 The mark ■ ends one document and begins the next: as a token to predict it belongs to the first, as

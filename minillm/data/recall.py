@@ -57,7 +57,7 @@ class Questions:
             SelectiveCopy: place and symbol; Needle: the value's place, and the value.
 
     Raises:
-        ValueError: tokens and wanted of different shapes, or nothing is asked.
+        ValueError: tokens and targets of different shapes, or nothing is asked.
     """
 
     tokens: Int[Tensor, "B T"]
@@ -67,8 +67,8 @@ class Questions:
     def __post_init__(self):
         if self.tokens.shape != self.targets.shape or not bool(self.loss_mask.any()):
             raise ValueError(
-                "each token needs a wanted one or -100, and at least one must be asked; got tokens "
-                f"{list(self.tokens.shape)} and wanted {list(self.targets.shape)}, of which "
+                "each token needs a target or -100, and at least one must be asked; got tokens "
+                f"{list(self.tokens.shape)} and targets {list(self.targets.shape)}, of which "
                 f"{int(self.loss_mask.sum())} are asked"
             )
 
@@ -86,10 +86,10 @@ class Source(Protocol):
 
 
 def batch_at(source: Source, batch_size: int, seed: int | str = 0) -> Callable[[int], Questions]:
-    """`batch_at` for `minillm.train.plain.fit`: each step has the next n_rows of the source.
+    """`batch_at` for `minillm.train.plain.fit`: each step has the next batch_size rows.
 
-    Rows are counted through all blocks: step 0 has the rows 0 to n_rows - 1, and so on. So no row
-    comes twice, and the questions of another seed are for judging.
+    Rows are counted through all blocks: step 0 has the rows 0 to batch_size - 1, and so on. So no
+    row comes twice, and the questions of another seed are for judging.
 
     Args:
         source: where the rows come from.
@@ -97,7 +97,7 @@ def batch_at(source: Source, batch_size: int, seed: int | str = 0) -> Callable[[
         seed: of the blocks.
 
     Raises:
-        ValueError: n_rows below 1.
+        ValueError: batch_size below 1.
 
     Example:
         >>> questions_at = batch_at(Pairs(n_pairs=4), batch_size=32)
@@ -107,7 +107,7 @@ def batch_at(source: Source, batch_size: int, seed: int | str = 0) -> Callable[[
         True
     """
     if batch_size < 1:
-        raise ValueError(f"a batch needs n_rows of at least 1; got {batch_size}")
+        raise ValueError(f"a batch needs batch_size of at least 1; got {batch_size}")
 
     def questions_at(step: int) -> Questions:
         first, end = step * batch_size, (step + 1) * batch_size
@@ -307,7 +307,7 @@ class Needle:
 
     Args:
         distance: from the value to the question; 1 where it stands directly before.
-        n_values: ids 0 to n_values - 1. "Fact" is n_values + n_fillers, "ask" one more.
+        n_values: ids 0 to n_values - 1. "Fact" is n_values + n_noise, "ask" one more.
         n_noise: noise is drawn from so many ids, which follow those of the values. 0 draws it
             from the values themselves: then only the mark tells the fact from the noise, and a
             mixer must find what stands behind it.
@@ -334,7 +334,7 @@ class Needle:
         _refuse_below_one(distance=self.distance, n_values=self.n_values)
         if min(self.n_noise, self.n_before) < 0:
             raise ValueError(
-                f"n_fillers and n_before must be at least 0; got {self.n_noise} and {self.n_before}"
+                f"n_noise and n_before must be at least 0; got {self.n_noise} and {self.n_before}"
             )
 
     @property
@@ -383,7 +383,7 @@ class Needle:
 
 
 def recall_loss(model: Transformer, questions: Questions) -> Total:
-    """Sum of -log p(wanted token) over all that is asked, in nats: what `fit` makes small.
+    """Sum of -log p(target) over all that is asked, in nats: what `fit` makes small.
 
     Only the places that are asked are given logits; all that stands before them costs no head.
 
@@ -405,7 +405,7 @@ def recall_loss(model: Transformer, questions: Questions) -> Total:
 
 @torch.no_grad()
 def accuracy(model: Transformer, questions: Questions) -> float:
-    """The share of all that is asked in which the wanted token is the likeliest.
+    """The share of all that is asked in which the target is the likeliest token.
 
     Args:
         model: reads the tokens; whether it is in train or eval mode is the caller's say.
@@ -416,7 +416,7 @@ def accuracy(model: Transformer, questions: Questions) -> float:
 
 
 def _answers(model: Transformer, questions: Questions) -> tuple[Tensor, Tensor]:
-    """Logits [N, V] and wanted tokens [N] of the N places that are asked."""
+    """Logits [N, V] and targets [N] of the N positions that are asked."""
     loss_mask = questions.loss_mask
     hidden = model.hidden(questions.tokens)[loss_mask]
     return model.logits(hidden[None])[0], questions.targets[loss_mask]

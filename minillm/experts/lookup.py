@@ -249,7 +249,7 @@ class LookupFFNConfig:
     ) -> "LookupFFN":
         """The layer for a model of that width; numbers begin so that z has those of a normed x."""
         if d_model < 1:
-            raise ValueError(f"width must be at least 1; got {d_model}")
+            raise ValueError(f"d_model must be at least 1; got {d_model}")
         b = self.block_width
         if b is not None and (d_model & (d_model - 1) or d_model % b):
             raise ValueError(

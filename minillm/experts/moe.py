@@ -277,8 +277,8 @@ def routed(
     Example:
         >>> from minillm.model.config import TransformerConfig
         >>> config = TransformerConfig(vocab_size=50, d_model=16, n_layers=2, ffn=MoEConfig())
-        >>> found = routed(config.build(seed=0), torch.tensor([[7, 3, 9]]))
-        >>> [r.tokens_per_expert.sum().item() for r in found.routings]  # 3 tokens, 2 experts each
+        >>> output = routed(config.build(seed=0), torch.tensor([[7, 3, 9]]))
+        >>> [r.tokens_per_expert.sum().item() for r in output.routings]  # 3 tokens, 2 experts each
         [6, 6]
     """
     routings = []
@@ -342,9 +342,9 @@ def moe_loss(
         (2, True)
     """
     inputs, targets = shifted(tokens)
-    found = routed(model, inputs)
-    auxiliary = auxiliary_loss(found.routings, balance_weight=balance_weight, z=z)
-    total = next_token_loss(found.logits, targets)
+    output = routed(model, inputs)
+    auxiliary = auxiliary_loss(output.routings, balance_weight=balance_weight, z=z)
+    total = next_token_loss(output.logits, targets)
     return total._replace(nats=total.nats + total.n_tokens * auxiliary)
 
 

@@ -203,11 +203,13 @@ def end_ids(directory: str | os.PathLike) -> tuple[int, ...]:
     directory = Path(directory)
     for file in (GENERATION, CONFIG):
         if (directory / file).is_file():
-            said = read_object(directory / file).get("eos_token_id")
-            if said is not None:
-                ids = said if isinstance(said, list) else [said]
+            end_ids = read_object(directory / file).get("eos_token_id")
+            if end_ids is not None:
+                ids = end_ids if isinstance(end_ids, list) else [end_ids]
                 if not all(type(token) is int and token >= 0 for token in ids):
-                    raise ValueError(f"{file} says eos_token_id {said!r}; an id or a list of ids")
+                    raise ValueError(
+                        f"{file} says eos_token_id {end_ids!r}; an id or a list of ids"
+                    )
                 return tuple(ids)
     return ()
 
@@ -296,8 +298,8 @@ def write_folder(
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory, prefix=".saving-") as beside:
         safetensors_file.write(beside, tensors, max_shard_bytes)
-        for name, said in texts.items():
-            write_whole(Path(beside, name), json.dumps(said, indent=2) + "\n")
+        for name, content in texts.items():
+            write_whole(Path(beside, name), json.dumps(content, indent=2) + "\n")
         if tokenizer is not None:
             save_tokenizers_json(tokenizer, Path(beside, TOKENIZER))
         _move(Path(beside), directory)
@@ -307,8 +309,8 @@ def _tensors(model: Transformer) -> dict[str, Tensor]:
     """Theirs, each a view of rows of ours; the model must be what its config says."""
     there, state = places(model.config), model.state_dict()
     expected = {place.ours: _end_of(place) for place in there.values()}  # the last rows count
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    if wrong := dict(expected.items() ^ found.items()):
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    if wrong := dict(expected.items() ^ shapes.items()):
         raise ValueError(
             "the model is not what its config says, so transformers could not read it; they "
             f"differ in {listed(wrong)}"

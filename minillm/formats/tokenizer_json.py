@@ -126,9 +126,9 @@ class JsonTokenizer:
         ids = self._engines[allowed].encode(text, add_special_tokens=False).ids
         # A file may have its commands among the words of its vocabulary too.
         commands = set(self.special_ids) - allowed - {self.content["model"].get("unk_token")}
-        if found := [token for token in commands if self.special_ids[token] in set(ids)]:
+        if spelled := [token for token in commands if self.special_ids[token] in set(ids)]:
             raise ValueError(
-                f"this vocabulary turns plain text into {found[0]!r}, which is a command to the "
+                f"this vocabulary turns plain text into {spelled[0]!r}, which is a command to the "
                 "model: name it in allowed_special, or take it out of the text"
             )
         return ids
@@ -184,14 +184,14 @@ def _engine(content: Mapping[str, Any], allowed: frozenset[str]) -> tokenizers.T
     An allowed one is no longer special to it, so that it is found like any added token. What stands
     around a text is left to `begin_ids`, as transformers leaves limits of length to the caller.
     """
-    said = {**content, "post_processor": None, "truncation": None, "padding": None}
+    plain = {**content, "post_processor": None, "truncation": None, "padding": None}
     if allowed:
-        said["added_tokens"] = [
+        plain["added_tokens"] = [
             token | {"special": token["special"] and token["content"] not in allowed}
             for token in content["added_tokens"]
         ]
     try:
-        engine = tokenizers.Tokenizer.from_str(json.dumps(said))
+        engine = tokenizers.Tokenizer.from_str(json.dumps(plain))
     except Exception as error:  # the library raises nothing narrower
         reason = re.sub(r" at line \d+ column \d+$", "", str(error))[:200]
         parts = ", ".join(f"{part} {_kind(content.get(part))}" for part in PARTS)
@@ -279,8 +279,8 @@ def _check_keys(content: Mapping[str, Any]) -> None:
     for key, plain in PLAIN.items():
         if model.get(key) not in plain:
             raise ValueError(f"its model has {key} {model[key]!r}; minillm reads {plain[0]} only")
-    for where, said, known in [("it", content, KEYS), ("its model", model, MODEL_KEYS)]:
-        if unknown := set(said) - known:
+    for where, table, known in [("it", content, KEYS), ("its model", model, MODEL_KEYS)]:
+        if unknown := set(table) - known:
             raise ValueError(f"{where} has keys that minillm does not know: {sorted(unknown)}")
 
 
@@ -307,11 +307,11 @@ def _check_nothing_ignored(content: Mapping[str, Any], engine: tokenizers.Tokeni
             raise ValueError(f"its {name} has keys that nobody reads: {sorted(ignored)}")
 
 
-def _missing(said: Any, taken: Any) -> set[str]:
+def _missing(content: Any, taken: Any) -> set[str]:
     """Keys of a JSON value, at any depth, that another one has not."""
-    if isinstance(said, dict) and isinstance(taken, dict):
-        deeper = (_missing(said[key], taken[key]) for key in said.keys() & taken.keys())
-        return (said.keys() - taken.keys()).union(*deeper)
-    if isinstance(said, list) and isinstance(taken, list):
-        return set().union(*map(_missing, said, taken))
+    if isinstance(content, dict) and isinstance(taken, dict):
+        deeper = (_missing(content[key], taken[key]) for key in content.keys() & taken.keys())
+        return (content.keys() - taken.keys()).union(*deeper)
+    if isinstance(content, list) and isinstance(taken, list):
+        return set().union(*map(_missing, content, taken))
     return set()

@@ -116,11 +116,11 @@ def diagnose(seconds: float = 2.0) -> Iterator[tuple[str, str, str]]:
     yield "cores", str(cores), "" if cores > 1 else "one core: make test takes twice as long"
     yield "threads used", str(threads()), "" if threads() == 1 else "OMP_NUM_THREADS says so"
     busy = busy_cores(seconds / 2)
-    found = "unknown" if busy is None else f"keep {busy:.1f} cores busy"
+    load = "unknown" if busy is None else f"keep {busy:.1f} cores busy"
     remark = (
         "what is timed will differ; more threads would be slower" if busy and busy > 0.5 else ""
     )
-    yield "other programs", found, remark
+    yield "other programs", load, remark
     if cores - (busy or 0) < 1.5:  # the two threads would wait for each other
         yield "a second thread", "not measured", "no core is free for it"
     else:
@@ -151,16 +151,16 @@ def report() -> None:
     """Print the diagnosis as a table."""
     if not building():
         print("looking around, and computing for four seconds …")
-    for name, found, remark in diagnose():
-        print(f"{name:>15}  {found}{f'   ({remark})' if remark else ''}")
+    for name, value, remark in diagnose():
+        print(f"{name:>15}  {value}{f'   ({remark})' if remark else ''}")
 
 
 def _font() -> tuple[str, str]:
     from matplotlib import font_manager
 
     names = {font.name for font in font_manager.fontManager.ttflist}
-    found = "DejaVu Sans" in names
-    return ("DejaVu Sans", "") if found else ("none", "figures fall back to another font")
+    is_there = "DejaVu Sans" in names
+    return ("DejaVu Sans", "") if is_there else ("none", "figures fall back to another font")
 
 
 def _windows_memory_gib() -> float | None:

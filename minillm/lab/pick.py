@@ -10,7 +10,7 @@ Chapter: 00
 import inspect
 from collections.abc import Callable, Iterable
 
-from minillm.lab.grade import answer_file, find, grade, graders, load_file
+from minillm.lab.grade import answer_file, find, grade, graders, load_file, taking_new_names
 from minillm.lab.project import display_path
 
 _mine: set[str] = set()
@@ -61,5 +61,5 @@ def pick(function: Callable) -> Callable:
             print(f"{grader.function}: the library's (your {task_id} is not solved yet)")
             return function
         print(f"{grader.function}: yours (task {task_id})")
-        return mine
+        return taking_new_names(mine)
     return function

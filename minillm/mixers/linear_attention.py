@@ -320,8 +320,8 @@ def width_of_a_head(d_model: int, n_heads: int) -> int:
     """
     if d_model < 1 or d_model % n_heads:
         raise ValueError(
-            "width must be at least 1, and n_heads must divide it where d_head is None; "
-            f"got width={d_model} and n_heads={n_heads}"
+            "d_model must be at least 1, and n_heads must divide it where d_head is None; "
+            f"got d_model={d_model} and n_heads={n_heads}"
         )
     return d_model // n_heads
 

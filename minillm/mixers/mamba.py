@@ -245,7 +245,7 @@ class MambaConfig:
             ValueError: a width below 1.
         """
         if d_model < 1:
-            raise ValueError(f"width must be at least 1; got {d_model}")
+            raise ValueError(f"d_model must be at least 1; got {d_model}")
         return Mamba(
             d_model,
             self.expand * d_model,
@@ -323,7 +323,7 @@ class Mamba(nn.Module):
     def new_cache(self, batch_size: int, max_length: int) -> State:
         """The inputs of the last conv_tokens - 1 tokens, and h; as large for any capacity.
 
-        n_rows · E · ((conv_tokens - 1) · bytes of a parameter + N · bytes of a number of h).
+        batch_size · E · ((d_conv - 1) · bytes of a parameter + N · bytes of a number of h).
         """
         E, N = self.A_log.shape
         parts = {

@@ -220,12 +220,12 @@ class Retention(nn.Module):
         upcast = torch.promote_types(q.dtype, torch.float32)
         decays = torch.tensor(self.decays, dtype=upcast, device=q.device)
         if x.shape[1] == 1:
-            found, after = outer_recurrent(q, k, v, decays, before, is_token)
+            values, after = outer_recurrent(q, k, v, decays, before, is_token)
         else:
-            found, after = outer_chunked(q, k, v, decays, before, is_token, self.chunk_tokens)
+            values, after = outer_chunked(q, k, v, decays, before, is_token, self.chunk_tokens)
         if cache is not None:
             cache.update(x.shape[1], sum=after)
-        normed = nn.functional.layer_norm(found, (self.value_width,), eps=self.norm_epsilon)
+        normed = nn.functional.layer_norm(values, (self.value_width,), eps=self.norm_epsilon)
         normed = rearrange(normed, "B H T K -> B T (H K)")
         return self.output(nn.functional.silu(gate) * normed)
 

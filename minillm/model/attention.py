@@ -261,8 +261,8 @@ class AttentionConfig:
         """
         if d_model < 1 or (self.d_head is None and d_model % self.n_heads):
             raise ValueError(
-                "width must be at least 1, and n_heads must divide it where d_head is None; "
-                f"got width={d_model} and n_heads={self.n_heads}"
+                "d_model must be at least 1, and n_heads must divide it where d_head is None; "
+                f"got d_model={d_model} and n_heads={self.n_heads}"
             )
         d_head = self.d_head or d_model // self.n_heads
         layer = Attention(
@@ -327,7 +327,7 @@ class Attention(nn.Module):
             self.rotations.reserve(context_length, like=self.qkv.weight)
 
     def new_cache(self, batch_size: int, max_length: int) -> KVCache:
-        """An empty cache for n_rows texts of up to max_length tokens; see `KVCache`."""
+        """An empty cache for batch_size texts of up to max_length tokens; see `KVCache`."""
         self.reserve(max_length)
         weight = self.qkv.weight
         return KVCache(

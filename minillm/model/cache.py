@@ -61,7 +61,7 @@ class KVCache:
         shape = (batch_size, n_kv_heads, max_length, d_head)
         if min(shape) < 1:
             raise ValueError(
-                "n_rows, n_kv_heads, max_length and d_head must be at least 1; got "
+                "batch_size, n_kv_heads, max_length and d_head must be at least 1; got "
                 f"{batch_size}, {n_kv_heads}, {max_length} and {d_head}"
             )
         self.keys = torch.empty(shape, dtype=dtype, device=device)

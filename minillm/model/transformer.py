@@ -244,7 +244,7 @@ class Transformer(nn.Module):
         return self.head(hidden)
 
     def new_cache(self, batch_size: int, max_length: int | None = None) -> list[Any]:
-        """Empty caches, one a block, for n_rows texts; the caller owns them.
+        """Empty caches, one a block, for batch_size texts; the caller owns them.
 
         Each says in `n_tokens` how many tokens it has taken in.
 

@@ -41,8 +41,8 @@ def groups(
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
         >>> matrices, others = matrices_and_others(model)
-        >>> made = groups(model, (matrices, {"weight_decay": 0.1}), (others, {"weight_decay": 0.0}))
-        >>> [(len(group["params"]), group["weight_decay"]) for group in made]
+        >>> parts = groups(model, (matrices, {"weight_decay": 0.1}), (others, {"weight_decay": 0.0}))
+        >>> [(len(group["params"]), group["weight_decay"]) for group in parts]
         [(2, 0.1), (2, 0.0)]
     """
     if any("params" in options for _, options in parts):
@@ -123,7 +123,7 @@ def hidden_matrices_and_others(model: nn.Module) -> tuple[list[nn.Parameter], li
 
     Example:
         >>> from minillm.model.config import TransformerConfig
-        >>> model = TransformerConfig(vocab_size=50, width=16, n_layers=1).build(seed=0)
+        >>> model = TransformerConfig(vocab_size=50, d_model=16, n_layers=1).build(seed=0)
         >>> hidden, others = hidden_matrices_and_others(model)
         >>> [list(p.shape) for p in hidden]
         [[48, 16], [16, 16], [96, 16], [16, 48]]
@@ -159,4 +159,4 @@ def _names(model: nn.Module) -> dict[int, str]:
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    return {key: " = ".join(found) for key, found in names.items()}
+    return {key: " = ".join(names_of_one) for key, names_of_one in names.items()}

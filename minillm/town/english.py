@@ -196,11 +196,13 @@ def _words(world: "World") -> dict[str, Alternatives]:
     rules["SALE"], rules["STOCK"], rules["SELLER"] = share(sales), share(stocks), share(sellers)
 
     rules["STUFF"] = zipf([good.general for good in world.goods], 0.4)
-    counted = [good for good in world.goods if good.name != good.general]
-    vowel = [good.name for good in counted if good.name[0] in "aeiou"]
+    countable = [good for good in world.goods if good.name != good.general]
+    vowel = [good.name for good in countable if good.name[0] in "aeiou"]
     rules["APPLE"] = zipf(vowel)
-    rules["PLUM"] = zipf([good.name for good in counted if good.name not in vowel], 0.4)
-    single = [g.general for g in counted if " of " not in g.name and not g.name.startswith("dozen")]
+    rules["PLUM"] = zipf([good.name for good in countable if good.name not in vowel], 0.4)
+    single = [
+        g.general for g in countable if " of " not in g.name and not g.name.startswith("dozen")
+    ]
     rules["PLUMS"] = zipf(single, 0.4)
     return rules
 

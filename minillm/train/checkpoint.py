@@ -247,9 +247,9 @@ def load(path: str | os.PathLike) -> Checkpoint:
     path = Path(path)
     note, file = _note(path), path / STATE
     data = file.read_bytes()  # of the size that was declared, so memory is safe
-    found, expected = hashlib.sha256(data).hexdigest(), note["state"]["sha256"]
-    if found != expected:
-        raise ValueError(f"{file} is damaged: its SHA-256 should be {expected}, and is {found}")
+    actual, expected = hashlib.sha256(data).hexdigest(), note["state"]["sha256"]
+    if actual != expected:
+        raise ValueError(f"{file} is damaged: its SHA-256 should be {expected}, and is {actual}")
     try:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, KeyError) as error:
@@ -281,9 +281,9 @@ def _note(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{file} is damaged or was edited: its sha256, {seal!r}, is of other bytes"
         )
-    if (found := state.stat().st_size) != size:
+    if (actual := state.stat().st_size) != size:
         raise ValueError(
-            f"{state} is cut off or damaged: it should be {size:,} bytes, not {found:,}"
+            f"{state} is cut off or damaged: it should be {size:,} bytes, not {actual:,}"
         )
     if NAME.fullmatch(path.name) and path.name != f"step-{step:08}":
         raise ValueError(f"{path} is of step {step} by its {NOTE}; give the folder its name back")

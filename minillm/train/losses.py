@@ -1,8 +1,8 @@
-"""What training makes small: -log p of the tokens that were wanted, summed and counted.
+"""What training makes small: -log p of the target tokens, as a sum and a count.
 
 The model gives V logits for each place of a text, and a token's loss is
 
-    -log p(wanted) = logsumexp(logits) - logits[wanted]          in nats
+    -log p(target) = logsumexp(logits) - logits[target]          in nats
 
 A sum comes with how many it sums, never as a mean (`minillm.optim.step.Total`).
 
@@ -10,7 +10,7 @@ The logits are the largest table of a small model's training: N tokens by V word
 logits and once more for their gradient. Neither has to exist as a whole. The gradient is known as
 soon as the logits are,
 
-    ∂nats/∂logits = softmax(logits) · (1 + 2 z logsumexp) - one_hot(wanted)
+    ∂nats/∂logits = softmax(logits) · (1 + 2 z logsumexp) - one_hot(target)
 
 so a few hundred tokens at a time go all the way: logits, loss, gradient in the place of the logits,
 and from it that of hidden and of the table. This costs no extra time, since softmax's numerator is
@@ -70,7 +70,7 @@ def token_log_probs(
 def z_loss(
     logits: Float[Tensor, "*tokens V"], loss_mask: Bool[Tensor, "*tokens"] | None = None
 ) -> Float[Tensor, ""]:
-    """Σ logsumexp(logits)² over the counted tokens: 0 where exp(logits) already sum to 1.
+    """Σ logsumexp(logits)² over the tokens of the loss mask: 0 where exp(logits) already sum to 1.
 
     Args:
         logits: of any size.
@@ -102,7 +102,7 @@ def cross_entropy_naive(
     *,
     z_weight: float = 0.0,
 ) -> Total:
-    """-Σ log p(wanted) + z_weight · z_loss of logits = hidden · tableᵀ, all logits at once.
+    """-Σ log p(target) + z_weight · z_loss of logits = hidden · tableᵀ, all logits at once.
 
     Args:
         hidden: what the last norm gave, a row for each token.
@@ -244,8 +244,8 @@ def _check_alike(tokens: torch.Size, *others: Tensor | None) -> None:
     shapes = [list(other.shape) for other in others if other is not None]
     if any(shape != list(tokens) for shape in shapes):
         raise ValueError(
-            f"logits of {list(tokens)} tokens need one wanted id for each, and one truth value of "
-            f"counted if it is given; got the shapes {' and '.join(map(str, shapes))}"
+            f"logits of {list(tokens)} tokens need one target for each, and one truth value of "
+            f"loss_mask if it is given; got the shapes {' and '.join(map(str, shapes))}"
         )
 
 

@@ -107,7 +107,7 @@ def draw_rows(rows: np.ndarray, batch_size: int, seed: int = 0) -> Callable[[int
         seed: of the draws; step and seed alone decide.
 
     Raises:
-        ValueError: rows are not [rows, T] or there is none; n_rows below 1.
+        ValueError: rows are not [rows, T] or there is none; batch_size below 1.
 
     Example:
         >>> batch_at = draw_rows(np.arange(6).reshape(3, 2), batch_size=2)
@@ -117,8 +117,8 @@ def draw_rows(rows: np.ndarray, batch_size: int, seed: int = 0) -> Callable[[int
     rows = np.asarray(rows)
     if rows.ndim != 2 or not rows.size or batch_size < 1:
         raise ValueError(
-            "draw_rows needs an array [rows, T] with at least one token and n_rows of at least 1; "
-            f"got the shape {list(rows.shape)} and n_rows={batch_size}"
+            "draw_rows needs an array [rows, T] with at least one token and batch_size of at least 1; "
+            f"got the shape {list(rows.shape)} and batch_size={batch_size}"
         )
 
     def batch_at(step: int) -> Tensor:

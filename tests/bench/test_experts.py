@@ -64,7 +64,7 @@ def test_two_experts_for_eight_districts_tell_one_bit_of_three():
 def test_a_model_that_knows_nothing_pays_the_logarithm_of_the_vocabulary(held_out):
     model = small(bench.DENSE)
     nn.init.zeros_(model.head.weight)
-    expected = math.log(40) - held_out.price
+    expected = math.log(40) - held_out.nll
     assert bench.loss_above_entropy(model, held_out) == pytest.approx(expected, abs=1e-5)
 
 
@@ -128,7 +128,7 @@ def test_a_row_is_a_districts_token_and_64_symbols_that_its_source_says(held_out
         -bench.sources()[k].log_probs(row[None, 1:].numpy()).mean()
         for row, k in zip(held_out.tokens, held_out.districts, strict=True)
     ]
-    assert held_out.price == pytest.approx(np.mean(prices))
+    assert held_out.nll == pytest.approx(np.mean(prices))
 
 
 def test_rows_depend_on_their_key_alone(held_out):

@@ -41,8 +41,8 @@ def test_a_model_that_knows_nothing_pays_the_logarithm_of_the_vocabulary_a_token
     model = race.model(seed=0)
     nn.init.zeros_(model.embedding.weight)  # tied: all logits are 0
     n_tokens = (race.held_out[:, 1:] != race.pad).sum().item()
-    price = n_tokens * math.log(1024) / 64
-    expected = 100 * (price / race.source_price - 1)
+    nll = n_tokens * math.log(1024) / 64
+    expected = 100 * (nll / race.source_price - 1)
     assert race.loss_above_entropy(model) == pytest.approx(expected, rel=1e-5)
 
 

@@ -133,7 +133,7 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
         ([[1], []], 4, "document 1 is empty; leave it out"),
         ([[1], [2, END]], 4, "document 1 holds the end mark, 0, at place 1"),
         ([[1]], 3, "has 3 tokens with its marks, and one row of context_length=3 needs 4"),
-        ([[1]], 0, "context_length and n_rows must be at least 1; got 0 and 2"),
+        ([[1]], 0, "context_length and batch_size must be at least 1; got 0 and 2"),
     ],
 )
 def test_a_corpus_that_makes_no_row_is_refused(documents, n_tokens, message):

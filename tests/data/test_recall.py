@@ -334,7 +334,7 @@ def test_attention_learns_to_find_a_needle_and_is_judged_by_other_rows():
         (lambda: Needle(distance=1, n_values=0), "n_values must be at least 1; got 0"),
         (lambda: Needle(distance=1, n_noise=-1), "at least 0; got -1 and 8"),
         (lambda: Needle(distance=1, n_before=-2), "at least 0; got 16 and -2"),
-        (lambda: batch_at(Pairs(n_pairs=1), batch_size=0), "n_rows of at least 1; got 0"),
+        (lambda: batch_at(Pairs(n_pairs=1), batch_size=0), "batch_size of at least 1; got 0"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(make, message):

@@ -274,7 +274,7 @@ def test_device_and_dtype_are_arguments(config):
         (lambda: LookupFFNConfig(bits=0), "bits must be at least 1; got 0"),
         (lambda: LookupFFNConfig(bits=17), "at most 16, a table of 65536 rows; got 17"),
         (lambda: LookupFFNConfig(block_width=-1), "block_width must be at least 1; got -1"),
-        (lambda: LookupFFNConfig().build(0), "width must be at least 1; got 0"),
+        (lambda: LookupFFNConfig().build(0), "d_model must be at least 1; got 0"),
         (lambda: LookupFFNConfig(block_width=4).build(24), "a power of two and a multiple"),
         (lambda: LookupFFNConfig(block_width=3).build(16), "block_width, 3; got 16"),
         (

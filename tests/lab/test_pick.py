@@ -87,3 +87,13 @@ def test_one_task_may_be_named_without_a_list(my):
     put_answer(chapter("00"), "kv_cache_bytes", solution_source("0.2"))
     use_mine("0.2")
     assert pick(kv_cache_bytes) is not kv_cache_bytes
+
+
+def test_an_answer_with_an_argument_of_before_is_done_and_takes_its_name_of_now(my):
+    source = solution_source("0.2").replace("d_head", "head_width")
+    put_answer(chapter("00"), "kv_cache_bytes", source)
+    use_mine(["0.2"])
+    mine = pick(kv_cache_bytes)
+    assert mine is not kv_cache_bytes
+    sizes = {"n_layers": 2, "n_kv_heads": 3, "n_tokens": 5, "n_sequences": 1}
+    assert mine(d_head=4, **sizes) == kv_cache_bytes(d_head=4, **sizes)

@@ -306,7 +306,7 @@ def with_cache_of(config):
         (lambda: LinearAttentionConfig(chunk_tokens=0), "chunk_tokens must be at least 1"),
         (lambda: outer_chunked(*qkv(), chunk_tokens=0), "chunk_tokens must be at least 1"),
         (lambda: LinearAttentionConfig(n_heads=3).build(16), "got d_model=16 and n_heads=3"),
-        (lambda: LinearAttentionConfig().build(0), "width must be at least 1"),
+        (lambda: LinearAttentionConfig().build(0), "d_model must be at least 1"),
         (lambda: with_cache_of(AttentionConfig()), "LinearAttention needs a cache from its own"),
         (
             lambda: built(LinearAttentionConfig())(

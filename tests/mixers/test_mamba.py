@@ -366,7 +366,7 @@ def test_counts_below_one_are_refused(name):
 
 
 def test_a_width_or_a_chunk_of_nothing_is_refused():
-    with pytest.raises(ValueError, match="width must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="d_model must be at least 1; got 0"):
         MambaConfig().build(d_model=0)
     with pytest.raises(ValueError, match="chunk_tokens must be None or at least 1; got 0"):
         selective_scan(*scan_inputs(), chunk_tokens=0)

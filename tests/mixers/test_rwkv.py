@@ -374,7 +374,7 @@ def test_before_the_first_token_there_is_nothing():
 def test_a_width_below_one_is_refused():
     with pytest.raises(ValueError, match="d_state must be at least 1; got 0"):
         RWKVConfig(d_state=0)
-    with pytest.raises(ValueError, match="width must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="d_model must be at least 1; got 0"):
         RWKVConfig().build(d_model=0)
 
 

@@ -41,10 +41,10 @@ def indices(n_tokens, first=0):
 
 def language_model(config, n_layers=2):
     """With weights large enough to make a difference."""
-    made = TransformerConfig(
+    config = TransformerConfig(
         vocab_size=19, context_length=32, d_model=WIDTH, n_layers=n_layers, mixer=config
     )
-    model = made.build(seed=0)
+    model = config.build(seed=0)
     with torch.no_grad():
         for seed, parameter in enumerate(model.parameters()):
             parameter.copy_(random(*parameter.shape, seed=seed) * 0.5 + (parameter.ndim == 1))
@@ -117,13 +117,13 @@ def test_parameters_are_one_number_a_place_and_number_more_than_the_mixers():
 
 
 def test_a_seed_decides_the_first_weights_and_the_models_std_does_not():
-    made = TransformerConfig(vocab_size=9, d_model=WIDTH, n_layers=2, mixer=VARIANTS["attention"])
-    weight, again = (made.build(seed=0).blocks[0].mixer.weight for _ in range(2))
+    config = TransformerConfig(vocab_size=9, d_model=WIDTH, n_layers=2, mixer=VARIANTS["attention"])
+    weight, again = (config.build(seed=0).blocks[0].mixer.weight for _ in range(2))
     assert torch.equal(weight, again)
-    other = replace(made, initial_std=1e-9).build(seed=0).blocks[0].mixer
+    other = replace(config, initial_std=1e-9).build(seed=0).blocks[0].mixer
     assert torch.equal(weight, other.weight) and other.mixer.output.weight.abs().max() < 1e-8
-    assert not torch.equal(weight, made.build(seed=1).blocks[0].mixer.weight)
-    assert not torch.equal(weight, made.build(seed=0).blocks[1].mixer.weight)
+    assert not torch.equal(weight, config.build(seed=1).blocks[0].mixer.weight)
+    assert not torch.equal(weight, config.build(seed=0).blocks[1].mixer.weight)
 
 
 def test_device_and_dtype_are_arguments():

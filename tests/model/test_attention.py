@@ -456,7 +456,7 @@ def masked(mask):
         (lambda: AttentionConfig(window_tokens=0), "window_tokens must be at least 1; got 0"),
         (lambda: AttentionConfig(n_heads=4, n_kv_heads=3), "n_kv_heads must divide n_heads"),
         (lambda: AttentionConfig(n_heads=3).build(16), "got d_model=16 and n_heads=3"),
-        (lambda: AttentionConfig().build(0), "width must be at least 1"),
+        (lambda: AttentionConfig().build(0), "d_model must be at least 1"),
         (lambda: AttentionConfig().build(12), "d_head must be even and at least 2; got 3"),
         (
             lambda: AttentionConfig().build(16, context_length=4)(

@@ -272,7 +272,7 @@ def test_a_config_is_a_value_and_the_model_remembers_its_own():
     [
         ({"vocab_size": 0}, "vocab_size must be a whole number of at least 1; got 0"),
         ({"context_length": -1}, "context_length must be a whole number of at least 1; got -1"),
-        ({"d_model": 8.0}, "width must be a whole number of at least 1; got 8.0"),
+        ({"d_model": 8.0}, "d_model must be a whole number of at least 1; got 8.0"),
         ({"n_layers": True}, "n_layers must be a whole number of at least 1; got True"),
         ({"norm_epsilon": 0.0}, "norm_epsilon must be a finite number above 0; got 0.0"),
         ({"initial_std": float("nan")}, "initial_std must be a finite number above 0; got nan"),

@@ -173,8 +173,8 @@ def test_configs_are_values_and_layers_have_no_biases(config):
     [
         (lambda: SwiGLUConfig(d_ff=0), "d_ff must be at least 1; got 0"),
         (lambda: MLPConfig(d_ff=-8), "d_ff must be at least 1; got -8"),
-        (lambda: SwiGLUConfig().build(0), "width must be at least 1; got 0"),
-        (lambda: MLPConfig().build(-1), "width must be at least 1; got -1"),
+        (lambda: SwiGLUConfig().build(0), "d_model must be at least 1; got 0"),
+        (lambda: MLPConfig().build(-1), "d_model must be at least 1; got -1"),
         (lambda: MLPConfig(activation="tanh"), "one of gelu, relu, relu2; got 'tanh'"),
         (lambda: activate(torch.ones(1), "silu"), "one of gelu, relu, relu2; got 'silu'"),
     ],

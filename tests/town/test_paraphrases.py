@@ -103,9 +103,9 @@ def test_every_way_names_subject_and_object_once_and_some_the_object_first(langu
 
 def test_every_thing_and_occupation_has_its_words():
     assert len(OCCUPATIONS) == 2 * len(JOBS) + 1 == len(set(OCCUPATIONS.values()))
-    counted = [thing for things in MEASURES.values() for thing in things]
-    assert len(counted) == len(set(counted))
-    assert set(counted) <= set(OWNS.values())
+    countable = [thing for things in MEASURES.values() for thing in things]
+    assert len(countable) == len(set(countable))
+    assert set(countable) <= set(OWNS.values())
     for thing in OWNS:
         for paraphrase in range(N_PARAPHRASES):
             chinese = told("Mei", "owns", thing, language="zh", paraphrase=paraphrase)

@@ -154,5 +154,5 @@ def test_a_mean_is_refused():
     ("rows", "batch_size"), [(np.arange(3), 1), (np.zeros((0, 4)), 1), (np.zeros((4, 4)), 0)]
 )
 def test_rows_that_cannot_be_drawn_are_refused(rows, batch_size):
-    with pytest.raises(ValueError, match=f"n_rows={batch_size}"):
+    with pytest.raises(ValueError, match=f"batch_size={batch_size}"):
         draw_rows(rows, batch_size)
