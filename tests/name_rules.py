@@ -12,16 +12,6 @@ from pathlib import Path
 from minillm.lab import glossary
 from tests.layout_rules import notebook_code, rule, sources
 
-#: Banned words that old code still uses. The list may only shrink.
-STILL_TO_RENAME = {
-    "HIDDEN_WIDTH", "Moments", "NOT_ASKED", "N_ACTIVE", "N_VOCAB", "Report", "WIDTH", "asked",
-    "balance", "capacity_tokens", "chooses", "context_tokens", "conv_tokens", "counted",
-    "cutter", "delta_bias", "delta_weight", "direction", "excess", "expert_width", "filler",
-    "fillers", "fit", "found", "head_width", "hidden_width", "input", "made", "memory",
-    "n_active", "n_batches", "n_fillers", "n_rows", "n_vocab", "normalised", "output",
-    "pieces", "places", "price", "rank", "report", "said", "select", "silence", "skip",
-    "state_width", "told", "wanted", "wide", "width",
-}  # fmt: skip
 
 NAMED = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler
 
@@ -65,22 +55,21 @@ def identifiers(tree: ast.AST) -> Iterator[tuple[str, int]]:
             yield node.asname, node.lineno
 
 
-def banned_names(root: Path) -> Iterator[tuple[str, str]]:
-    """Each use of a banned word: the word, and a line that says where and what to write."""
+@rule
+def names_are_the_standard_ones(root: Path) -> list[str]:
+    """No identifier is a word that the glossary bans; each finding says what to write."""
     by_word: dict[str, list[Ban]] = {}
     for ban in bans(root):
         by_word.setdefault(ban.word, []).append(ban)
     files = sources(root, "minillm", "solutions", "exercises", "tests", "tools")
     trees = [(source.where, source.tree) for source in files]
+    findings = []
     for where, tree in [*trees, *notebook_code(root)]:
         places = {part.removeprefix("test_") for part in Path(where).with_suffix("").parts}
         for word, line in identifiers(tree):
-            for ban in by_word.get(word, ()):
-                if not ban.places or places & set(ban.places):
-                    yield word, f"{where}:{line} {word} is not the standard name: {ban.instead}"
-
-
-@rule
-def names_are_the_standard_ones(root: Path) -> list[str]:
-    """No identifier is a word that the glossary bans."""
-    return [line for word, line in banned_names(root) if word not in STILL_TO_RENAME]
+            findings += [
+                f"{where}:{line} {word} is not the standard name: {ban.instead}"
+                for ban in by_word.get(word, ())
+                if not ban.places or places & set(ban.places)
+            ]
+    return findings

@@ -9,14 +9,9 @@ from pathlib import Path
 from minillm.lab.map import PARTS
 from tests.layout_rules import Source, imports, library, notebook_code, rule, sources
 
-#: Part → later part that it still imports. The list may only shrink.
-STILL_OUT_OF_ORDER = frozenset({("text", "model"), ("town", "model")})
-#: Modules that nothing uses yet. The list may only shrink.
-STILL_UNUSED = frozenset({"minillm.town.hearsay", "minillm.town.mixture"})
 
-
-def out_of_order(root: Path) -> Iterator[tuple[tuple[str, str], str]]:
-    """Each import of a later part: the two parts, and a line that says where."""
+def out_of_order(root: Path) -> Iterator[str]:
+    """Each import of a later part: where, and of what."""
     modules = {".".join(source.parts): source for source in library(root)}
     order = {part: place for place, part in enumerate(PARTS)}
     for source in modules.values():
@@ -26,10 +21,7 @@ def out_of_order(root: Path) -> Iterator[tuple[tuple[str, str], str]]:
         for named in imports(source.tree):
             later = _part(modules[named.module]) if named.module in modules else None
             if later is not None and order.get(later, 0) > order.get(part, len(order)):
-                line = (
-                    f"{source.where}:{named.line} ({part}) imports {named.module} of a later part"
-                )
-                yield (part, later), line
+                yield f"{source.where}:{named.line} ({part}) imports {named.module} of a later part"
 
 
 def _part(source: Source) -> str | None:
@@ -42,7 +34,7 @@ def parts_keep_their_order(root: Path) -> list[str]:
     """A part imports only itself and earlier ones; every folder is a part or an app."""
     unknown = {part for s in library(root) if (part := _part(s)) and part not in PARTS}
     return [f"minillm/{part}/ is no part; see PARTS in minillm/lab/map.py" for part in unknown] + [
-        line for edge, line in out_of_order(root) if edge not in STILL_OUT_OF_ORDER
+        *out_of_order(root)
     ]
 
 
@@ -64,6 +56,5 @@ def every_module_is_used(root: Path) -> list[str]:
     """A module that no notebook and no app uses waits until one does."""
     return [
         f"{where} is used by no notebook and no app; leave it out until one needs it"
-        for name, where in unused_modules(root).items()
-        if name not in STILL_UNUSED
+        for where in unused_modules(root).values()
     ]

@@ -457,12 +457,6 @@ def test_installed_versions_are_asked_in_continuous_integration_only(house, monk
     assert rule(house) == []
 
 
-def test_no_exemption_outlives_what_it_exempts():
-    assert {edge for edge, _ in part_rules.out_of_order(ROOT)} == part_rules.STILL_OUT_OF_ORDER
-    assert part_rules.unused_modules(ROOT).keys() == part_rules.STILL_UNUSED
-    assert {word for word, _ in name_rules.banned_names(ROOT)} == name_rules.STILL_TO_RENAME
-
-
 def test_a_word_that_is_banned_in_one_place_is_fine_in_another(house):
     write(house / "tests/test_cli.py", "amount = plums = 1\nn_plums = amount\n")
     assert RULES["names_are_the_standard_ones"](house) == []

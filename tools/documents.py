@@ -131,13 +131,13 @@ def _linked(chapter: Chapter) -> str:
 
 
 def _claim_lines(claim: Claim) -> list[str]:
-    said = f"“{claim.said}”" + (f" ({claim.translation})" if claim.translation else "")
+    quote = f"“{claim.original}”" + (f" ({claim.translation})" if claim.translation else "")
     return [
         f"### {claim.claim}",
         "",
         f"**{claim.verdict[0].upper()}{claim.verdict[1:]}.** Result: {claim.result}",
         "",
-        f"- Said: {said} — {claim.where}",
+        f"- Said: {quote} — {claim.where}",
         f"- Cannot show: {claim.cannot_show}",
         f"- Id: `{claim.id}`",
     ]

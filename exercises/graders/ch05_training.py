@@ -69,15 +69,15 @@ def grade_masked_log_probs(answer):
             "0 · -inf is NaN: do not multiply by the mask, choose with torch.where or masked_fill."
         )
     _agree(got, right, "wrong where a token that does not count has a logit of -inf")
-    for filler in (-100, 50_000):
+    for padding_id in (-100, 50_000):
         try:
-            got = _log_probs(answer, logits, ids.masked_fill(~loss_mask, filler), loss_mask)
+            got = _log_probs(answer, logits, ids.masked_fill(~loss_mask, padding_id), loss_mask)
         except (IndexError, RuntimeError):
             raise Diagnosis(
-                f"your look-up fails at the filler {filler}: where `loss_mask` is False, put an id "
+                f"your look-up fails at the padding {padding_id}: where `loss_mask` is False, put an id "
                 "that exists before you look up."
             ) from None
-        _agree(got, right, f"wrong with the filler {filler}")
+        _agree(got, right, f"wrong with the padding {padding_id}")
 
     large = torch.tensor([[[1000.0, 0.0], [1000.0, 0.0]]])
     got = _log_probs(answer, large, torch.tensor([[0, 1]]), all_count).flatten().tolist()

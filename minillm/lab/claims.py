@@ -30,11 +30,11 @@ MEASURED = re.compile(r"^✔ (?P<sentence>.*): (?P<value>\S+) \((?P<band>[^()]*)
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One entry of the ledger. ``said`` are the original words, ``translation`` their English."""
+    """One entry of the ledger. ``original`` are its own words, ``translation`` their English."""
 
     id: str
     claim: str
-    said: str
+    original: str
     translation: str
     where: str
     paper: str

@@ -38,13 +38,13 @@ def test_every_claim_of_the_ledger_is_told_whole():
     numbers = {chapter.number for chapter in syllabus()}
     for claim in load():
         assert claim.chapter in numbers
-        for field in ("claim", "said", "where", "test", "result", "verdict", "cannot_show"):
+        for field in ("claim", "original", "where", "test", "result", "verdict", "cannot_show"):
             assert getattr(claim, field).strip(), f"{claim.id} has no {field}"
 
 
 def test_original_words_in_chinese_come_with_a_translation():
     for claim in load():
-        chinese = any("\u4e00" <= letter <= "\u9fff" for letter in claim.said)
+        chinese = any("\u4e00" <= letter <= "\u9fff" for letter in claim.original)
         assert bool(claim.translation) == chinese, claim.id
 
 

@@ -56,8 +56,8 @@ def test_a_notebook_within_its_budgets_is_neither_flagged_nor_failed():
     ],
 )
 def test_each_missed_must_fails_with_its_reason(change, words):
-    fillers = [replace(GOOD, seconds=1)] * 9  # so that the average stays low
-    _, failing = judge([replace(GOOD, **change), *fillers])
+    light_ones = [replace(GOOD, seconds=1)] * 9  # so that the average stays low
+    _, failing = judge([replace(GOOD, **change), *light_ones])
     assert len(failing) == 1
     assert words in failing[0]
 
