@@ -12,7 +12,6 @@ from pathlib import Path
 from minillm.lab import glossary
 from tests.layout_rules import notebook_code, rule, sources
 
-
 NAMED = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.ExceptHandler
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import name_rules, part_rules
 from tests.layout_rules import CI_PYTHON, RULES, code_lines, imports
 from tools import documents
 

@@ -74,8 +74,8 @@ def grade_masked_log_probs(answer):
             got = _log_probs(answer, logits, ids.masked_fill(~loss_mask, padding_id), loss_mask)
         except (IndexError, RuntimeError):
             raise Diagnosis(
-                f"your look-up fails at the padding {padding_id}: where `loss_mask` is False, put an id "
-                "that exists before you look up."
+                f"your look-up fails at the padding {padding_id}: where `loss_mask` is False, put "
+                "an id that exists before you look up."
             ) from None
         _agree(got, right, f"wrong with the padding {padding_id}")
 

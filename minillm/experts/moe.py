@@ -197,9 +197,7 @@ class MoE(nn.Module):
         self.experts = nn.ModuleList(experts)
         self.shared = shared
         exact = torch.promote_types(dtype, torch.float32)
-        self.register_buffer(
-            "balance_weight", torch.zeros(len(experts), device=device, dtype=exact)
-        )
+        self.register_buffer("expert_bias", torch.zeros(len(experts), device=device, dtype=exact))
 
     def route(self, x: Float[Tensor, "N D"]) -> ExpertRouting:
         """Where each token is sent."""
@@ -291,7 +289,7 @@ def routed(
 def auxiliary_loss(
     routings: Sequence[Routing | None], *, balance_weight: float = 0.01, z: float = 0.001
 ) -> Float[Tensor, ""]:
-    """balance · `load_balance` + z · `z_loss`, the mean over the blocks that routed.
+    """balance_weight · `load_balance` + z · `z_loss`, the mean over the blocks that routed.
 
     Args:
         routings: of `routed`.
@@ -353,7 +351,7 @@ def balance_by_bias(model: Transformer, routings: Sequence[Routing | None], rate
     """After a step: move every layer's bias for the choice, in place; see `balanced_bias`.
 
     Args:
-        model: in which the `balance_weight` of each `MoE` is changed.
+        model: in which the `expert_bias` of each `MoE` is changed.
         routings: of this step, from `routed`.
         rate: how large a step is.
 

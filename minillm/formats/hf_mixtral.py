@@ -137,7 +137,7 @@ def _tensors(model: Transformer) -> dict[str, Tensor]:
     for layer, block in enumerate(model.blocks):
         if block.ffn.expert_bias.any():
             raise ValueError(
-                no_such(f"a bias on the choice of experts, as blocks.{layer}.ffn.balance is")
+                no_such(f"a bias on the choice of experts, as blocks.{layer}.ffn.expert_bias is")
             )
     tensors = {name: rows(state, theirs.places[0]) for name, theirs in there.items()}
     for name, tensor in tensors.items():

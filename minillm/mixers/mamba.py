@@ -276,7 +276,7 @@ class Mamba(nn.Module):
         device, dtype: of the parameters.
     """
 
-    residual_projections = ("output",)
+    residual_projections = ("out_proj",)
 
     def __init__(
         self,

@@ -41,7 +41,8 @@ def groups(
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
         >>> matrices, others = matrices_and_others(model)
-        >>> parts = groups(model, (matrices, {"weight_decay": 0.1}), (others, {"weight_decay": 0.0}))
+        >>> decay, none = {"weight_decay": 0.1}, {"weight_decay": 0.0}
+        >>> parts = groups(model, (matrices, decay), (others, none))
         >>> [(len(group["params"]), group["weight_decay"]) for group in parts]
         [(2, 0.1), (2, 0.0)]
     """

@@ -117,8 +117,8 @@ def draw_rows(rows: np.ndarray, batch_size: int, seed: int = 0) -> Callable[[int
     rows = np.asarray(rows)
     if rows.ndim != 2 or not rows.size or batch_size < 1:
         raise ValueError(
-            "draw_rows needs an array [rows, T] with at least one token and batch_size of at least 1; "
-            f"got the shape {list(rows.shape)} and batch_size={batch_size}"
+            "draw_rows needs an array [rows, T] with at least one token and batch_size of at "
+            f"least 1; got the shape {list(rows.shape)} and batch_size={batch_size}"
         )
 
     def batch_at(step: int) -> Tensor:

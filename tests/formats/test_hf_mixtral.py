@@ -468,7 +468,9 @@ def test_a_model_that_could_not_be_loaded_again_is_not_saved(tmp_path):
 def test_experts_that_are_chosen_with_a_bias_are_not_saved(tmp_path):
     model = OURS.build()
     model.blocks[1].ffn.expert_bias[2] = 0.01
-    refused(tmp_path, r"has not a bias on the choice of experts, as blocks\.1\.ffn\.balance", model)
+    refused(
+        tmp_path, r"has not a bias on the choice of experts, as blocks\.1\.ffn\.expert_bias", model
+    )
 
 
 def test_a_model_that_was_changed_since_it_was_built_is_not_saved(tmp_path):
