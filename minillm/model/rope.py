@@ -325,7 +325,7 @@ class Rotations(nn.Module):
             )
 
     def forward(
-        self, x: Float[Tensor, "B H T K"], positions: Int[Tensor, "*B T"]
+        self, x: Float[Tensor, "B H T K"], positions: Int[Tensor, "*rows positions"] | None
     ) -> Float[Tensor, "B H T K"]:
         """x, each token turned by its position's angles.
 
