@@ -181,6 +181,7 @@ def steered(model, tokens, change, cache=None):
     passing = model.layers(tokens, cache=cache)
     for n, (stream, _) in enumerate(passing):
         if n == 0:
+            passing.send(0 * stream)  # what is sent in last counts, and no block is passed
             stream, _ = passing.send(change(stream))
     return model.logits(model.norm(stream))
 
