@@ -72,7 +72,7 @@ def glossary(word: Word = None) -> None:
     """Say what a term means and what it is called in the code.
 
     Without a word: all terms, in the order in which the chapters explain them. A word that the
-    course does not use leads to the one that it does: try `minillm glossary vocab_size`.
+    course does not use leads to the one that it does: try `minillm glossary n_vocab`.
     """
     from minillm.lab.glossary import text
 
@@ -235,9 +235,6 @@ def sample(
 
     The text ends with the model's own end token, before a --stop, or after --tokens.
     """
-    from minillm.formats import hf, hf_mixtral
-    from minillm.formats.hf import end_ids, load_tokenizer
-    from minillm.formats.json_file import read_object
     from minillm.lab.threads import use_threads
     from minillm.serve.detokenize import stream_text
     from minillm.serve.sample import SampleConfig, stream
@@ -251,18 +248,13 @@ def sample(
         temperature = 0.0 if greedy else 0.8
     config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     use_threads()
-    if not model.exists() and str(model) in checkpoints.names():
-        model = checkpoints.folder(str(model))
-    config_file = model / hf.CONFIG
-    mixtral = config_file.is_file() and read_object(config_file).get("model_type") == "mixtral"
-    opened = hf_mixtral if mixtral else hf  # which says what is missing, if anything is
-    transformer, tokenizer = opened.load(model), load_tokenizer(model)
+    transformer, tokenizer, end_ids = checkpoints.open_model(model)
     ids = [*tokenizer.begin_ids, *tokenizer.encode(prompt)]
     if not ids:
         raise ValueError('the prompt is empty; write how the text begins, such as "Once"')
     if tokens is None:
         tokens = max(1, min(200, transformer.context_length - len(ids)))
-    stop_ids = end_ids(model) or tuple(tokenizer.special_ids.values())
+    stop_ids = end_ids or tuple(tokenizer.special_ids.values())
     # A table may be larger than the tokenizer, padded to a round number: rows that nobody trained.
     without_token = set(range(transformer.config.vocab_size)) - {*tokenizer.ids, *stop_ids}
     config = replace(config, suppress_tokens=tuple(sorted(without_token)))
@@ -270,8 +262,8 @@ def sample(
     parts = stream_text(written, tokenizer, stop or ())
     try:
         print(prompt, end="", flush=True)
-        for token in parts:
-            print(token.translate(_CONTROL), end="", flush=True)
+        for part in parts:
+            print(part.translate(_CONTROL), end="", flush=True)
     finally:
         print()  # also after Ctrl-C: what was written stays, on a line of its own
 

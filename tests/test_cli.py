@@ -113,7 +113,7 @@ def test_the_map_lists_every_part(minillm):
 
 
 def test_a_banned_word_leads_to_the_standard_one_and_a_slip_to_what_looks_alike(minillm):
-    assert minillm("glossary", "vocab_size").out.startswith("Not 'vocab_size' but vocab_size:")
+    assert minillm("glossary", "n_vocab").out.startswith("Not 'n_vocab' but vocab_size:")
     assert minillm("glossary").out.endswith(" terms\n")
     slip = minillm("glossary", "vocabulry")
     assert slip.returncode == 2

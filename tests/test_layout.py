@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import name_rules, part_rules  # noqa: F401  (they register their rules)
 from tests.layout_rules import CI_PYTHON, RULES, code_lines, imports
 from tools import documents
 

@@ -256,7 +256,7 @@ class SelectiveCopy:
         _refuse_below_one(n_tokens=self.n_tokens, n_copied=self.n_copied, n_symbols=self.n_symbols)
         if self.n_copied > self.n_tokens:
             raise ValueError(
-                "each symbol needs a place, so n_copied can be at most n_tokens; got "
+                "each symbol needs a position, so n_copied can be at most n_tokens; got "
                 f"{self.n_copied} symbols and {self.n_tokens}positions"
             )
 

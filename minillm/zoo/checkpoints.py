@@ -11,7 +11,8 @@ Chapter: app
 
 from pathlib import Path
 
-from minillm.formats import hf
+from minillm.formats import hf, hf_mixtral
+from minillm.formats.json_file import read_object
 from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.model.transformer import Transformer
 from minillm.train import manifest
@@ -48,6 +49,23 @@ def load(name: str) -> tuple[Transformer, JsonTokenizer]:
     """
     path = folder(name)
     return hf.load(path), hf.load_tokenizer(path)
+
+
+def open_model(place: Path) -> tuple[Transformer, JsonTokenizer, tuple[int, ...]]:
+    """A model, its tokenizer, and the ids that end its texts (none if its files name none).
+
+    Args:
+        place: a folder of a family that is read here, or the name of a shipped model.
+
+    Raises:
+        ValueError: what the family's reader refuses, with the reason.
+    """
+    if not place.exists() and str(place) in names():
+        place = folder(str(place))
+    config = place / hf.CONFIG
+    is_mixtral = config.is_file() and read_object(config).get("model_type") == "mixtral"
+    family = hf_mixtral if is_mixtral else hf  # either says what is missing, if anything is
+    return family.load(place), hf.load_tokenizer(place), hf.end_ids(place)
 
 
 def card(name: str) -> str:

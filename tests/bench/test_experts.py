@@ -85,7 +85,7 @@ def test_what_is_told_are_the_crossings_and_shares_of_all_seeds(held_out, monkey
     ]
     tables = [[torch.tensor([[6, 2]] * 8), torch.eye(2, dtype=torch.int64).repeat(4, 1)]] * 2
     monkeypatch.setattr(bench, "sent", lambda model, held_out: tables.pop())
-    found = bench.told(runs, [2.0, 2.0], held_out)
+    found = bench.figures_of(runs, [2.0, 2.0], held_out)
     assert found["curves"] == [[3.0, 1.0], [3.0, 2.5]]
     assert found["steps"] == [pytest.approx(0.75), None]
     assert found["shares"] == [[1.0, 0.0], [0.0, 1.0]] * 4  # the last block's

@@ -65,7 +65,7 @@ def test_steps_are_timed_and_evaluations_are_not(monkeypatch):
 
 def test_figures_are_those_of_the_curves(capsys):
     theirs = runner("nanoGPT", n_steps=5, seconds=7.0, curve=[(7.0, 3.25)])
-    figures = bench.told(theirs, runner(), n_held_out=99, quick=False)
+    figures = bench.figures_of(theirs, runner(), n_held_out=99, quick=False)
     assert figures == {
         "nanogpt_loss": 3.25, "nanogpt_s": 7.0, "nanogpt_ms": 1400.0, "loss": 1.5, "s": 10.0,
         "ms": 1000.0, "loss_at_equal_time": 2.5, "s_at_equal_loss": 3.5, "n_held_out": 99,
@@ -82,7 +82,7 @@ def test_figures_are_those_of_the_curves(capsys):
 )
 def test_the_target_is_a_loss_in_no_more_time(loss, met, capsys):
     theirs = runner("nanoGPT", seconds=10.0, curve=[(10.0, 1.6)])
-    bench.told(theirs, runner(curve=[(10.0, loss)]), n_held_out=99, quick=False)
+    bench.figures_of(theirs, runner(curve=[(10.0, loss)]), n_held_out=99, quick=False)
     lines = [line for line in capsys.readouterr().out.splitlines() if "at most" in line]
     assert [line.split(":")[0] for line in lines if line.endswith(": met")] == met
     assert len(lines) == 2
@@ -90,7 +90,7 @@ def test_the_target_is_a_loss_in_no_more_time(loss, met, capsys):
 
 def test_what_was_never_reached_is_said_in_words(capsys):
     theirs = runner("nanoGPT", curve=[(10.0, 1.0)])
-    assert math.isnan(bench.told(theirs, runner(), 99, quick=True)["s_at_equal_loss"])
+    assert math.isnan(bench.figures_of(theirs, runner(), 99, quick=True)["s_at_equal_loss"])
     said = capsys.readouterr().out
     assert "time at equal loss, 1.000: never reached" in said
     assert "target" not in said  # figures of a quick run mean nothing
@@ -120,7 +120,7 @@ def test_turn_by_turn_both_take_all_their_steps(text, monkeypatch):
     both = ours, replace(theirs, n_steps=33)
     runners = []
     monkeypatch.setattr(bench, "chosen", lambda *_: both)
-    monkeypatch.setattr(bench, "told", lambda *each, **_: runners.extend(each))
+    monkeypatch.setattr(bench, "figures_of", lambda *each, **_: runners.extend(each))
     bench.run(quick=True, text=text)
     assert [each.n_steps for each in runners] == [33, 10]
     for each in runners:

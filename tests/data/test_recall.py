@@ -327,7 +327,7 @@ def test_attention_learns_to_find_a_needle_and_is_judged_by_other_rows():
         (lambda: Pairs(n_pairs=2, n_questions=0), "n_questions must be at least 1; got 0"),
         (lambda: Pairs(n_pairs=2, n_questions=3), "at most n_pairs; got 3 questions and 2 pairs"),
         (lambda: SelectiveCopy(n_tokens=0), "n_tokens must be at least 1; got 0"),
-        (lambda: SelectiveCopy(n_tokens=7), "at most n_tokens; got 8 symbols and 7 places"),
+        (lambda: SelectiveCopy(n_tokens=7), "at most n_tokens; got 8 symbols and 7 positions"),
         (lambda: SelectiveCopy(n_tokens=7, n_copied=0), "n_copied must be at least 1; got 0"),
         (lambda: SelectiveCopy(n_tokens=8, n_symbols=0), "n_symbols must be at least 1; got 0"),
         (lambda: Needle(distance=0), "distance must be at least 1; got 0"),
@@ -358,7 +358,7 @@ def test_questions_without_a_question_or_of_two_shapes_are_refused():
     with pytest.raises(ValueError, match="of which 0 are asked"):
         Questions(tokens, torch.full_like(tokens, IGNORE_INDEX), facts)
     targets = tokens[:, 1:]
-    with pytest.raises(ValueError, match=r"tokens \[2, 3\] and wanted \[2, 2\]"):
+    with pytest.raises(ValueError, match=r"tokens \[2, 3\] and targets \[2, 2\]"):
         # not made, since in tests the types of its fields are checked first
         Questions.__post_init__(
             SimpleNamespace(tokens=tokens, targets=targets, loss_mask=targets == 0)

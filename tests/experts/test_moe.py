@@ -90,7 +90,7 @@ def test_the_bias_for_the_choice_sends_tokens_elsewhere():
     layer = MoEConfig(n_experts=3, top_k=1).build(4)
     layer.expert_bias.copy_(torch.tensor([0.0, 2.0, 0.0]))
     assert layer(numbers(2, 5, 4))[1].tokens_per_expert.tolist() == [0, 10, 0]
-    assert "balance_weight" in layer.state_dict()
+    assert "expert_bias" in layer.state_dict()
     assert not isinstance(layer.expert_bias, nn.Parameter)
 
 

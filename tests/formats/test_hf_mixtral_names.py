@@ -120,7 +120,7 @@ def test_every_row_of_the_model_has_one_place_in_either_form(stacked):
         (name, row, *tensor.shape[1:])
         for name, tensor in state.items()
         for row in range(len(tensor))
-        if not name.endswith("balance")
+        if not name.endswith("expert_bias")
     ]
     found = [
         (place.ours, place.first_row + row, *place.shape[1:])

@@ -7,7 +7,7 @@ from minillm.lab.project import root, syllabus
 
 FIELDS = """id = "a"
 claim = "c"
-said = "s"
+original = "s"
 translation = ""
 where = "S1"
 paper = ""

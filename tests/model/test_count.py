@@ -429,7 +429,9 @@ def test_zero_is_refused_where_it_makes_no_sense_and_halves_where_things_are_cou
 )
 def test_heads_that_do_not_divide_are_refused_with_the_remainder(function):
     d_model = GOOD[function]["d_model"]
-    with pytest.raises(ValueError, match=rf"n_heads must divide width.*remainder of {d_model % 7}"):
+    with pytest.raises(
+        ValueError, match=rf"n_heads must divide d_model.*remainder of {d_model % 7}"
+    ):
         function(**{**GOOD[function], "n_heads": 7})
     with pytest.raises(
         ValueError, match=r"n_kv_heads must divide n_heads, but .* Choose a divisor"

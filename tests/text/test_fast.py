@@ -77,7 +77,7 @@ def some_strings(n: int) -> list[str]:
 def test_a_rank_is_an_id():
     encoding = to_tiktoken(Tokenizer(((104, 105), (32, 256)), (END,)), "by hand")
     assert encoding.name == "by hand"
-    assert encoding.vocab_size == 259
+    assert encoding.n_vocab == 259
     assert encoding.encode_ordinary("hi hi h") == [256, 257, 32, 104]
     assert encoding.encode(END, allowed_special={END}) == [258]
 
