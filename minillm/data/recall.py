@@ -257,7 +257,7 @@ class SelectiveCopy:
         if self.n_copied > self.n_tokens:
             raise ValueError(
                 "each symbol needs a position, so n_copied can be at most n_tokens; got "
-                f"{self.n_copied} symbols and {self.n_tokens}positions"
+                f"{self.n_copied} symbols and {self.n_tokens} positions"
             )
 
     @property

@@ -140,7 +140,7 @@ def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_step
         ({"sed": 1}, "a recipe has no key sed; there are name, seed, data"),
         (
             {"training": {"n_rows": 2, "n_batches": 3}},
-            "Names that have changed: n_batches is accumulation_steps now, n_rows is batch_size now",
+            "changed: n_batches is accumulation_steps now, n_rows is batch_size now",
         ),
         ({"model": {"depth": 2}}, r"\[model\] has no key depth; there are vocab_size"),
         ({"model": 3}, r"\[model\] must be a table of names and values; got 3"),

@@ -183,7 +183,7 @@ def test_the_folder_of_an_older_minillm_says_what_its_names_are_called_now(finis
     file = tmp_path / "mine" / "manifest.json"
     text = file.read_text(encoding="utf-8")
     file.write_text(text.replace('"batch_size"', '"n_rows"'), encoding="utf-8")
-    with pytest.raises(ValueError, match="an older minillm began.*n_rows is batch_size now"):
+    with pytest.raises(ValueError, match=r"an older minillm began.*n_rows is batch_size now"):
         run.run(MINE, tmp_path / "mine")
 
 
