@@ -358,6 +358,8 @@ def _crash(error: Exception, filename: str, called: str = "") -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.filename == filename or "ipykernel" in f.filename]
     what = f"{type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError) and str(error.name).startswith("minillm."):
+        what += "; if it stood there before, `minillm map` says where it stands now"
     if called and not own and f"{called}()" not in str(error):
         return f"what it returns is not of the kind that the task asks for ({what})."
     where = f" (line `{own[-1].line}`)" if own and own[-1].line else ""

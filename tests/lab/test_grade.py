@@ -240,3 +240,9 @@ def test_a_tensor_of_several_numbers_is_no_number():
 def test_grading_is_imported_without_torch():
     code = "import sys, minillm.lab.grade; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_module_of_the_library_that_has_moved_is_looked_for_in_the_map(tmp_path):
+    answers = write(tmp_path, f"from minillm.text.ngram import KneserNey\n{RIGHT}")
+    result = grade_file("0.1", answers)
+    assert "No module named 'minillm.text.ngram'; if it stood there before" in result.message
