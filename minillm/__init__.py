@@ -3,10 +3,10 @@
 One letter per axis, in every public signature of the library:
 
 ==  =====================  ==  ==========================
-B   batch                  K   head width
-T   query tokens           F   feed-forward width
-S   key tokens             V   vocabulary
-D   model width            E   experts
+B   batch_size             K   d_head
+T   query tokens           F   d_ff
+S   key tokens             V   vocab_size
+D   d_model                E   experts
 H   heads                  N   routed tokens
 G   key/value heads        P   pairs of token and expert
 ==  =====================  ==  ==========================
