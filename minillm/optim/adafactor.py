@@ -8,7 +8,7 @@ rebuilds V from them as if it had rank one:
     C ← β C + (1 - β) mean over rows of (G² + ε₁)
     V[i, j] = R[i] C[j] / mean(R)
     U = G / √V
-    direction = U / max(1, RMS(U) / d)                    RMS: the root of the mean square
+    update = U / max(1, RMS(U) / d)                    RMS: the root of the mean square
 
 Vectors (the gains of norms, biases) keep V in full. At step 1, β is 0, so no average begins too
 small and none needs a correction. The last line is update clipping (更新裁剪): when gradients grow
@@ -56,7 +56,7 @@ class AdafactorVector(NamedTuple):
 
 
 def adafactor_state(weight: Float[Tensor, "..."]) -> AdafactorMatrix | AdafactorVector:
-    """The memory before the first step: zeros, of the weight's type and on its device."""
+    """The state before the first step: zeros, of the weight's type and on its device."""
     if weight.ndim < 2:
         return AdafactorVector(torch.zeros_like(weight))
     by_column = (*weight.shape[:-2], weight.shape[-1])
@@ -123,7 +123,7 @@ def clipped(update: Float[Tensor, "..."], clip: float = 1.0) -> Float[Tensor, ".
 
 
 def relative_size(weight: Float[Tensor, "..."], floor: float = 1e-3) -> Float[Tensor, ""]:
-    """max(floor, RMS(weight)): times the direction, a step is a share of the weight's own size.
+    """max(floor, RMS(weight)): times the update, a step is a share of the weight's own size.
 
     The floor (the paper's ε₂) lets weights that begin at 0 move at all.
 
@@ -150,14 +150,14 @@ def adafactor_update(
         state: of the step before; before the first step `adafactor_state(gradient)`.
         step: t, 1 at the first step.
         decay_power: β is 1 - t^-decay_power.
-        clip: d, the largest root mean square of the direction.
+        clip: d, the largest root mean square of the update.
         epsilon: ε₁, is added to G², so that nothing is divided by 0.
 
     Returns:
-        The direction, of which lr times is to be subtracted from the weight, and the new memory.
+        The update, of which lr times is to be subtracted from the weight, and the new state.
 
     Raises:
-        ValueError: a step below 1; a memory of another shape; an epsilon that is 0 in the
+        ValueError: a step below 1; a state of another shape; an epsilon that is 0 in the
             gradient's type (1e-30 is, in float16).
 
     Example:
@@ -186,13 +186,13 @@ def adafactor_update(
 
 @final
 class Adafactor(torch.optim.Optimizer):
-    """weight ← weight - lr (direction + weight_decay · weight), by `adafactor_update`.
+    """weight ← weight - lr (update + weight_decay · weight), by `adafactor_update`.
 
     Args:
         parameters: of a model, or groups of them, as torch's optimizers take.
         lr: the learning rate, read at every step.
         decay_power, clip, epsilon: as in `adafactor_update`.
-        scale_floor: with a number, the direction is multiplied by `relative_size(weight,
+        scale_floor: with a number, the update is multiplied by `relative_size(weight,
             scale_floor)`, as in the paper, which has 1e-3; lr, about 0.01, is then a share.
         weight_decay: the share of a weight that lr = 1 would take away.
 
@@ -278,7 +278,7 @@ def _check_update(
     given = {name: list(x.shape) for name, x in state._asdict().items()}
     if needed != given:
         raise ValueError(
-            f"a gradient of shape {list(gradient.shape)} needs a memory of shapes {needed}; got "
+            f"a gradient of shape {list(gradient.shape)} needs a state of shapes {needed}; got "
             f"{given}. Before the first step take adafactor_state(gradient)"
         )
     if epsilon < torch.finfo(gradient.dtype).tiny:

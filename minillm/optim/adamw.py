@@ -5,11 +5,11 @@ go. So Adam remembers of each weight the running mean of its gradients and of th
 moments), and divides the one by the root of the other. At step t = 1, 2, ...
 
     m ← β₁ m + (1 - β₁) g        v ← β₂ v + (1 - β₂) g²
-    direction = m̂ / (√v̂ + ε)     with m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ)
-    θ ← θ - lr (direction + λ θ)
+    update = m̂ / (√v̂ + ε)     with m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ)
+    θ ← θ - lr (update + λ θ)
 
 m and v begin at 0, which is no gradient's mean; the hats take that beginning out again (偏差修正),
-so the first direction is the sign of g. Afterwards a direction is near ±1 where the gradients
+so the first update is the sign of g. Afterwards an update is near ±1 where the gradients
 agree, and near 0 where they contradict each other. Weight decay (权重衰减) λ shrinks every weight
 at one rate. As a part of g, λ θ would be divided by √v̂ too, and weights with large gradients would
 shrink the least.
@@ -20,7 +20,7 @@ Paper: Kingma and Ba 2015, "Adam", arXiv:1412.6980, algorithm 1. Loshchilov and 
 "Decoupled Weight Decay Regularization", arXiv:1711.05101, algorithm 2, line 12. Theirs to ours: α
 and α η_t are lr.
 Differs: lr multiplies λ too, as in torch; in line 12 only η_t does, so our λ is their λ / α. ε must
-be above 0. Section 2.1 of "Adam" bounds a direction by (1 - β₁) / √(1 - β₂), which is 3.2. That
+be above 0. Section 2.1 of "Adam" bounds an update by (1 - β₁) / √(1 - β₂), which is 3.2. That
 holds for a lone gradient after zeros; twelve equal ones give 6.5. What always holds (by Cauchy and
 Schwarz) is (1 - β₁) / √((1 - β₂) (1 - β₁² / β₂)), which is 7.3.
 Against torch.optim.AdamW: the numbers are the same; the count of steps is a Python int; `eps` is
@@ -58,7 +58,7 @@ def adamw_update(
     betas: tuple[float, float] = (0.9, 0.999),
     epsilon: float = 1e-8,
 ) -> tuple[Float[Tensor, "..."], AdamWState]:
-    """One step's direction, and what is remembered for the next; nothing given is changed.
+    """One step's update, and what is remembered for the next; nothing given is changed.
 
     Args:
         gradient: g.
@@ -68,7 +68,7 @@ def adamw_update(
         epsilon: ε.
 
     Returns:
-        The direction, to be subtracted lr times, and the new moments, in the types of the old.
+        The update, to be subtracted lr times, and the new moments, in the types of the old.
 
     Raises:
         ValueError: a step below 1; a gradient of another shape than the moments.

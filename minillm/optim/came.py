@@ -68,7 +68,7 @@ class CAMEVector(NamedTuple):
 
 
 def came_state(weight: Float[Tensor, "..."]) -> CAMEMatrix | CAMEVector:
-    """The memory before the first step: zeros, of the weight's type and on its device."""
+    """The state before the first step: zeros, of the weight's type and on its device."""
     if weight.ndim < 2:
         return CAMEVector(torch.zeros_like(weight), torch.zeros_like(weight))
     by_row, by_column = weight.shape[:-1], (*weight.shape[:-2], weight.shape[-1])
@@ -130,10 +130,10 @@ def came_update(
         epsilons: ε₁, is added to G², and ε₂, to the instability.
 
     Returns:
-        The direction, of which lr times is to be subtracted from the weight, and the new memory.
+        The direction, of which lr times is to be subtracted from the weight, and the new state.
 
     Raises:
-        ValueError: a memory of another shape; an epsilon that is 0 in the gradient's type (1e-30
+        ValueError: a state of another shape; an epsilon that is 0 in the gradient's type (1e-30
             is, in float16).
 
     Example:
@@ -253,7 +253,7 @@ def _check_update(
     given = {name: list(x.shape) for name, x in state._asdict().items()}
     if needed != given:
         raise ValueError(
-            f"a gradient of shape {list(gradient.shape)} needs a memory of shapes {needed}; got "
+            f"a gradient of shape {list(gradient.shape)} needs a state of shapes {needed}; got "
             f"{given}. Before the first step take came_state(gradient)"
         )
     if min(epsilons) < torch.finfo(gradient.dtype).tiny:

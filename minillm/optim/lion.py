@@ -11,7 +11,7 @@ With β₁ < β₂ the newest gradient counts ten times as much in c as in the m
 by default): what decides now is fresher than what is remembered.
 
 Three things follow. A weight changes by lr exactly, or where c is 0 not at all (decay aside): most
-of AdamW's directions are shorter than 1, so Lion takes an lr 3 to 10 times smaller, and a λ as much
+of AdamW's updates are shorter than 1, so Lion takes an lr 3 to 10 times smaller, and a λ as much
 larger (section 5). How large the gradients are does not matter, so there is no ε. And a weight does
 not come to rest by itself: near its best value it goes to and fro, until a schedule makes lr small.
 
@@ -41,7 +41,7 @@ def lion_update(
     *,
     betas: tuple[float, float] = (0.9, 0.99),
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
-    """One step's direction, and the mean for the next; nothing given is changed.
+    """One step's update, and the mean for the next; nothing given is changed.
 
     The sign of 0 is 0: a weight that never had a gradient stays, and so does one whose mean and
     gradient cancel. torch's sign of NaN is 0 too, and a NaN stays in the mean for good: its weight
@@ -53,7 +53,7 @@ def lion_update(
         betas: β₁, how much of m decides now, and β₂, how much of it is kept.
 
     Returns:
-        The direction, of numbers -1, 0 and 1, to be subtracted lr times; and the new mean, in the
+        The update, of numbers -1, 0 and 1, to be subtracted lr times; and the new mean, in the
         type of the old.
 
     Raises:
@@ -73,7 +73,7 @@ def lion_update(
             f"{list(gradient.shape)} and {list(mean.shape)}"
         )
     beta1, beta2 = betas
-    # 1. the direction: sign(β₁ m + (1 - β₁) g)
+    # 1. the update: sign(β₁ m + (1 - β₁) g)
     update = (mean * beta1).add_(gradient, alpha=1 - beta1).sign_()
     # 2. the mean, which keeps more of the past: m ← β₂ m + (1 - β₂) g
     mean = (mean * beta2).add_(gradient, alpha=1 - beta2)
