@@ -33,7 +33,7 @@ def grade_top_k_weights(answer):
             over_tokens.topk(2).indices,
             "your softmax runs over the tokens; it is over the experts of each token, dim=-1.",
         ),
-        (right + 1, "experts are counting from 0."),
+        (right + 1, "experts are counted from 0."),
         (
             router_probabilities.mean(dim=0).topk(2).indices.expand(3, 2),
             "every token gets the same experts; each chooses by its own p.",

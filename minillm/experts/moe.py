@@ -336,7 +336,7 @@ def moe_loss(
         >>> from minillm.model.config import TransformerConfig
         >>> config = TransformerConfig(vocab_size=50, d_model=16, n_layers=2, ffn=MoEConfig())
         >>> total = moe_loss(config.build(seed=0), torch.tensor([[7, 3, 9]]))
-        >>> total.n_tokens, total.mean.item() < 4  # log 50 is 3.9
+        >>> int(total.n_tokens), total.mean.item() < 4  # log 50 is 3.9
         (2, True)
     """
     inputs, targets = shifted(tokens)

@@ -71,9 +71,11 @@ class Metrics:
     flops_per_token: int | None
 
     def __str__(self) -> str:
-        names = [field.name for field in fields(self)]
-        longest = max(map(len, names))
-        rows = [(name.replace("_", " "), _shown(getattr(self, name))) for name in names]
+        # words for a reader, but d_model as it is called
+        labels = {each.name: each.name.replace("_", " ") for each in fields(self)}
+        labels["d_model"] = "d_model"
+        longest = max(map(len, labels))
+        rows = [(label, _shown(getattr(self, name))) for name, label in labels.items()]
         return "\n".join(f"{name:<{longest}}  {value}" for name, value in rows)
 
 
@@ -87,9 +89,9 @@ def metrics(model: Transformer) -> Metrics:
         >>> from minillm.model.config import tiny
         >>> print(metrics(tiny(vocab_size=256).build()))
         vocabulary             256
-        context tokens         128
+        context length         128
         depth                  2
-        width                  64
+        d_model                64
         blocks                 2 × Attention + SwiGLU
         heads                  4
         kv heads               4

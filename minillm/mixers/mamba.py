@@ -209,8 +209,8 @@ class MambaConfig:
         >>> layer = MambaConfig(d_state=4).build(d_model=32)  # E is 64, the dt_rank 2
         >>> {name: list(p.shape) for name, p in layer.named_parameters() if p.ndim > 1}
         ... # doctest: +NORMALIZE_WHITESPACE
-        {'kernel': [4, 64], 'A_log': [64, 4], 'delta_weight': [64, 2],
-         'input.weight': [128, 32], 'select.weight': [10, 64], 'output.weight': [32, 64]}
+        {'conv1d_weight': [4, 64], 'A_log': [64, 4], 'dt_proj_weight': [64, 2],
+         'in_proj.weight': [128, 32], 'x_proj.weight': [10, 64], 'out_proj.weight': [32, 64]}
     """
 
     d_state: int = 16

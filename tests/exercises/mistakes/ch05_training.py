@@ -185,7 +185,7 @@ MISTAKES = {
                 "    picked = logits.log_softmax(-1).gather(-1, wanted[..., None])[..., 0]\n"
                 "    return torch.where(counted, picked, 0.0)\n"
             ),
-            "fails at the filler -100",
+            "fails at the padding -100",
         ),
         (
             _log_probs(
@@ -193,7 +193,7 @@ MISTAKES = {
                 "    picked = logits.log_softmax(-1).gather(-1, ids)[..., 0]\n"
                 "    return torch.where(counted, picked, 0.0)\n"
             ),
-            "fails at the filler 50000",
+            "fails at the padding 50000",
         ),
         (
             _log_probs(

@@ -163,7 +163,7 @@ MISTAKES = {
         (
             "import torch\n"
             "def sparse_mask(n_tokens, window, n_sinks):\n"
-            "    from minillm.model import sparse\n"
+            "    from minillm.mixers import sparse\n"
             "    return sparse.Window(n_tokens=window)\n",
             "uses minillm.mixers.sparse itself",
         ),

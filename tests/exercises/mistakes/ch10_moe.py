@@ -244,7 +244,7 @@ MISTAKES = {
         (balance(("    p =", "    logits -= logits.amax()\n    p =")), "you change the tensors"),
         (balance(("    return ", "    loss = ")), "returns nothing"),
         (
-            "from minillm.model import routing\n"
+            "from minillm.experts import routing\n"
             "def load_balance(logits):\n"
             "    return routing.load_balance(routing.route_top_k(logits, 1))\n",
             "write what it does",
