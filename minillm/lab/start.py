@@ -116,11 +116,15 @@ def _solve_before(at: str) -> list[str]:
 
 def _answered(task_id: str, path: Path, function: str) -> bool:
     """False for the stub, and where the file lacks the function: it came with a later version."""
+    if not path.exists():
+        return False
     try:
-        if path.exists() and function_source(read_answers(path), function) is None:
-            return False
+        answer = function_source(read_answers(path), function)
     except (SyntaxError, ValueError):
         return True
+    stub = (root() / "exercises" / path.name).read_text(encoding="utf-8")
+    if answer in (None, function_source(stub, function)):
+        return False  # seen without a child process, which takes seconds
     return grade_file(task_id, path).status != "to do"
 
 
