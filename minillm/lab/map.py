@@ -97,11 +97,11 @@ def code_lines(source: str) -> int:
 
 def table() -> str:
     """The map as text for a terminal."""
-    lines, part = [], None
-    for module in modules():
+    lines, part, all_modules = [], None, modules()
+    for module in all_modules:
         if module.part != part:
             part = module.part
             lines.append(f"\n{f'minillm/{part}/' if part else 'minillm/'}")
         lines.append(f"  {module.chapter:>4}  {module.name:<14}{module.lines:>4}  {module.clause}")
-    total = sum(module.lines for module in modules())
-    return "\n".join(lines).lstrip("\n") + f"\n\n{len(modules())} modules, {total} lines of code"
+    total = sum(module.lines for module in all_modules)
+    return "\n".join(lines).lstrip("\n") + f"\n\n{len(all_modules)} modules, {total} lines of code"
