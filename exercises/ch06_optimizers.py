@@ -150,3 +150,64 @@ def adam_mini_update(gradient, mean, square, step, betas, epsilon):
         [[0.2, 1.4], [-1, 1]], since √((1 + 49) / 2) is 5.
     """
     raise NotImplementedError
+
+
+@task("6.6", minutes=8)
+def rounds_of_newton_schulz(strength):
+    """Predict, measure, explain: how many rounds until a weak direction is strong?
+
+    A round of Newton–Schulz acts on each singular value s alone. The textbook's polynomial is
+
+        s ← 1.5 s - 0.5 s³
+
+    and Muon's is
+
+        s ← 3.4445 s - 4.7750 s³ + 2.0315 s⁵
+
+    Begin with s = strength. Count the rounds until s is at least 0.5 for the first time, with each
+    of the two; 0 if it is so at the start. Guess for 0.001 before you run it. Then say in one
+    sentence why one of them is faster: what is s³ when s is small?
+
+    中文：先猜，再测，再解释。Newton–Schulz 的每一轮只改变奇异值的大小。从 s = strength 开始，用教科书
+    的三次多项式和 Muon 的五次多项式，各需要多少轮才能第一次让 s 不小于 0.5（一开始就够则为 0 轮）？
+    返回（三次的轮数, 五次的轮数, 一句解释）。
+
+    Args:
+        strength: s before the first round, above 0 and at most 1.
+
+    Returns:
+        (int, int, str): rounds of the textbook's, rounds of Muon's, and your sentence. For
+        strength = 0.3 the first two are 2 and 1.
+    """
+    raise NotImplementedError
+
+
+@task("6.7", minutes=8)
+def fair_verdict(search_a, search_b, again_a, again_b):
+    """Decide which of two optimizers may be called better, if any.
+
+    Each was searched with one seed. The best rate of each was then run again, with seeds that had
+    no part in the choice. Lower losses are better. Decide by three thoughts:
+
+    - If the best rate is the smallest or the largest that was tried, a better one may lie beyond it.
+      Then the search is not finished, whatever the losses are: "search more".
+    - The loss that chose a rate is flattered by the choice. Only the runs with new seeds may decide.
+    - If the new losses of the two overlap, the difference may be the luck of the seeds:
+      "cannot tell".
+
+    中文：判断两个优化器中哪一个可以说更好。若某一方的最佳学习率在所试范围的边上，返回
+    "search more"；只有新种子的损失可以作判断；若两组新损失的范围有重叠，返回 "cannot tell"；
+    否则返回 "A" 或 "B"（损失低的一方）。
+
+    Args:
+        search_a: the losses of A's search by rate, for instance {0.01: 2.5, 0.02: 2.4, 0.04: 2.6},
+            in any order; a run that broke has the loss infinity. No two losses are equal.
+        search_b: the same of B.
+        again_a: A's losses with new seeds, at its best rate.
+        again_b: B's.
+
+    Returns:
+        "A", "B", "cannot tell" or "search more". With the search above for both, and again_a =
+        [2.4, 2.5], it is "A" for again_b = [2.6, 2.7] and "cannot tell" for again_b = [2.45, 2.7].
+    """
+    raise NotImplementedError

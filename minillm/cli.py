@@ -277,7 +277,7 @@ def bench(
         bool, typer.Option("--quick", help="Small inputs: does it run at all?")
     ] = False,
     text: Annotated[
-        Path | None, typer.Option(help="The text to learn, for `train`; else it is downloaded.")
+        Path | None, typer.Option(help="The text to learn, for `train` and `shares`; else it is downloaded.")
     ] = None,
     record: Annotated[
         Path | None, typer.Option(help="File to keep the figures in, as JSON.")
@@ -285,7 +285,9 @@ def bench(
 ) -> None:
     """Run a benchmark: ours and the field's, side by side."""
     import importlib
+    import inspect
 
+    from minillm.bench._finished import Finished
     from minillm.lab.files import write_whole
     from minillm.lab.threads import use_threads
     from minillm.train.manifest import machine, versions
@@ -296,18 +298,24 @@ def bench(
         return
     if name not in names:
         raise ValueError(f"there is no benchmark {name!r}. Benchmarks: {', '.join(names)}.")
-    if text is not None and name != "train":
-        raise ValueError(f"--text is for `minillm bench train`; {name} brings its own")
-    asked = {} if text is None else {"text": text}
+    run = importlib.import_module(f"minillm.bench.{name}").run
+    takes = inspect.signature(run).parameters
+    if text is not None and "text" not in takes:
+        raise ValueError(f"--text is for `minillm bench train` and shares; {name} brings its own")
+    asked: dict[str, Any] = {} if text is None else {"text": text}
     if record is not None:  # now: a file that cannot be written costs no run
         if record.is_dir():
             raise ValueError(f"--record must name a file; {record} is a folder")
         record.parent.mkdir(parents=True, exist_ok=True)
+    finished = Finished(None if quick else record)
+    if "finished" in takes:
+        asked["finished"] = finished
     use_threads()
-    figures = importlib.import_module(f"minillm.bench.{name}").run(quick=quick, **asked)
+    figures = run(quick=quick, **asked)
     if record is not None:
         origin = {"made by": f"minillm bench {name}", "versions": versions(), "machine": machine()}
         write_whole(record, json.dumps({**origin, "figures": _plain(figures)}, indent=1) + "\n")
+        finished.clear()
         print(f"the figures are in {record}")
 
 

@@ -145,8 +145,11 @@ def title_cell(chapter: Any, lab: bool = False) -> str:
     facts = [f"{chapter.minutes} minutes", f"before it: {before}"]
     if chapter.builds:
         facts.append("you build: " + ", ".join(f"`{path}`" for path in chapter.builds))
-    if chapter.tasks:
-        facts.append("tasks: " + span(chapter.tasks))
+    in_lab = getattr(chapter, "lab_tasks", ())
+    if tasks := [task for task in chapter.tasks if task not in in_lab]:
+        facts.append("tasks: " + span(tasks))
+    if in_lab:
+        facts.append("in the lab: " + span(in_lab))
     return f"# {name} · {chapter.title}\n\n{chapter.promise}\n\n*{' · '.join(facts)}*"
 
 

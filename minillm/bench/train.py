@@ -2,8 +2,9 @@
 
 Both learn the same text by the letter: its first 90 %, in order as it stands; the last 10 % is
 held out and read in rows of each model's own context. The two take turns, a tenth of their
-steps each, so that a slow moment of the machine hits both; only steps are timed, and evaluations
-are not. Told are
+steps each, so that a slow moment of the machine hits both. Only steps are timed, evaluations are
+not, and what is counted are the seconds that a processor worked: on an idle machine with one thread
+those of the clock. Told are
 
 - *loss at equal time*: ours when it has trained for as long as nanoGPT did in all;
 - *time at equal loss*: when ours was first as good as nanoGPT was in the end.
@@ -28,6 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from minillm.data.packing import Packed
+from minillm.optim.schedule import Schedule
 from minillm.optim.step import Total
 from minillm.recipes import nanogpt, recipe
 from minillm.recipes import run as parts
@@ -50,26 +53,26 @@ class Runner:
         name: of the recipe.
         steps: takes a step each time it is asked for the next.
         n_steps: in all.
-        evaluate: held-out nats a letter, now.
+        evaluate: held-out nats a letter, now; in rows of so many letters, None for its own.
         n_parameters: of its model.
-        seconds: of all steps so far.
+        seconds: of a processor, all steps so far.
         curve: (seconds, held-out loss).
     """
 
     name: str
     steps: Iterator
     n_steps: int
-    evaluate: Callable[[], float]
+    evaluate: Callable[..., float]
     n_parameters: int
     seconds: float = 0.0
     curve: list[tuple[float, float]] = field(default_factory=list)
 
     def turn(self, n_steps: int) -> None:
         """Take so many steps, and look at the loss."""
-        began = time.perf_counter()
+        began = time.process_time()
         for _ in range(n_steps):
             next(self.steps)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.process_time() - began
         self.curve.append((self.seconds, self.evaluate()))
 
 
@@ -127,8 +130,23 @@ def chosen(quick: bool, text: str | Path | None, seed: int) -> tuple[Recipe, nan
     return ours, theirs
 
 
-def of_nanogpt(letters: dict[str, str], theirs: nanogpt.Recipe, seed: int) -> Runner:
-    """nanoGPT's: rows from anywhere in the text, its model, its schedule, torch's AdamW."""
+def of_nanogpt(
+    letters: dict[str, str],
+    theirs: nanogpt.Recipe,
+    seed: int,
+    *,
+    make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
+    schedule: Schedule | None = None,
+) -> Runner:
+    """nanoGPT's: rows from anywhere in the text, its model, its schedule, torch's AdamW.
+
+    Args:
+        letters: "train" and "held out".
+        theirs: the numbers.
+        seed: of first weights and rows.
+        make_optimizer: another for its model; with `schedule` it is no longer their recipe.
+        schedule: another.
+    """
     number = {letter: i for i, letter in enumerate(sorted(set("".join(letters.values()))))}
     learned, held_out = (
         torch.tensor([number[letter] for letter in letters[part]]) for part in ("train", "held out")
@@ -147,19 +165,23 @@ def of_nanogpt(letters: dict[str, str], theirs: nanogpt.Recipe, seed: int) -> Ru
         nats = nn.functional.cross_entropy(logits, rows[:, 1:].flatten(), reduction="sum")
         return Total(nats, torch.tensor(rows[:, 1:].numel()))
 
-    def evaluate() -> float:
-        batch_size = (len(held_out) - 1) // n_tokens
-        rows = held_out[: batch_size * n_tokens + 1].unfold(0, n_tokens + 1, n_tokens)
+    def evaluate(context_length: int = n_tokens) -> float:
+        n_rows = (len(held_out) - 1) // context_length
+        rows = held_out[: n_rows * context_length + 1]
+        rows = rows.unfold(0, context_length + 1, context_length)
         with torch.no_grad():
             totals = [loss(model, part) for part in rows.split(EVALUATED_ROWS)]
-        return sum(total.nats.item() for total in totals) / (batch_size * n_tokens)
+        return sum(total.nats.item() for total in totals) / (n_rows * context_length)
 
+    optimizer = make_optimizer(model) if make_optimizer else nanogpt.optimizer(model, theirs)
     config = LoopConfig(
-        n_steps=theirs.n_steps, schedule=theirs.schedule(), clip_norm=theirs.clip_norm
+        n_steps=theirs.n_steps,
+        schedule=schedule or theirs.schedule(),
+        clip_norm=theirs.clip_norm,
     )
     return Runner(
         name="nanoGPT",
-        steps=train(TrainState(model, nanogpt.optimizer(model, theirs)), loss, batch_at, config),
+        steps=train(TrainState(model, optimizer), loss, batch_at, config),
         n_steps=theirs.n_steps,
         evaluate=evaluate,
         n_parameters=sum(p.numel() for p in model.parameters()),
@@ -170,11 +192,20 @@ def of_recipe(ours: Recipe) -> Runner:
     """Ours, by the parts of `minillm train`."""
     _, training, held_out = parts.corpus(ours)
     state, how = parts.begin(ours), ours.training
+
+    def evaluate(context_length: int = ours.model.context_length) -> float:
+        rows = held_out if context_length == held_out.context_length else other_rows(context_length)
+        return parts.held_out_loss(state.model, rows)
+
+    def other_rows(context_length: int) -> Packed:
+        shape = replace(ours.model, context_length=context_length)
+        return parts.corpus(replace(ours, model=shape))[2]
+
     return Runner(
         name=ours.name,
         steps=train(state, language_loss, training.batch_at, how.loop()),
         n_steps=how.n_steps,
-        evaluate=lambda: parts.held_out_loss(state.model, held_out),
+        evaluate=evaluate,
         n_parameters=sum(p.numel() for p in state.model.parameters()),
     )
 

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
 from pathlib import Path
@@ -51,7 +51,8 @@ class Grader:
     ``function`` is the name that the answer defines, ``target`` the dotted name of the library's
     own version (None where the library has none), ``level`` "everyone" or "stretch", ``grade`` a
     function of the answer that raises ``Diagnosis``, ``hints`` three sentences that help more and
-    more, ``model_answer`` the explanation for a predict–measure–explain task.
+    more, ``model_answer`` the explanation for a predict–measure–explain task, ``wrong`` three to six
+    typical mistakes, each a function and (the beginning of) the diagnosis that it must get.
     """
 
     function: str
@@ -60,6 +61,7 @@ class Grader:
     hints: tuple[str, str, str]
     target: str | None = None
     model_answer: str = ""
+    wrong: Sequence[tuple[Callable, str]] = ()
 
 
 @dataclass(frozen=True)

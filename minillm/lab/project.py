@@ -26,7 +26,8 @@ class Chapter:
     minutes: int = 60
     needs: tuple[str, ...] = ()
     builds: tuple[str, ...] = ()
-    tasks: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()  # those of the lab with them
+    lab_tasks: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
