@@ -279,6 +279,9 @@ def bench(
     text: Annotated[
         Path | None, typer.Option(help="The text to learn, for `train` and `shares`; else it is downloaded.")
     ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Ours in the race of `train`; by default shakespeare.")
+    ] = None,
     record: Annotated[
         Path | None, typer.Option(help="File to keep the figures in, as JSON.")
     ] = None,
@@ -302,7 +305,10 @@ def bench(
     takes = inspect.signature(run).parameters
     if text is not None and "text" not in takes:
         raise ValueError(f"--text is for `minillm bench train` and shares; {name} brings its own")
-    asked: dict[str, Any] = {} if text is None else {"text": text}
+    if recipe is not None and "recipe" not in takes:
+        raise ValueError(f"--recipe is for `minillm bench train`; {name} has none to choose")
+    given = {"text": text, "recipe": recipe}
+    asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     if record is not None:  # now: a file that cannot be written costs no run
         if record.is_dir():
             raise ValueError(f"--record must name a file; {record} is a folder")

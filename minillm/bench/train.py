@@ -9,7 +9,9 @@ those of the clock. Told are
 - *loss at equal time*: ours when it has trained for as long as nanoGPT did in all;
 - *time at equal loss*: when ours was first as good as nanoGPT was in the end.
 
-Both in nats a letter. Between evaluations a straight line is drawn.
+Both in nats a letter, also where ours reads tokens of several letters (`--recipe
+shakespeare-tokens`): then the loss of all held-out tokens is divided by their letters. Between
+evaluations a straight line is drawn.
 
 Paper: Karpathy 2022, https://github.com/karpathy/nanoGPT (the recipe to beat); Jordan et al. 2024,
 https://github.com/KellerJordan/modded-nanogpt (the idea of a speedrun).
@@ -32,9 +34,10 @@ from torch import Tensor, nn
 from minillm.data.packing import Packed
 from minillm.optim.schedule import Schedule
 from minillm.optim.step import Total
-from minillm.recipes import nanogpt, recipe
+from minillm.recipes import nanogpt
 from minillm.recipes import run as parts
-from minillm.recipes.recipe import Recipe
+from minillm.recipes.recipe import END, Recipe, find, reading, shortened
+from minillm.text.tokenizer import Tokenizer
 from minillm.train.loop import LoopConfig, TrainState, train
 from minillm.train.losses import language_loss
 
@@ -76,13 +79,19 @@ class Runner:
         self.curve.append((self.seconds, self.evaluate()))
 
 
-def run(quick: bool = False, text: str | Path | None = None, seed: int = 0) -> dict[str, float]:
+def run(
+    quick: bool = False,
+    text: str | Path | None = None,
+    seed: int = 0,
+    recipe: str = "shakespeare",
+) -> dict[str, float]:
     """Run both, print the table, and return every figure.
 
     Args:
         quick: few steps on little text, to see that it works; its figures mean nothing.
         text: a file; None for tiny Shakespeare, which is downloaded once.
         seed: of first weights and order.
+        recipe: ours, by its name or file.
 
     Returns:
         `nanogpt_loss`, `nanogpt_s`, `loss` and `s` (ours, at the end), `loss_at_equal_time`,
@@ -94,7 +103,7 @@ def run(quick: bool = False, text: str | Path | None = None, seed: int = 0) -> d
             download is not the file that was meant.
         ConnectionError: there is no net, and no `text`.
     """
-    ours, theirs = chosen(quick, text, seed)
+    ours, theirs = chosen(quick, text, seed, recipe)
     letters = {part: ours.data.documents(part)[0] for part in ("train", "held out")}
     if strange := sorted(set("".join(letters.values())) - set(map(chr, range(128)))):
         raise ValueError(
@@ -118,13 +127,15 @@ def run(quick: bool = False, text: str | Path | None = None, seed: int = 0) -> d
     return figures_of(*runners, n_held_out=len(letters["held out"]), quick=quick)
 
 
-def chosen(quick: bool, text: str | Path | None, seed: int) -> tuple[Recipe, nanogpt.Recipe]:
+def chosen(
+    quick: bool, text: str | Path | None, seed: int, name: str = "shakespeare"
+) -> tuple[Recipe, nanogpt.Recipe]:
     """Both recipes, for that text."""
-    ours, theirs = replace(recipe.find("shakespeare"), seed=seed), nanogpt.Recipe()
+    ours, theirs = replace(find(name), seed=seed), nanogpt.Recipe()
     if text is not None:
-        ours = recipe.reading(ours, text)
+        ours = reading(ours, text)
     if quick:
-        ours = recipe.shortened(ours, N_TURNS)
+        ours = shortened(ours, N_TURNS)
         ours = replace(ours, model=replace(ours.model, d_model=32, n_layers=1))
         theirs = replace(theirs, d_model=32, n_layers=1, n_steps=N_TURNS, warmup_steps=2)
     return ours, theirs
@@ -190,16 +201,15 @@ def of_nanogpt(
 
 def of_recipe(ours: Recipe) -> Runner:
     """Ours, by the parts of `minillm train`."""
-    _, training, held_out = parts.corpus(ours)
+    tokenizer, training, held_out = parts.corpus(ours)
     state, how = parts.begin(ours), ours.training
 
     def evaluate(context_length: int = ours.model.context_length) -> float:
-        rows = held_out if context_length == held_out.context_length else other_rows(context_length)
-        return parts.held_out_loss(state.model, rows)
-
-    def other_rows(context_length: int) -> Packed:
-        shape = replace(ours.model, context_length=context_length)
-        return parts.corpus(replace(ours, model=shape))[2]
+        rows = held_out
+        if context_length != held_out.context_length:
+            shape = replace(ours.model, context_length=context_length)
+            rows = parts.corpus(replace(ours, model=shape))[2]
+        return parts.held_out_loss(state.model, rows) * tokens_a_letter(rows, tokenizer)
 
     return Runner(
         name=ours.name,
@@ -208,6 +218,13 @@ def of_recipe(ours: Recipe) -> Runner:
         evaluate=evaluate,
         n_parameters=sum(p.numel() for p in state.model.parameters()),
     )
+
+
+def tokens_a_letter(packed: Packed, tokenizer: Tokenizer) -> float:
+    """How many tokens of all rows stand for one letter; marks of an end count as tokens only."""
+    targets = packed.stream[1 : packed.n_places * packed.context_length + 1]
+    ids = targets[targets != tokenizer.special_ids[END]].tolist()
+    return len(targets) / len(tokenizer.decode(ids))
 
 
 def figures_of(theirs: Runner, ours: Runner, n_held_out: int, quick: bool) -> dict[str, float]:
