@@ -6,8 +6,9 @@
     runs/NAME/loss.png           the same as a picture
     runs/NAME/model/             the finished model, for `minillm sample` and for transformers
 
-Ctrl-C saves a checkpoint first. The same command goes on from the newest one that is whole; it
-refuses to, if the recipe or the data have changed.
+Ctrl-C, or a polite kill, waits until the step is complete and saves a checkpoint; the second one
+ends at once, and saves nothing. The same command goes on from the newest checkpoint that is whole;
+it refuses to, if the recipe or the data have changed.
 
 Chapter: app
 """
@@ -36,10 +37,12 @@ from minillm.text.tokenizer import Tokenizer
 from minillm.train import checkpoint, manifest, run_state
 from minillm.train.loop import Metrics, TrainState, train
 from minillm.train.losses import language_loss
+from minillm.train.stop import Stop
 
 LEARNED_CHARACTERS = 1_000_000  # how much of the text the tokenizer is learned from
 EVALUATED_ROWS = 64  # at once
 BETAS = (0.9, 0.95)  # AdamW's, of every recipe
+STOPPING = "\nstopping after this step; Ctrl-C again ends at once, without saving\n"
 
 
 def run(recipe: Recipe, folder: Path) -> Path:
@@ -52,7 +55,7 @@ def run(recipe: Recipe, folder: Path) -> Path:
     Raises:
         ValueError: a folder with another run in it, or with data or recipe that have changed;
             what the parts refuse.
-        KeyboardInterrupt: Ctrl-C, after a checkpoint was saved.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was saved; SystemExit for a SIGTERM.
     """
     use_threads(recipe.threads)
     print(f"{recipe.name}: reading")
@@ -169,25 +172,28 @@ def _steps(
     all_metrics = train(
         state, language_loss, training.batch_at, how.loop(), lambda m: held_out_loss(m, held_out)
     )
-    began, losses, saved = time.perf_counter(), [], state.step
-    try:
+    began, losses, evaluation, saved = time.perf_counter(), [], None, state.step
+    with Stop(STOPPING) as stop:
         for metrics in track(all_metrics, recipe.name, total=how.n_steps - state.step):
+            evaluation = metrics.evaluation
             losses.append(metrics.loss)
             if metrics.skipped:
                 _say(f"step {metrics.step:,} skipped: {metrics.skipped}")
-            if metrics.evaluation is not None:
+            if evaluation is not None:
                 log.append(_line(metrics, losses, time.perf_counter() - began))
                 write_whole(folder / "log.jsonl", "".join(json.dumps(x) + "\n" for x in log))
                 _say(_told(log[-1], how))
                 losses.clear()
             if state.step % how.save_every == 0 or state.step == how.n_steps:
-                _save(folder, state, metrics.evaluation)
+                _save(folder, state, evaluation)
                 saved = state.step
-    except KeyboardInterrupt:
+            if stop.requested:
+                break
         if state.step > saved:
-            _save(folder, state, None)
+            _save(folder, state, evaluation)
+    if stop.requested:
         print(f"\nstopped and saved at step {state.step:,}; the same command goes on from there")
-        raise
+        stop.end()
     return log
 
 

@@ -1,13 +1,28 @@
 """A run from a recipe: its folder, stopping and going on, and what it refuses."""
 
 import json
+import os
+import random
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from minillm.data.packing import Packed
 from minillm.formats import hf
+from minillm.optim.adafactor import Adafactor
+from minillm.optim.adamw import AdamW
+from minillm.optim.came import CAME
+from minillm.optim.groups import hidden_matrices_and_others
+from minillm.optim.lion import Lion
+from minillm.optim.muon import Muon
 from minillm.recipes import recipe, run
 from minillm.train import checkpoint, manifest
 
@@ -33,10 +48,10 @@ MINE = recipe.of(
 )
 
 
-WITH_MUON = replace(
+STOPPED = replace(
     MINE,
     model=replace(MINE.model, qk_norm=True, zero_residual_projections=True),
-    training=replace(MINE.training, optimizer="muon", decay_steps=4),
+    training=replace(MINE.training, decay_steps=4),
 )
 
 
@@ -105,37 +120,143 @@ def test_blocks_begin_by_adding_nothing_where_that_is_asked(silent):
 
 
 # --- law ---------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("mine", "stop_after"), [(MINE, 2), (MINE, 6), (WITH_MUON, 4)])
-def test_a_stopped_run_saves_says_so_and_ends_with_the_same_bits(
-    finished, tmp_path, monkeypatch, capsys, mine, stop_after
+OPTIMIZERS = {
+    "torch's AdamW": lambda model: torch.optim.AdamW(model.parameters(), lr=0.01),
+    "torch's SGD": lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+    "AdamW": lambda model: AdamW(model.parameters(), lr=0.01),
+    "Adafactor": lambda model: Adafactor(model.parameters(), lr=0.01),
+    "CAME": lambda model: CAME(model.parameters(), lr=0.01),
+    "Lion": lambda model: Lion(model.parameters(), lr=0.01),
+    "Muon": lambda model: Muon(*hidden_matrices_and_others(model), lr=0.01),
+}
+
+
+class Operations(TorchDispatchMode):
+    """Counts torch's operations, and is interrupted in one of them."""
+
+    def __init__(self, at=None, signals=()):
+        super().__init__()
+        self.n, self.at, self.signals = 0, at, signals
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.n += 1
+        if self.n == self.at:
+            for number in self.signals:
+                signal.raise_signal(number)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def interrupted(monkeypatch, tmp_path):
+    """Go on with a run, up to an interruption; gives the numbers of operations, by place."""
+    tokenizer, training, _ = run.corpus(STOPPED)
+    ids = tokenizer.encode("Mei sells red plums. " * 20)
+    held_out = Packed([ids], end_id=tokenizer.special_ids[run.END], context_length=8, batch_size=1)
+    monkeypatch.setattr(run, "corpus", lambda _: (tokenizer, training, held_out))
+    monkeypatch.setattr(run, "draw", lambda *_: None)
+    begin, before = run.begin, signal.signal(signal.SIGTERM, _die)
+
+    def go(folder, optimizer, at=None, signals=()):
+        places, operations = {}, Operations(at, signals)
+
+        def begun(recipe):
+            state = begin(recipe)
+            state = run.TrainState(state.model, OPTIMIZERS[optimizer](state.model))
+            state.optimizer.register_step_pre_hook(lambda *_: note("before it steps"))
+            state.optimizer.register_step_post_hook(lambda *_: note("after it"))
+            return state
+
+        def note(name, then=None):
+            places.setdefault(name, []).append(operations.n)
+            return then
+
+        save, evaluate = run.run_state.pack, run.held_out_loss
+        with monkeypatch.context() as patched, operations:
+            patched.setattr(run, "begin", begun)
+            patched.setattr(run.run_state, "pack", lambda *a: note("saving", save)(*a))
+            patched.setattr(run, "held_out_loss", lambda *a: note("evaluating", evaluate)(*a))
+            run.run(STOPPED, tmp_path / folder)
+        return places
+
+    yield go
+    signal.signal(signal.SIGTERM, before)
+
+
+def _die(*_):
+    raise RuntimeError("ended at once")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_wherever_a_run_is_stopped_the_same_command_ends_with_the_same_bits(
+    interrupted, tmp_path, capsys, optimizer
 ):
-    folder, whole, n_seen = tmp_path / "mine", finished, 0
-    if mine is not MINE:
-        whole = run.run(mine, tmp_path / "whole").parent
+    places = interrupted("whole", optimizer)
+    moments = {
+        "between two parameters": (places["before it steps"][4] + places["after it"][4]) // 2,
+        "in the evaluation": places["evaluating"][0] + 9,
+        "in the save": places["saving"][1] + 3,
+        "anywhere": random.Random(optimizer).randrange(
+            places["before it steps"][0], places["saving"][-1]
+        ),
+    }
+    for name, at in moments.items():
+        number = signal.SIGTERM if name == "in the save" else signal.SIGINT
+        with pytest.raises((KeyboardInterrupt, SystemExit)) as ended:
+            interrupted(name, optimizer, at, [number])
+        assert getattr(ended.value, "code", 143) == 143
+        [step] = re.findall(r"stopped and saved at step (\d)", capsys.readouterr().out)
+        interrupted(name, optimizer)
+        assert f"going on from step-0000000{step}" in capsys.readouterr().out
+        assert torch.equal(weights(tmp_path / name), weights(tmp_path / "whole")), name
+        assert _evaluations(tmp_path / name) == _evaluations(tmp_path / "whole")
 
-    def stopped(all_metrics, *_, **__):
-        nonlocal n_seen
-        for metrics in all_metrics:
-            n_seen += 1
-            if n_seen > stop_after:
-                raise KeyboardInterrupt
-            yield metrics
 
-    with monkeypatch.context() as patched:
-        patched.setattr(run, "track", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            run.run(mine, folder)
-    said = capsys.readouterr().out
-    assert f"stopped and saved at step {stop_after + 1}; the same command goes on" in said
+def test_the_second_signal_ends_at_once_and_saves_nothing(interrupted, tmp_path, capfd):
+    places = interrupted("whole", "AdamW")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted("mine", "AdamW", places["after it"][4] - 9, [signal.SIGTERM, signal.SIGINT])
+    assert "Ctrl-C again ends at once, without saving" in capfd.readouterr().err
+    assert [path.name for path in checkpoint.complete(tmp_path / "mine")] == ["step-00000003"]
+    interrupted("mine", "AdamW")
+    assert torch.equal(weights(tmp_path / "mine"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send them to one program")
+def test_so_does_a_run_that_a_true_signal_stops_at_whatever_moment(tmp_path):
+    (tmp_path / "letters.txt").write_text("plums and pears\n\n" * 50, encoding="utf-8")
+    data = recipe.TextData(files=(str(tmp_path / "letters.txt"),))
+    shape = replace(MINE.model, vocab_size=260, context_length=16)
+    how = replace(MINE.training, n_steps=100, evaluate_every=25, save_every=25)
+    mine = replace(MINE, data=data, model=shape, training=how)
+    file = tmp_path / "mine.toml"
+    tables = {key: value for key, value in mine.as_dict().items() if isinstance(value, dict)}
+    lines = [f'name = "{mine.name}"']
+    for name, table in tables.items():
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {json.dumps(x)}" for key, x in table.items() if x is not None]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    run.run(mine, tmp_path / "whole")
+    folder = tmp_path / "stopped"
+    number, status = random.choice([(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    command = [sys.executable, "-um", "minillm", "train", str(file), "--out", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        while b"step 0 of" not in child.stdout.readline():
+            pass
+        time.sleep(random.uniform(0, 0.2))
+        child.send_signal(number)
+        output = child.stdout.read().decode()
+    assert "stopped and saved at step" in output
+    assert child.returncode == status
     run.run(mine, folder)
-    assert f"going on from step-{stop_after + 1:08}" in capsys.readouterr().out
-    assert torch.equal(weights(folder), weights(whole))
-    kept = [(line["step"], line["held_out"]) for line in _log(folder)]
-    assert kept == [(line["step"], line["held_out"]) for line in _log(whole)]
+    assert torch.equal(weights(folder), weights(tmp_path / "whole"))
 
 
 def _log(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def _evaluations(folder):
+    return [(line["step"], line["held_out"]) for line in _log(folder)]
 
 
 def test_a_finished_run_is_only_written_out_again(finished, capsys):

@@ -1,5 +1,6 @@
 import copy
 import math
+import signal
 
 import pytest
 import torch
@@ -135,6 +136,26 @@ def test_ten_steps_are_five_and_save_and_load_and_five_bit_for_bit(tmp_path):
     again += [r.loss for r in train(resumed, gpt_loss, corpus().batch_at, config)]
     assert again == losses
     assert torch.equal(weights(resumed), weights(through))
+
+
+def test_ctrl_c_in_the_middle_of_a_step_leaves_the_state_of_a_whole_one():
+    states, data = [gpt(), gpt()], corpus()
+
+    def steps(state, n_steps):
+        return list(train(state, gpt_loss, data.batch_at, LoopConfig(n_steps=n_steps)))
+
+    def interrupt(optimizer, *_):
+        signal.raise_signal(signal.SIGINT)  # after the weights, before the step is counted
+
+    steps(states[0], 4)
+    hook = states[1].optimizer.register_step_post_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        steps(states[1], 4)
+    counts = {int(memory["step"]) for memory in states[1].optimizer.state.values()}
+    assert ({states[1].step}, {1}) == (counts, counts)
+    hook.remove()
+    steps(states[1], 4)
+    assert torch.equal(weights(states[0]), weights(states[1]))
 
 
 # --- reference ---------------------------------------------------------------------------------
