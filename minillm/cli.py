@@ -6,6 +6,7 @@ Chapter: app
 import json
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -305,6 +306,8 @@ def bench(
         record.parent.mkdir(parents=True, exist_ok=True)
     use_threads()
     figures = importlib.import_module(f"minillm.bench.{name}").run(quick=quick, **asked)
+    for where, value in _not_finite("", figures):
+        print(f"no number came of {where}: it is {value}")
     if record is not None:
         origin = {"made by": f"minillm bench {name}", "versions": versions(), "machine": machine()}
         write_whole(record, json.dumps({**origin, "figures": _plain(figures)}, indent=1) + "\n")
@@ -318,6 +321,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _not_finite(where: str, value: Any) -> Iterator[tuple[str, float]]:
+    """The figures that are NaN or infinite, which a record has as null, by their names."""
+    if isinstance(value, dict | list | tuple):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _not_finite(f"{where}.{key}" if where else str(key), each)
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield where, value
 
 
 def _finished() -> list[str]:

@@ -17,6 +17,7 @@ good; after `most_skipped` of them in a row more is wrong than a batch, and trai
 Chapter: 05
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar, final
@@ -129,7 +130,8 @@ def train(
         evaluate: a number that says how good the model is; lower is better.
 
     Raises:
-        ValueError: batches without a token that counts; too many skipped steps in a row.
+        ValueError: batches without a token that counts; too many skipped steps in a row; an
+            evaluation that is not finite.
 
     Example:
         >>> line = nn.Linear(1, 1, bias=False)
@@ -179,4 +181,11 @@ def _evaluated(
     if state.step % config.evaluate_every and state.step < config.n_steps:
         return None
     with torch.no_grad():
-        return evaluate(state.model)
+        value = evaluate(state.model)
+    if not math.isfinite(value):
+        raise ValueError(
+            f"the evaluation after step {state.step - 1} is {value}, and must be a finite number: "
+            "some logits of the model are infinite or NaN. Go on from an earlier checkpoint with a "
+            "smaller learning rate, or look at what is evaluated"
+        )
+    return value

@@ -233,6 +233,8 @@ def test_four_times_as_many_tokens_take_about_four_times_as_long():
         (lambda: checked_tokens([[1]], 5), r"got the shape [1, 1]"),
         (lambda: perplexity([]), "at least one"),
         (lambda: bits_per_byte([], 3), "at least one"),
+        (lambda: perplexity([-1.0, np.nan]), "that of token 1 is nan"),
+        (lambda: bits_per_byte([np.inf], 3), "that of token 0 is inf"),
         (lambda: bits_per_byte([-1.0], 0), "n_bytes must be at least 1"),
     ],
 )

@@ -195,6 +195,14 @@ def test_too_many_skipped_steps_in_a_row_end_it_with_the_last_good_weights():
     assert len(run(state, 9, loss=mostly, most_skipped=3)) == 9
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_evaluation_that_is_no_number_is_an_error_and_the_step_is_kept(value):
+    state = sgd(line(), 0.1)
+    with pytest.raises(ValueError, match=f"evaluation after step 1 is {value}"):
+        run(state, 4, evaluate=lambda _: value, evaluate_every=2)
+    assert state.step == 2
+
+
 def test_a_batch_in_which_nothing_counts_is_an_error():
     def loss(model, x):
         return Total(model(x).sum(), torch.tensor(0))
