@@ -344,8 +344,11 @@ def _windows(rows: Rows, order: int, vocab_size: int) -> np.ndarray:
     rows = [rows] if isinstance(rows, np.ndarray) and rows.ndim == 1 else rows
     marks = np.full(order - 1, vocab_size)
     parts = []
-    for row in rows:
-        parts += [marks, checked_tokens(row, vocab_size)]
+    for number, row in enumerate(rows):
+        try:
+            parts += [marks, checked_tokens(row, vocab_size)]
+        except ValueError as error:
+            raise ValueError(f"row {number}: {error}") from None
     flat = np.concatenate([marks, *parts])
     if not (flat != vocab_size).any():
         raise ValueError("there is no token in these rows: pass at least one")

@@ -15,7 +15,8 @@ Chapter: app
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,7 +89,11 @@ def run(recipe: Recipe, folder: Path) -> Path:
 
 # --- what a run is made of ----------------------------------------------------------------------
 def corpus(recipe: Recipe) -> tuple[Tokenizer, Packed, Packed]:
-    """The tokenizer, learned from the first million characters, and both parts of the text."""
+    """The tokenizer, learned from a million characters of what is trained on, and both parts.
+
+    Raises:
+        ValueError: a part is too short for one row, or too poor for the vocabulary; says which.
+    """
     texts = {part: recipe.data.documents(part) for part in ("train", "held out")}
     order = np.random.default_rng(recipe.seed).permutation(len(texts["train"]))
     mixed, n_characters = [], 0
@@ -97,18 +102,31 @@ def corpus(recipe: Recipe) -> tuple[Tokenizer, Packed, Packed]:
         n_characters += len(mixed[-1])
         if n_characters > LEARNED_CHARACTERS:
             break
-    tokenizer = bpe.train("\n".join(mixed), recipe.model.vocab_size, special_tokens=[END])
-    packed = [
-        Packed(
-            [tokenizer.encode(text) for text in texts[part]],
-            end_id=tokenizer.special_ids[END],
-            context_length=recipe.model.context_length,
-            batch_size=recipe.training.batch_size,
-            seed=recipe.seed,
-        )
-        for part in ("train", "held out")
-    ]
+    with _named(f"the tokenizer of {recipe.name}, learned from the part to train on"):
+        tokenizer = bpe.train("\n".join(mixed), recipe.model.vocab_size, special_tokens=[END])
+    packed = []
+    for part, name in (("train", "the part to train on"), ("held out", "the held-out part")):
+        with _named(f"{name} of {recipe.name} ({len(texts[part]):,} documents)"):
+            ids = [tokenizer.encode(text) for text in texts[part]]
+            packed.append(
+                Packed(
+                    ids,
+                    end_id=tokenizer.special_ids[END],
+                    context_length=recipe.model.context_length,
+                    batch_size=recipe.training.batch_size,
+                    seed=recipe.seed,
+                )
+            )
     return tokenizer, *packed
+
+
+@contextmanager
+def _named(whose: str) -> Iterator[None]:
+    """What is refused within says whose it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{whose}: {error}") from None
 
 
 def begin(recipe: Recipe) -> TrainState:

@@ -218,7 +218,7 @@ def test_four_times_as_many_tokens_take_about_four_times_as_long():
         (lambda: AddK(ROWS, 5, 2).log_probs([[0, 7]]), "token 7 at place 1 is outside"),
         (lambda: KneserNey(ROWS, 5, 2).next_token([5]), "token 5 at place 0 is outside"),
         (lambda: KneserNey(ROWS, 5, 2).log_probs([[0, -1]]), "token -1 at place 1 is outside"),
-        (lambda: KneserNey([[0], [1, 5]], 5, 2), "token 5 at place 1 is outside"),
+        (lambda: KneserNey([[0], [1, 5]], 5, 2), "row 1: token 5 at place 1 is outside"),
         (lambda: count_grams(ROWS, 2, 4), "token 4 at place 0 is outside the vocabulary of 4"),
         (lambda: kneser_ney_naive(ROWS, 5, 2, [5]), "token 5 at place 0 is outside"),
         (lambda: KneserNey([[], []], 5, 2), "no token in these rows"),

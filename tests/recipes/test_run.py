@@ -312,5 +312,17 @@ def test_a_text_without_enough_pieces_says_which_vocabulary_it_has(tmp_path):
     file = tmp_path / "letters.txt"
     file.write_text("ab ab ab\n\nab ab\n", encoding="utf-8")
     poor = replace(MINE, data=recipe.TextData(files=(str(file),)))
-    with pytest.raises(ValueError, match="give more text, or ask for vocab_size=259"):
+    words = "tokenizer of mine, learned from the part to train on: .* ask for vocab_size=259"
+    with pytest.raises(ValueError, match=words):
         run.run(poor, tmp_path / "run")
+
+
+def test_a_part_that_is_too_short_says_which(tmp_path):
+    file = tmp_path / "letters.txt"
+    small = replace(MINE, model=replace(MINE.model, vocab_size=257))
+    for held_out, name in ((0.05, "the held-out part"), (0.95, "the part to train on")):
+        file.write_text("plums\n\n" * 60, encoding="utf-8")
+        data = recipe.TextData(files=(str(file),), held_out=held_out)
+        words = f"{name} of mine .3 documents.: the documents have 19 tokens"
+        with pytest.raises(ValueError, match=words):
+            run.corpus(replace(small, data=data))
