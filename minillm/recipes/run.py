@@ -6,6 +6,9 @@
     runs/NAME/loss.png           the same as a picture
     runs/NAME/model/             the finished model, for `minillm sample` and for transformers
 
+What is missing of the last three is made again, as far as it can be; a log that is damaged is kept
+under another name. Without its manifest nobody knows what a run is, so it is refused.
+
 Ctrl-C, or a polite kill, waits until the step is complete and saves a checkpoint; the second one
 ends at once, and saves nothing. The same command goes on from the newest checkpoint that is whole;
 it refuses to, if the recipe or the data have changed.
@@ -14,6 +17,7 @@ Chapter: app
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +30,7 @@ import torch
 from minillm.data.packing import Packed
 from minillm.formats import hf
 from minillm.lab.figures import BLUE, ORANGE, figure, label
-from minillm.lab.files import write_whole
+from minillm.lab.files import set_aside, write_whole
 from minillm.lab.threads import use_threads
 from minillm.lab.track import track
 from minillm.model.transformer import Transformer, zero_residual_projections
@@ -43,6 +47,7 @@ from minillm.train.stop import Stop
 LEARNED_CHARACTERS = 1_000_000  # how much of the text the tokenizer is learned from
 EVALUATED_ROWS = 64  # at once
 BETAS = (0.9, 0.95)  # AdamW's, of every recipe
+LINE = ("step", "loss", "held_out", "learning_rate", "seconds")  # of the log
 STOPPING = "\nstopping after this step; Ctrl-C again ends at once, without saving\n"
 
 
@@ -186,7 +191,7 @@ def _steps(
 ) -> list[dict]:
     """Step to the end; the log, a line for each evaluation."""
     how = recipe.training
-    log = _read_log(folder / "log.jsonl", state.step)
+    log = _read_log(folder / "log.jsonl", state.step, how)
     all_metrics = train(
         state, language_loss, training.batch_at, how.loop(), lambda m: held_out_loss(m, held_out)
     )
@@ -199,7 +204,7 @@ def _steps(
                 _say(f"step {metrics.step:,} skipped: {metrics.skipped}")
             if evaluation is not None:
                 log.append(_line(metrics, losses, time.perf_counter() - began))
-                write_whole(folder / "log.jsonl", "".join(json.dumps(x) + "\n" for x in log))
+                _write_log(log, folder)
                 _say(_told(log[-1], how))
                 losses.clear()
             if state.step % how.save_every == 0 or state.step == how.n_steps:
@@ -212,6 +217,11 @@ def _steps(
     if stop.requested:
         print(f"\nstopped and saved at step {state.step:,}; the same command goes on from there")
         stop.end()
+    if not log or log[-1]["step"] < how.n_steps:  # the file was lost, or its end
+        with torch.no_grad():
+            value = held_out_loss(state.model, held_out)
+        log.append(dict.fromkeys(LINE) | {"step": how.n_steps, "held_out": value})
+        _write_log(log, folder)
     return log
 
 
@@ -223,10 +233,21 @@ def _save(folder: Path, state: TrainState, evaluation: float | None) -> None:
 def _agree(path: Path, now: manifest.Manifest) -> manifest.Manifest:
     """Refuse another run's folder; a new one gets the manifest. Returns that of the beginning."""
     if not path.exists():
+        if saved := checkpoint.complete(path.parent):
+            raise ValueError(
+                f"{path} is missing, which says of which recipe and data {saved[-1].name} is; put "
+                "it back, or name another folder with --out"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         manifest.save(now, path)
         return now
-    then = manifest.load(path)
+    try:
+        then = manifest.load(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} does not say what this run is ({error}); put it back as it was, or name "
+            "another folder with --out"
+        ) from None
     tables = (table for table in then.config.values() if isinstance(table, dict))
     if former := renamed(sorted(key for table in tables for key in table)):
         raise ValueError(
@@ -246,13 +267,9 @@ def _agree(path: Path, now: manifest.Manifest) -> manifest.Manifest:
 
 
 def _line(metrics: Metrics, losses: Sequence[float], seconds: float) -> dict:
-    return {
-        "step": metrics.step + 1,
-        "loss": sum(losses) / len(losses),
-        "held_out": metrics.evaluation,
-        "learning_rate": metrics.learning_rate,
-        "seconds": round(seconds, 1),
-    }
+    mean, rate = sum(losses) / len(losses), metrics.learning_rate
+    values = (metrics.step + 1, mean, metrics.evaluation, rate, round(seconds, 1))
+    return dict(zip(LINE, values, strict=True))
 
 
 def _told(line: dict, how: Training) -> str:
@@ -268,25 +285,58 @@ def _say(line: str) -> None:
     tqdm.write(line)  # above the bar
 
 
-def _read_log(path: Path, step: int) -> list[dict]:
+def _write_log(log: Sequence[dict], folder: Path) -> None:
+    write_whole(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log))
+
+
+def _read_log(path: Path, step: int, how: Training) -> list[dict]:
     """Lines up to the step from which a run goes on; what came later will come again."""
-    if not path.exists():
-        return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line["step"] <= step]
+    log, damaged = [], []
+    for number, text in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
+        line = _parsed(text)
+        if line is None or (log and line["step"] <= log[-1]["step"]):
+            damaged.append(number)
+        else:
+            log.append(line)
+    if damaged:
+        print(
+            f"{path}: line {damaged[0]} and {len(damaged) - 1} more are damaged; the file is kept "
+            f"as {set_aside(path).name}, and its other lines are used"
+        )
+        _write_log(log, path.parent)
+    log = [line for line in log if line["step"] <= step]
+    every = range(how.evaluate_every, step + 1, how.evaluate_every)
+    if lost := {*every} - {line["step"] for line in log}:
+        print(f"{path} lacks {len(lost)} evaluations, the first after step {min(lost):,}")
+    return log
+
+
+def _parsed(text: bytes) -> dict | None:
+    """A line of the log; None if it is none, or was cut off."""
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    match line:
+        case {"step": int(), "held_out": float()} if set(line) == {*LINE}:
+            others = [line[key] for key in LINE if line[key] is not None]
+            if all(type(x) in (int, float) and math.isfinite(x) for x in others):
+                return line
+    return None
 
 
 def draw(log: Sequence[dict], path: Path) -> None:
     """The loss curve, as a picture."""
     import matplotlib.pyplot as plt
 
-    steps = [line["step"] for line in log]
     fig, ax = figure(width=6.4, height=3.6)
     for key, colour, dy in (("loss", ORANGE, 8), ("held_out", BLUE, -10)):
-        values = [line[key] for line in log]
-        ax.plot(steps, values, "o-", color=colour, markersize=3)
+        points = [(line["step"], line[key]) for line in log if line[key] is not None]
+        if not points:  # of a log that was lost
+            continue
+        ax.plot(*zip(*points, strict=True), "o-", color=colour, markersize=3)
         name = {"loss": "training", "held_out": "held out"}[key]
-        label(ax, steps[-1], values[-1], name, colour, ha="right", offset=(0, dy))
+        label(ax, *points[-1], name, colour, ha="right", offset=(0, dy))
     ax.set(xlabel="step", ylabel="nats a token", ylim=(0, None))
     ax.set_title(f"{path.parent.name}: held-out loss {log[-1]['held_out']:.3f}")
     fig.savefig(path)

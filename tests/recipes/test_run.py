@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -149,7 +150,7 @@ class Operations(TorchDispatchMode):
 @pytest.fixture
 def interrupted(monkeypatch, tmp_path):
     """Go on with a run, up to an interruption; gives the numbers of operations, by place."""
-    tokenizer, training, _ = run.corpus(STOPPED)
+    tokenizer, training, _ = _corpus()  # that of MINE, too
     ids = tokenizer.encode("Mei sells red plums. " * 20)
     held_out = Packed([ids], end_id=tokenizer.special_ids[run.END], context_length=8, batch_size=1)
     monkeypatch.setattr(run, "corpus", lambda _: (tokenizer, training, held_out))
@@ -289,6 +290,51 @@ def test_a_run_has_the_threads_of_its_recipe_and_may_go_on_with_others(
     assert torch.get_num_threads() == 2
 
 
+DAMAGE = {
+    "deleted": lambda data: None,
+    "empty": lambda data: b"",
+    "cut off": lambda data: data[:-20],
+    "cut off after a line": lambda data: data[: data.index(b"\n") + 1],
+    "binary garbage": lambda data: bytes(range(256)) * 4,
+    "a garbled line": lambda data: data.replace(b'"step": 4', b'"step": "4"'),
+    "another file": lambda data: b'{"step": 8}\n[1]\n8\n',
+    "two copies": lambda data: data + data,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_log_that_was_lost_or_damaged_is_made_again_and_nothing_is_lost(
+    finished, tmp_path, monkeypatch, capsys, damage
+):
+    parts, folder = _corpus(), tmp_path / "mine"
+    monkeypatch.setattr(run, "corpus", lambda _: parts)
+    shutil.copytree(finished, folder)
+    before = (folder / "log.jsonl").read_bytes()
+    after = DAMAGE[damage](before)
+    (folder / "log.jsonl").unlink()
+    (folder / "loss.png").unlink()
+    (folder / "model" / "config.json").unlink()
+    if after is not None:
+        (folder / "log.jsonl").write_bytes(after)
+    run.run(MINE, folder)
+    said = capsys.readouterr().out
+    assert "log.jsonl" in said.replace(str(folder), "")
+    assert _evaluations(folder)[-1] == _evaluations(finished)[-1]
+    assert manifest.load(folder / "manifest.json") == manifest.load(finished / "manifest.json")
+    assert (folder / "loss.png").exists()
+    assert torch.equal(weights(folder), weights(finished))
+    assert (folder / "log.jsonl.damaged-1").exists() == ("damaged" in said)
+    if "damaged" in said:
+        assert (folder / "log.jsonl.damaged-1").read_bytes() == after
+    run.run(MINE, folder)  # what was made again is whole
+    assert "damaged" not in capsys.readouterr().out
+
+
+@cache
+def _corpus():
+    return run.corpus(MINE)
+
+
 # --- what stops it -----------------------------------------------------------------------------
 def test_another_recipe_or_other_data_in_the_folder_are_refused(finished):
     wider = replace(MINE, training=replace(MINE.training, clip_norm=2.0))
@@ -297,6 +343,21 @@ def test_another_recipe_or_other_data_in_the_folder_are_refused(finished):
     more = replace(MINE, data=replace(MINE.data, story_blocks=2))
     with pytest.raises(ValueError, match="corpus of the run 'mine' has changed since"):
         run.run(more, finished)
+
+
+@pytest.mark.parametrize(
+    "damage", ["deleted", "empty", "cut off", "binary garbage", "another file"]
+)
+def test_without_its_manifest_nobody_knows_what_a_run_is(finished, tmp_path, damage):
+    shutil.copytree(finished, tmp_path / "mine")
+    file = tmp_path / "mine" / "manifest.json"
+    after = DAMAGE[damage](file.read_bytes())
+    file.unlink()
+    if after is not None:
+        file.write_bytes(after)
+    with pytest.raises(ValueError, match=r"manifest\.json.*put it back.*another folder with --out"):
+        run.run(MINE, tmp_path / "mine")
+    assert file.exists() == (after is not None)
 
 
 def test_the_folder_of_an_older_minillm_says_what_its_names_are_called_now(finished, tmp_path):
