@@ -6,7 +6,6 @@ Chapter: app
 import json
 import math
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -245,8 +244,7 @@ def sample(
         raise ValueError(
             f"--greedy is --temperature 0, and you also said {temperature}; leave one of the two"
         )
-    if temperature is None:
-        temperature = 0.0 if greedy else 0.8
+    temperature = (0.0 if greedy else 0.8) if temperature is None else temperature
     config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     use_threads()
     transformer, tokenizer, end_ids = checkpoints.open_model(model)
@@ -305,31 +303,23 @@ def bench(
             raise ValueError(f"--record must name a file; {record} is a folder")
         record.parent.mkdir(parents=True, exist_ok=True)
     use_threads()
-    figures = importlib.import_module(f"minillm.bench.{name}").run(quick=quick, **asked)
-    for where, value in _not_finite("", figures):
-        print(f"no number came of {where}: it is {value}")
+    figures = _plain(importlib.import_module(f"minillm.bench.{name}").run(quick=quick, **asked))
     if record is not None:
         origin = {"made by": f"minillm bench {name}", "versions": versions(), "machine": machine()}
-        write_whole(record, json.dumps({**origin, "figures": _plain(figures)}, indent=1) + "\n")
+        write_whole(record, json.dumps({**origin, "figures": figures}, indent=1) + "\n")
         print(f"the figures are in {record}")
 
 
-def _plain(value: Any) -> Any:
-    """Figures as JSON has them: null for NaN and infinity, which it does not know."""
+def _plain(value: Any, where: str = "") -> Any:
+    """Figures as JSON has them: null for NaN and infinity, which it does not know, and says so."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(each, f"{where}.{key}") for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _not_finite(where: str, value: Any) -> Iterator[tuple[str, float]]:
-    """The figures that are NaN or infinite, which a record has as null, by their names."""
-    if isinstance(value, dict | list | tuple):
-        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _not_finite(f"{where}.{key}" if where else str(key), each)
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield where, value
+        return [_plain(each, f"{where}.{i}") for i, each in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        print(f"no number came of {where[1:]}: it is {value}")
+        return None
+    return value
 
 
 def _finished() -> list[str]:

@@ -16,10 +16,8 @@ it refuses to, if the recipe or the data have changed.
 Chapter: app
 """
 
-import json
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -29,25 +27,23 @@ import torch
 
 from minillm.data.packing import Packed
 from minillm.formats import hf
-from minillm.lab.figures import BLUE, ORANGE, figure, label
-from minillm.lab.files import set_aside, write_whole
 from minillm.lab.threads import use_threads
 from minillm.lab.track import track
 from minillm.model.transformer import Transformer, zero_residual_projections
 from minillm.optim.groups import groups, hidden_matrices_and_others, matrices_and_others
 from minillm.optim.muon import Muon
+from minillm.recipes import run_log
 from minillm.recipes.recipe import END, Recipe, Training, renamed
 from minillm.text import bpe
 from minillm.text.tokenizer import Tokenizer
 from minillm.train import checkpoint, manifest, run_state
-from minillm.train.loop import Metrics, TrainState, train
+from minillm.train.loop import TrainState, train
 from minillm.train.losses import language_loss
 from minillm.train.stop import Stop
 
 LEARNED_CHARACTERS = 1_000_000  # how much of the text the tokenizer is learned from
 EVALUATED_ROWS = 64  # at once
 BETAS = (0.9, 0.95)  # AdamW's, of every recipe
-LINE = ("step", "loss", "held_out", "learning_rate", "seconds")  # of the log
 STOPPING = "\nstopping after this step; Ctrl-C again ends at once, without saving\n"
 
 
@@ -83,7 +79,7 @@ def run(recipe: Recipe, folder: Path) -> Path:
     log = _steps(recipe, folder, state, training, held_out)
     final = log[-1]
     manifest.save(replace(began, losses={"final": final["held_out"]}), folder / "manifest.json")
-    draw(log, folder / "loss.png")
+    run_log.draw(log, folder / "loss.png")
     hf.save(state.model, folder / "model", tokenizer, end_token=END)
     print(
         f"held-out loss {final['held_out']:.3f} nats a token; the model is in {folder / 'model'}:\n"
@@ -191,7 +187,7 @@ def _steps(
 ) -> list[dict]:
     """Step to the end; the log, a line for each evaluation."""
     how = recipe.training
-    log = _read_log(folder / "log.jsonl", state.step, how)
+    log = run_log.read(folder / "log.jsonl", state.step, how.evaluate_every)
     all_metrics = train(
         state, language_loss, training.batch_at, how.loop(), lambda m: held_out_loss(m, held_out)
     )
@@ -203,8 +199,8 @@ def _steps(
             if metrics.skipped:
                 _say(f"step {metrics.step:,} skipped: {metrics.skipped}")
             if evaluation is not None:
-                log.append(_line(metrics, losses, time.perf_counter() - began))
-                _write_log(log, folder)
+                log.append(run_log.line(metrics, losses, time.perf_counter() - began))
+                run_log.write(log, folder / "log.jsonl")
                 _say(_told(log[-1], how))
                 losses.clear()
             if state.step % how.save_every == 0 or state.step == how.n_steps:
@@ -220,8 +216,8 @@ def _steps(
     if not log or log[-1]["step"] < how.n_steps:  # the file was lost, or its end
         with torch.no_grad():
             value = held_out_loss(state.model, held_out)
-        log.append(dict.fromkeys(LINE) | {"step": how.n_steps, "held_out": value})
-        _write_log(log, folder)
+        log.append(run_log.evaluated_again(how.n_steps, value))
+        run_log.write(log, folder / "log.jsonl")
     return log
 
 
@@ -266,12 +262,6 @@ def _agree(path: Path, now: manifest.Manifest) -> manifest.Manifest:
     return then
 
 
-def _line(metrics: Metrics, losses: Sequence[float], seconds: float) -> dict:
-    mean, rate = sum(losses) / len(losses), metrics.learning_rate
-    values = (metrics.step + 1, mean, metrics.evaluation, rate, round(seconds, 1))
-    return dict(zip(LINE, values, strict=True))
-
-
 def _told(line: dict, how: Training) -> str:
     return (
         f"step {line['step']:,} of {how.n_steps:,}: loss {line['loss']:.3f}, held out "
@@ -283,61 +273,3 @@ def _say(line: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(line)  # above the bar
-
-
-def _write_log(log: Sequence[dict], folder: Path) -> None:
-    write_whole(folder / "log.jsonl", "".join(json.dumps(line) + "\n" for line in log))
-
-
-def _read_log(path: Path, step: int, how: Training) -> list[dict]:
-    """Lines up to the step from which a run goes on; what came later will come again."""
-    log, damaged = [], []
-    for number, text in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
-        line = _parsed(text)
-        if line is None or (log and line["step"] <= log[-1]["step"]):
-            damaged.append(number)
-        else:
-            log.append(line)
-    if damaged:
-        print(
-            f"{path}: line {damaged[0]} and {len(damaged) - 1} more are damaged; the file is kept "
-            f"as {set_aside(path).name}, and its other lines are used"
-        )
-        _write_log(log, path.parent)
-    log = [line for line in log if line["step"] <= step]
-    every = range(how.evaluate_every, step + 1, how.evaluate_every)
-    if lost := {*every} - {line["step"] for line in log}:
-        print(f"{path} lacks {len(lost)} evaluations, the first after step {min(lost):,}")
-    return log
-
-
-def _parsed(text: bytes) -> dict | None:
-    """A line of the log; None if it is none, or was cut off."""
-    try:
-        line = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    match line:
-        case {"step": int(), "held_out": float()} if set(line) == {*LINE}:
-            others = [line[key] for key in LINE if line[key] is not None]
-            if all(type(x) in (int, float) and math.isfinite(x) for x in others):
-                return line
-    return None
-
-
-def draw(log: Sequence[dict], path: Path) -> None:
-    """The loss curve, as a picture."""
-    import matplotlib.pyplot as plt
-
-    fig, ax = figure(width=6.4, height=3.6)
-    for key, colour, dy in (("loss", ORANGE, 8), ("held_out", BLUE, -10)):
-        points = [(line["step"], line[key]) for line in log if line[key] is not None]
-        if not points:  # of a log that was lost
-            continue
-        ax.plot(*zip(*points, strict=True), "o-", color=colour, markersize=3)
-        name = {"loss": "training", "held_out": "held out"}[key]
-        label(ax, *points[-1], name, colour, ha="right", offset=(0, dy))
-    ax.set(xlabel="step", ylabel="nats a token", ylim=(0, None))
-    ax.set_title(f"{path.parent.name}: held-out loss {log[-1]['held_out']:.3f}")
-    fig.savefig(path)
-    plt.close(fig)

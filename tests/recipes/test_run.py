@@ -154,11 +154,11 @@ def interrupted(monkeypatch, tmp_path):
     ids = tokenizer.encode("Mei sells red plums. " * 20)
     held_out = Packed([ids], end_id=tokenizer.special_ids[run.END], context_length=8, batch_size=1)
     monkeypatch.setattr(run, "corpus", lambda _: (tokenizer, training, held_out))
-    monkeypatch.setattr(run, "draw", lambda *_: None)
+    monkeypatch.setattr(run.run_log, "draw", lambda *_: None)
     begin, before = run.begin, signal.signal(signal.SIGTERM, _die)
 
     def go(folder, optimizer, at=None, signals=()):
-        places, operations = {}, Operations(at, signals)
+        counts, operations = {}, Operations(at, signals)
 
         def begun(recipe):
             state = begin(recipe)
@@ -168,7 +168,7 @@ def interrupted(monkeypatch, tmp_path):
             return state
 
         def note(name, then=None):
-            places.setdefault(name, []).append(operations.n)
+            counts.setdefault(name, []).append(operations.n)
             return then
 
         save, evaluate = run.run_state.pack, run.held_out_loss
@@ -177,7 +177,7 @@ def interrupted(monkeypatch, tmp_path):
             patched.setattr(run.run_state, "pack", lambda *a: note("saving", save)(*a))
             patched.setattr(run, "held_out_loss", lambda *a: note("evaluating", evaluate)(*a))
             run.run(STOPPED, tmp_path / folder)
-        return places
+        return counts
 
     yield go
     signal.signal(signal.SIGTERM, before)
@@ -191,13 +191,13 @@ def _die(*_):
 def test_wherever_a_run_is_stopped_the_same_command_ends_with_the_same_bits(
     interrupted, tmp_path, capsys, optimizer
 ):
-    places = interrupted("whole", optimizer)
+    counts = interrupted("whole", optimizer)
     moments = {
-        "between two parameters": (places["before it steps"][4] + places["after it"][4]) // 2,
-        "in the evaluation": places["evaluating"][0] + 9,
-        "in the save": places["saving"][1] + 3,
+        "between two parameters": (counts["before it steps"][4] + counts["after it"][4]) // 2,
+        "in the evaluation": counts["evaluating"][0] + 9,
+        "in the save": counts["saving"][1] + 3,
         "anywhere": random.Random(optimizer).randrange(
-            places["before it steps"][0], places["saving"][-1]
+            counts["before it steps"][0], counts["saving"][-1]
         ),
     }
     for name, at in moments.items():
@@ -213,9 +213,9 @@ def test_wherever_a_run_is_stopped_the_same_command_ends_with_the_same_bits(
 
 
 def test_the_second_signal_ends_at_once_and_saves_nothing(interrupted, tmp_path, capfd):
-    places = interrupted("whole", "AdamW")
+    counts = interrupted("whole", "AdamW")
     with pytest.raises(KeyboardInterrupt):
-        interrupted("mine", "AdamW", places["after it"][4] - 9, [signal.SIGTERM, signal.SIGINT])
+        interrupted("mine", "AdamW", counts["after it"][4] - 9, [signal.SIGTERM, signal.SIGINT])
     assert "Ctrl-C again ends at once, without saving" in capfd.readouterr().err
     assert [path.name for path in checkpoint.complete(tmp_path / "mine")] == ["step-00000003"]
     interrupted("mine", "AdamW")

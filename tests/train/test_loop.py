@@ -151,7 +151,7 @@ def test_ctrl_c_in_the_middle_of_a_step_leaves_the_state_of_a_whole_one():
     hook = states[1].optimizer.register_step_post_hook(interrupt)
     with pytest.raises(KeyboardInterrupt):
         steps(states[1], 4)
-    counts = {int(memory["step"]) for memory in states[1].optimizer.state.values()}
+    counts = {int(held["step"]) for held in states[1].optimizer.state.values()}
     assert ({states[1].step}, {1}) == (counts, counts)
     hook.remove()
     steps(states[1], 4)
