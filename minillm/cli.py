@@ -244,8 +244,7 @@ def sample(
         raise ValueError(
             f"--greedy is --temperature 0, and you also said {temperature}; leave one of the two"
         )
-    if temperature is None:
-        temperature = 0.0 if greedy else 0.8
+    temperature = (0.0 if greedy else 0.8) if temperature is None else temperature
     config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     use_threads()
     transformer, tokenizer, end_ids = checkpoints.open_model(model)
@@ -317,21 +316,24 @@ def bench(
     if "finished" in takes:
         asked["finished"] = finished
     use_threads()
-    figures = run(quick=quick, **asked)
+    figures = _plain(run(quick=quick, **asked))
     if record is not None:
         origin = {"made by": f"minillm bench {name}", "versions": versions(), "machine": machine()}
-        write_whole(record, json.dumps({**origin, "figures": _plain(figures)}, indent=1) + "\n")
+        write_whole(record, json.dumps({**origin, "figures": figures}, indent=1) + "\n")
         finished.clear()
         print(f"the figures are in {record}")
 
 
-def _plain(value: Any) -> Any:
-    """Figures as JSON has them: null for NaN and infinity, which it does not know."""
+def _plain(value: Any, where: str = "") -> Any:
+    """Figures as JSON has them: null for NaN and infinity, which it does not know, and says so."""
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(each, f"{where}.{key}") for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return [_plain(each, f"{where}.{i}") for i, each in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        print(f"no number came of {where[1:]}: it is {value}")
+        return None
+    return value
 
 
 def _finished() -> list[str]:

@@ -196,6 +196,7 @@ def test_the_figures_of_a_benchmark_are_kept(minillm, tmp_path, monkeypatch):
     record = tmp_path / "kept" / "bpe.json"
     done = minillm("bench", "bpe", "--record", str(record))
     assert f"the figures are in {record}" in done.out
+    assert "no number came of never: it is nan\nno number came of runs.0.1: it is inf" in done.out
     # strictly JSON: what is no number is null
     assert json.loads(record.read_text(encoding="utf-8"), parse_constant=pytest.fail) == {
         "made by": "minillm bench bpe",

@@ -287,13 +287,13 @@ def perplexity(log_probs: np.ndarray) -> float:
         log_probs: of each token, in nats.
 
     Raises:
-        ValueError: there is no token.
+        ValueError: there is no token; one's log-probability is NaN or above 0.
 
     Example:
         >>> round(perplexity(np.log([1 / 8, 1 / 2])), 6)
         4.0
     """
-    return math.exp(-float(_not_empty(log_probs).mean()))
+    return math.exp(-float(_checked_log_probs(log_probs).mean()))
 
 
 def bits_per_byte(log_probs: np.ndarray, n_bytes: int) -> float:
@@ -306,7 +306,7 @@ def bits_per_byte(log_probs: np.ndarray, n_bytes: int) -> float:
         n_bytes: of the whole text.
 
     Raises:
-        ValueError: there is no token, or no byte.
+        ValueError: there is no token, or no byte; a log-probability is NaN or above 0.
 
     Example:
         >>> bits_per_byte(np.log([1 / 8, 1 / 2]), n_bytes=2)  # 3 bits and 1 bit
@@ -314,13 +314,19 @@ def bits_per_byte(log_probs: np.ndarray, n_bytes: int) -> float:
     """
     if n_bytes < 1:
         raise ValueError(f"n_bytes must be at least 1, the bytes of the text; got {n_bytes}")
-    return -float(_not_empty(log_probs).sum()) / math.log(2) / n_bytes
+    return -float(_checked_log_probs(log_probs).sum()) / math.log(2) / n_bytes
 
 
-def _not_empty(log_probs: np.ndarray) -> np.ndarray:
+def _checked_log_probs(log_probs: np.ndarray) -> np.ndarray:
     log_probs = np.asarray(log_probs, dtype=float)
     if not log_probs.size:
         raise ValueError("there is no token to measure: pass the log-probability of at least one")
+    if (wrong := np.isnan(log_probs) | (log_probs > 1e-6)).any():  # log 1, but for roundings
+        place = int(wrong.argmax())
+        raise ValueError(
+            "a log-probability must be at most 0 (-∞ for what was impossible); that of token "
+            f"{place} is {log_probs.flat[place]}"
+        )
     return log_probs
 
 
@@ -338,8 +344,11 @@ def _windows(rows: Rows, order: int, vocab_size: int) -> np.ndarray:
     rows = [rows] if isinstance(rows, np.ndarray) and rows.ndim == 1 else rows
     marks = np.full(order - 1, vocab_size)
     parts = []
-    for row in rows:
-        parts += [marks, checked_tokens(row, vocab_size)]
+    for number, row in enumerate(rows):
+        try:
+            parts += [marks, checked_tokens(row, vocab_size)]
+        except ValueError as error:
+            raise ValueError(f"row {number}: {error}") from None
     flat = np.concatenate([marks, *parts])
     if not (flat != vocab_size).any():
         raise ValueError("there is no token in these rows: pass at least one")

@@ -162,8 +162,14 @@ def of_nanogpt(
     learned, held_out = (
         torch.tensor([number[letter] for letter in letters[part]]) for part in ("train", "held out")
     )
-    model = nanogpt.NanoGPT(len(number), theirs, seed)
     n_tokens = theirs.context_length
+    for part, text in letters.items():
+        if len(text) < n_tokens + 2:
+            raise ValueError(
+                f"the part {part!r} of the text has {len(text)} letters, and nanoGPT's rows need "
+                f"at least {n_tokens + 2}; choose a longer text"
+            )
+    model = nanogpt.NanoGPT(len(number), theirs, seed)
 
     def batch_at(step: int) -> Tensor:
         drawn = np.random.default_rng((seed, step)).integers(

@@ -111,7 +111,7 @@ class Packed:
         self.n_places = (len(self.stream) - 1) // context_length
         if not self.n_places:
             raise ValueError(
-                f"the corpus has {len(self.stream)} tokens with its marks, and one row of "
+                f"the documents have {len(self.stream)} tokens with their marks, and one row of "
                 f"context_length={context_length} needs {context_length + 1}: the last is only "
                 "predicted. Add text, or choose a smaller context_length"
             )

@@ -410,8 +410,16 @@ def accuracy(model: Transformer, questions: Questions) -> float:
     Args:
         model: reads the tokens; whether it is in train or eval mode is the caller's say.
         questions: on the model's device.
+
+    Raises:
+        ValueError: logits that are NaN, of which none is the largest.
     """
     logits, targets = _answers(model, questions)
+    if logits.isnan().any():
+        raise ValueError(
+            "some logits of the model are NaN, so it gives no answer; look at its weights, or "
+            "train it with a smaller learning rate"
+        )
     return (logits.argmax(dim=-1) == targets).float().mean().item()
 
 

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all.
+"""Files that are written whole or not at all, and damaged ones that are kept.
 
 Chapter: 00
 """
@@ -36,3 +36,16 @@ def write_whole(path: str | os.PathLike, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def set_aside(path: str | os.PathLike) -> Path:
+    """Rename a damaged file or folder to a name that is free, so that nothing is lost.
+
+    Returns:
+        The new name: that of `path`, ".damaged-" and the first number that is free.
+    """
+    path, n = Path(path), 1
+    while (aside := path.with_name(f"{path.name}.damaged-{n}")).exists():
+        n += 1
+    os.rename(path, aside)
+    return aside

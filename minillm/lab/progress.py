@@ -5,14 +5,14 @@ Chapter: 00
 
 from minillm.lab.grade import graders
 from minillm.lab.predict import guesses_over_truths
-from minillm.lab.project import my, read_json, syllabus
+from minillm.lab.project import read_progress, syllabus
 
 MARKS = {"done": "✔", "wrong": "✘", "given": "given", None: "☐"}
 
 
 def table() -> str:
     """Every task of every chapter that can be opened, a line each, and a closing line."""
-    record = read_json(my() / "progress.json")
+    record = read_progress()
     lines, solved, total = [], 0, 0
     for chapter in syllabus():
         if not chapter.finished:
@@ -24,7 +24,8 @@ def table() -> str:
             solved += entry.get("status") == "done"
             name = graders()[task_id][1].function if task_id in graders() else "?"
             level = graders()[task_id][1].level if task_id in graders() else "?"
-            mark = MARKS[entry.get("status")]
+            status = entry.get("status")
+            mark = MARKS[status] if status in [*MARKS] else "?"
             lines.append(f"  {task_id}  {mark:<6}{name:<28}{level:<10}{_remarks(entry)}".rstrip())
     lines.append(f"\n{solved} of {total} tasks solved{_judgement()}")
     return "\n".join(lines)

@@ -145,6 +145,23 @@ def read_json(path: Path) -> dict:
     return value
 
 
+def read_progress() -> dict[str, dict]:
+    """What is remembered of each task, by its id.
+
+    Raises:
+        ValueError: the file is damaged, as for ``read_json``.
+    """
+    path = my() / "progress.json"
+    progress = read_json(path)
+    for task, entry in progress.items():
+        if not isinstance(entry, dict):
+            raise ValueError(
+                f"{path}: after {task!r} must come an object in braces, not {entry!r}. Mend it by "
+                "hand, or move it away to start anew."
+            )
+    return progress
+
+
 def write_json(path: Path, value: dict) -> None:
     """Write JSON so that a stop in the middle leaves the old file whole."""
     text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

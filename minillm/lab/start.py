@@ -19,6 +19,7 @@ from minillm.lab.project import (
     display_path,
     my,
     read_json,
+    read_progress,
     root,
     syllabus,
     write_json,
@@ -132,13 +133,13 @@ def _answer_cell(path: Path, function: str, source: str) -> None:
     """Write an answer into the notebook's cell that asks for it, if that is still the stub."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        for cell in content["cells"]:
+            text = "".join(cell["source"])
+            is_task = "task" in cell["metadata"].get("tags", [])
+            if is_task and "NotImplementedError" in text and _defines(text, function):
+                cell["source"] = source.rstrip().splitlines(keepends=True)
+    except (ValueError, TypeError, KeyError, AttributeError):
         return  # the learner's, and no notebook: it stays
-    for cell in content["cells"]:
-        text = "".join(cell["source"])
-        is_task = "task" in cell["metadata"].get("tags", [])
-        if is_task and "NotImplementedError" in text and _defines(text, function):
-            cell["source"] = source.rstrip().splitlines(keepends=True)
     write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
 
 
@@ -165,7 +166,7 @@ def _hash_of(path: Path) -> str:
 
 def first_notebook() -> Path:
     """What ``make learn`` opens: the first chapter that has an unsolved task, in ``my/course``."""
-    progress = {} if building() else read_json(my() / "progress.json")
+    progress = {} if building() else read_progress()
     ready = [chapter for chapter in syllabus() if chapter.finished]
     for chapter in ready:
         if any(

@@ -116,7 +116,7 @@ class TextData:
             if not 0 < n_train < len(whole):
                 raise ValueError(
                     f"a text of {len(whole)} letters leaves none for one of the parts, where "
-                    f"held_out is {self.held_out}; give more text"
+                    f"held_out is {self.held_out}; {self._name()} needs more text"
                 )
             return [whole[n_train:] if part == "held out" else whole[:n_train]]
         texts = [text.strip() for each in self._read() for text in each.split("\n\n")]
@@ -125,13 +125,16 @@ class TextData:
         if len(texts) < 2:
             raise ValueError(
                 "training needs at least 2 documents, one of them to be held out, with a blank "
-                f"line between them; {', '.join(self.files) or self.url} has {len(texts)}"
+                f"line between them; {self._name()} has {len(texts)}"
             )
         return texts[-n_held_out:] if part == "held out" else texts[:-n_held_out]
 
     def to_learn_tokens_from(self, text: str) -> str:
         """A document as a tokenizer is to learn from it: as it is."""
         return text
+
+    def _name(self) -> str:
+        return ", ".join(self.files) or str(self.url)
 
     def _read(self) -> Iterator[str]:
         from minillm.data.corpus import fetch, read

@@ -6,15 +6,19 @@
     runs/NAME/loss.png           the same as a picture
     runs/NAME/model/             the finished model, for `minillm sample` and for transformers
 
-Ctrl-C saves a checkpoint first. The same command goes on from the newest one that is whole; it
-refuses to, if the recipe or the data have changed.
+What is missing of the last three is made again, as far as it can be; a log that is damaged is kept
+under another name. Without its manifest nobody knows what a run is, so it is refused.
+
+Ctrl-C, or a polite kill, waits until the step is complete and saves a checkpoint; the second one
+ends at once, and saves nothing. The same command goes on from the newest checkpoint that is whole;
+it refuses to, if the recipe or the data have changed.
 
 Chapter: app
 """
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,23 +27,24 @@ import torch
 
 from minillm.data.packing import Packed
 from minillm.formats import hf
-from minillm.lab.figures import BLUE, ORANGE, figure, label
-from minillm.lab.files import write_whole
 from minillm.lab.threads import use_threads
 from minillm.lab.track import track
 from minillm.model.transformer import Transformer, zero_residual_projections
 from minillm.optim.groups import groups, hidden_matrices_and_others, matrices_and_others
 from minillm.optim.muon import Muon
+from minillm.recipes import run_log
 from minillm.recipes.recipe import END, Recipe, Training, renamed
 from minillm.text import bpe
 from minillm.text.tokenizer import Tokenizer
 from minillm.train import checkpoint, manifest, run_state
-from minillm.train.loop import Metrics, TrainState, train
+from minillm.train.loop import TrainState, train
 from minillm.train.losses import language_loss
+from minillm.train.stop import Stop
 
 LEARNED_CHARACTERS = 1_000_000  # how much of the text the tokenizer is learned from
 EVALUATED_ROWS = 64  # at once
 BETAS = (0.9, 0.95)  # AdamW's, of every recipe
+STOPPING = "\nstopping after this step; Ctrl-C again ends at once, without saving\n"
 
 
 def run(recipe: Recipe, folder: Path) -> Path:
@@ -52,7 +57,7 @@ def run(recipe: Recipe, folder: Path) -> Path:
     Raises:
         ValueError: a folder with another run in it, or with data or recipe that have changed;
             what the parts refuse.
-        KeyboardInterrupt: Ctrl-C, after a checkpoint was saved.
+        KeyboardInterrupt: Ctrl-C, after a checkpoint was saved; SystemExit for a SIGTERM.
     """
     use_threads(recipe.threads)
     print(f"{recipe.name}: reading")
@@ -74,7 +79,7 @@ def run(recipe: Recipe, folder: Path) -> Path:
     log = _steps(recipe, folder, state, training, held_out)
     final = log[-1]
     manifest.save(replace(began, losses={"final": final["held_out"]}), folder / "manifest.json")
-    draw(log, folder / "loss.png")
+    run_log.draw(log, folder / "loss.png")
     hf.save(state.model, folder / "model", tokenizer, end_token=END)
     print(
         f"held-out loss {final['held_out']:.3f} nats a token; the model is in {folder / 'model'}:\n"
@@ -85,7 +90,11 @@ def run(recipe: Recipe, folder: Path) -> Path:
 
 # --- what a run is made of ----------------------------------------------------------------------
 def corpus(recipe: Recipe) -> tuple[Tokenizer, Packed, Packed]:
-    """The tokenizer, learned from the first million characters, and both parts of the text."""
+    """The tokenizer, learned from a million characters of what is trained on, and both parts.
+
+    Raises:
+        ValueError: a part is too short for one row, or too poor for the vocabulary; says which.
+    """
     texts = {part: recipe.data.documents(part) for part in ("train", "held out")}
     order = np.random.default_rng(recipe.seed).permutation(len(texts["train"]))
     mixed, n_characters = [], 0
@@ -94,18 +103,31 @@ def corpus(recipe: Recipe) -> tuple[Tokenizer, Packed, Packed]:
         n_characters += len(mixed[-1])
         if n_characters > LEARNED_CHARACTERS:
             break
-    tokenizer = bpe.train("\n".join(mixed), recipe.model.vocab_size, special_tokens=[END])
-    packed = [
-        Packed(
-            [tokenizer.encode(text) for text in texts[part]],
-            end_id=tokenizer.special_ids[END],
-            context_length=recipe.model.context_length,
-            batch_size=recipe.training.batch_size,
-            seed=recipe.seed,
-        )
-        for part in ("train", "held out")
-    ]
+    with _named(f"the tokenizer of {recipe.name}, learned from the part to train on"):
+        tokenizer = bpe.train("\n".join(mixed), recipe.model.vocab_size, special_tokens=[END])
+    packed = []
+    for part, name in (("train", "the part to train on"), ("held out", "the held-out part")):
+        with _named(f"{name} of {recipe.name} ({len(texts[part]):,} documents)"):
+            ids = [tokenizer.encode(text) for text in texts[part]]
+            packed.append(
+                Packed(
+                    ids,
+                    end_id=tokenizer.special_ids[END],
+                    context_length=recipe.model.context_length,
+                    batch_size=recipe.training.batch_size,
+                    seed=recipe.seed,
+                )
+            )
     return tokenizer, *packed
+
+
+@contextmanager
+def _named(whose: str) -> Iterator[None]:
+    """What is refused within says whose it is."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{whose}: {error}") from None
 
 
 def begin(recipe: Recipe) -> TrainState:
@@ -165,29 +187,37 @@ def _steps(
 ) -> list[dict]:
     """Step to the end; the log, a line for each evaluation."""
     how = recipe.training
-    log = _read_log(folder / "log.jsonl", state.step)
+    log = run_log.read(folder / "log.jsonl", state.step, how.evaluate_every)
     all_metrics = train(
         state, language_loss, training.batch_at, how.loop(), lambda m: held_out_loss(m, held_out)
     )
-    began, losses, saved = time.perf_counter(), [], state.step
-    try:
+    began, losses, evaluation, saved = time.perf_counter(), [], None, state.step
+    with Stop(STOPPING) as stop:
         for metrics in track(all_metrics, recipe.name, total=how.n_steps - state.step):
+            evaluation = metrics.evaluation
             losses.append(metrics.loss)
             if metrics.skipped:
                 _say(f"step {metrics.step:,} skipped: {metrics.skipped}")
-            if metrics.evaluation is not None:
-                log.append(_line(metrics, losses, time.perf_counter() - began))
-                write_whole(folder / "log.jsonl", "".join(json.dumps(x) + "\n" for x in log))
+            if evaluation is not None:
+                log.append(run_log.line(metrics, losses, time.perf_counter() - began))
+                run_log.write(log, folder / "log.jsonl")
                 _say(_told(log[-1], how))
                 losses.clear()
             if state.step % how.save_every == 0 or state.step == how.n_steps:
-                _save(folder, state, metrics.evaluation)
+                _save(folder, state, evaluation)
                 saved = state.step
-    except KeyboardInterrupt:
+            if stop.requested:
+                break
         if state.step > saved:
-            _save(folder, state, None)
+            _save(folder, state, evaluation)
+    if stop.requested:
         print(f"\nstopped and saved at step {state.step:,}; the same command goes on from there")
-        raise
+        stop.end()
+    if not log or log[-1]["step"] < how.n_steps:  # the file was lost, or its end
+        with torch.no_grad():
+            value = held_out_loss(state.model, held_out)
+        log.append(run_log.evaluated_again(how.n_steps, value))
+        run_log.write(log, folder / "log.jsonl")
     return log
 
 
@@ -199,10 +229,21 @@ def _save(folder: Path, state: TrainState, evaluation: float | None) -> None:
 def _agree(path: Path, now: manifest.Manifest) -> manifest.Manifest:
     """Refuse another run's folder; a new one gets the manifest. Returns that of the beginning."""
     if not path.exists():
+        if saved := checkpoint.complete(path.parent):
+            raise ValueError(
+                f"{path} is missing, which says of which recipe and data {saved[-1].name} is; put "
+                "it back, or name another folder with --out"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         manifest.save(now, path)
         return now
-    then = manifest.load(path)
+    try:
+        then = manifest.load(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} does not say what this run is ({error}); put it back as it was, or name "
+            "another folder with --out"
+        ) from None
     tables = (table for table in then.config.values() if isinstance(table, dict))
     if former := renamed(sorted(key for table in tables for key in table)):
         raise ValueError(
@@ -221,16 +262,6 @@ def _agree(path: Path, now: manifest.Manifest) -> manifest.Manifest:
     return then
 
 
-def _line(metrics: Metrics, losses: Sequence[float], seconds: float) -> dict:
-    return {
-        "step": metrics.step + 1,
-        "loss": sum(losses) / len(losses),
-        "held_out": metrics.evaluation,
-        "learning_rate": metrics.learning_rate,
-        "seconds": round(seconds, 1),
-    }
-
-
 def _told(line: dict, how: Training) -> str:
     return (
         f"step {line['step']:,} of {how.n_steps:,}: loss {line['loss']:.3f}, held out "
@@ -242,28 +273,3 @@ def _say(line: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(line)  # above the bar
-
-
-def _read_log(path: Path, step: int) -> list[dict]:
-    """Lines up to the step from which a run goes on; what came later will come again."""
-    if not path.exists():
-        return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [line for line in lines if line["step"] <= step]
-
-
-def draw(log: Sequence[dict], path: Path) -> None:
-    """The loss curve, as a picture."""
-    import matplotlib.pyplot as plt
-
-    steps = [line["step"] for line in log]
-    fig, ax = figure(width=6.4, height=3.6)
-    for key, colour, dy in (("loss", ORANGE, 8), ("held_out", BLUE, -10)):
-        values = [line[key] for line in log]
-        ax.plot(steps, values, "o-", color=colour, markersize=3)
-        name = {"loss": "training", "held_out": "held out"}[key]
-        label(ax, steps[-1], values[-1], name, colour, ha="right", offset=(0, dy))
-    ax.set(xlabel="step", ylabel="nats a token", ylim=(0, None))
-    ax.set_title(f"{path.parent.name}: held-out loss {log[-1]['held_out']:.3f}")
-    fig.savefig(path)
-    plt.close(fig)

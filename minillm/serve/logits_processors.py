@@ -28,7 +28,8 @@ from torch import Tensor, nn
 def temperature(logits: Float[Tensor, "*rows V"], value: float) -> Float[Tensor, "*rows V"]:
     """Divide by t (温度): below 1 the likely gain, above 1 the unlikely.
 
-    0 is the limit: the likeliest token is left alone, of equals the first.
+    0 is the limit: the likeliest token is left alone, of equals the first. Below 1 the largest
+    logit is taken off first, which changes no probability, and lets none grow beyond all bounds.
 
     Args:
         logits: of each token.
@@ -56,7 +57,9 @@ def temperature(logits: Float[Tensor, "*rows V"], value: float) -> Float[Tensor,
     if value == 0:
         likeliest = logits.argmax(dim=-1, keepdim=True)
         return torch.full_like(logits, -math.inf).scatter(-1, likeliest, 0.0)
-    return logits / value
+    if value < 1:
+        logits = logits - logits.amax(dim=-1, keepdim=True)
+    return logits / max(value, torch.finfo(logits.dtype).tiny)
 
 
 def top_k(logits: Float[Tensor, "*rows V"], n_tokens: int) -> Float[Tensor, "*rows V"]:
@@ -163,7 +166,7 @@ def draw(logits: Float[Tensor, "*rows V"], uniform: Float[Tensor, "*rows"]) -> I
     falls is taken. A token that was ruled out has no stretch.
 
     Args:
-        logits: of each token, at least one of them finite.
+        logits: of each token; none is ∞ or NaN, and one at least is not -∞.
         uniform: from 0 on and below 1, equally likely everywhere.
 
     Example:

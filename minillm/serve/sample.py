@@ -22,6 +22,7 @@ the rounding of floats; and a shorter text is the beginning of a longer one.
 Chapter: 04
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -87,10 +88,14 @@ class SampleConfig:
             logits: of each token.
             uniform: a random number for each row, from 0 on and below 1; not read where the
                 temperature is 0.
+
+        Raises:
+            ValueError: a row whose largest logit is NaN or infinite.
         """
         if self.suppress_tokens:
             ids = torch.tensor(self.suppress_tokens, device=logits.device)
             logits = logits.index_fill(-1, ids, -torch.inf)
+        _check_largest(logits.amax(dim=-1))
         if self.temperature == 0:
             return logits.argmax(dim=-1)
         return logits_processors.draw(self.filtered(logits.float()), uniform)
@@ -130,8 +135,8 @@ def generate(
 
     Raises:
         ValueError: no prompt, or an empty one; a token outside the vocabulary; prompt and new
-            tokens beyond the model's context; a count below its range; a model whose logits are
-            NaN.
+            tokens beyond the model's context; a count below its range; logits that are NaN or
+            infinite, at the first token for which they are.
 
     Example:
         >>> from minillm.model.config import tiny
@@ -146,7 +151,7 @@ def generate(
     stops, running, chosen = set(stop_ids), set(range(len(prompts))), []
     for tokens in steps:
         chosen.append(tokens)
-        if stops:  # only now must Python know the numbers, which on a GPU means to wait for them
+        if stops:
             running -= {row for row, (token,) in enumerate(tokens.tolist()) if token in stops}
             if not running:
                 break
@@ -260,9 +265,10 @@ def _steps(
         with torch.inference_mode():  # not around yield: between two tokens the caller's mode rules
             read = _read if step == 0 else read_one  # first the prompt, of any length
             logits = read(model, tokens, context, cache)
-            if step == 0:
-                _refuse_nan(logits)
-            tokens = config.choose(logits, uniforms[:, step : step + 1])
+            try:
+                tokens = config.choose(logits, uniforms[:, step : step + 1])
+            except ValueError as error:
+                raise ValueError(f"new token {step}: {error}") from None
         yield tokens
 
 
@@ -358,10 +364,16 @@ def _check_suppressed(ids: Sequence[int], vocab_size: int) -> None:
         )
 
 
-def _refuse_nan(logits: Float[Tensor, "B 1 V"]) -> None:
-    if logits.isnan().any():
-        raise ValueError(
-            "the model's logits are NaN (no numbers) after the prompt, so nothing can be chosen: "
-            "its weights are damaged or too large. Load them again, or train with a smaller "
-            "learning rate"
-        )
+def _check_largest(largest: Float[Tensor, "*rows"]) -> None:
+    """The largest logit of a row tells all: NaN if any is, ∞ if any is, -∞ if all are."""
+    if math.isfinite(largest.sum(dtype=torch.float32)):  # one number, so one look at it
+        return
+    wrong = ~largest.float().isfinite().flatten()
+    if not wrong.any():
+        return
+    row = int(wrong.nonzero()[0])
+    raise ValueError(
+        f"the model's largest logit in row {row} is {largest.flatten()[row].item()}, and must be a "
+        "finite number in float32 to choose by: the model's weights are damaged, or too large for "
+        "their type. Load them again, compute in float32, or train with a smaller learning rate"
+    )

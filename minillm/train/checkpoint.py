@@ -50,6 +50,7 @@ from torch import Tensor
 
 from minillm.formats.json_file import count, read_object
 from minillm.formats.safetensors_file import refuse_pickles
+from minillm.lab.files import set_aside
 from minillm.train.manifest import is_plain
 
 STATE, NOTE, PARTIAL = "state.safetensors", "checkpoint.json", ".partial"
@@ -159,10 +160,7 @@ def _make_way(final: Path) -> None:
     try:
         load(final)
     except (ValueError, OSError):
-        n = 1
-        while (aside := final.with_name(f"{final.name}.damaged-{n}")).exists():
-            n += 1
-        os.rename(final, aside)
+        set_aside(final)
         return
     raise ValueError(
         f"{final} is there already, and holds another state of that step; none is ever replaced: "

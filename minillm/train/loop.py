@@ -8,7 +8,8 @@ A step looks at `accumulation_steps` batches and goes along the mean gradient of
 `train` is a generator. It hands out a `Metrics` a step and goes on when asked for the next;
 showing, logging, saving and stopping are its caller's. All that changes is in the `TrainState`, and
 `batch_at(step)` and the schedule are functions of the step alone. So a state that was saved and
-loaded goes on as if nothing had happened, to the last bit.
+loaded goes on as if nothing had happened, to the last bit. So does one that was left by Ctrl-C,
+which is answered when the step is complete (`minillm.train.stop`).
 
 A step whose loss or gradient is not finite is left out, says so in its report, and is passed for
 good; after `most_skipped` of them in a row more is wrong than a batch, and training stops.
@@ -16,6 +17,7 @@ good; after `most_skipped` of them in a row more is wrong than a batch, and trai
 Chapter: 05
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar, final
@@ -25,6 +27,7 @@ from torch import nn
 
 from minillm.optim.schedule import Constant, Schedule
 from minillm.optim.step import Total, take_step
+from minillm.train.stop import Stop
 
 Batch = TypeVar("Batch")
 
@@ -127,7 +130,8 @@ def train(
         evaluate: a number that says how good the model is; lower is better.
 
     Raises:
-        ValueError: batches without a token that counts; too many skipped steps in a row.
+        ValueError: batches without a token that counts; too many skipped steps in a row; an
+            evaluation that is not finite.
 
     Example:
         >>> line = nn.Linear(1, 1, bias=False)
@@ -146,14 +150,16 @@ def train(
             group["lr"] = group["initial_lr"] * factor
         first = state.step * config.accumulation_steps
         totals = (loss(state.model, batch_at(first + n)) for n in range(config.accumulation_steps))
-        taken = take_step(state.model, state.optimizer, totals, clip_norm=config.clip_norm)
-        if not taken.n_tokens:
-            raise ValueError(
-                f"no token counts at step {state.step}, so there is nothing to learn from; look at "
-                f"batch_at({first})"
-            )
+        with Stop() as stop:  # Ctrl-C waits until the state is of one step again
+            taken = take_step(state.model, state.optimizer, totals, clip_norm=config.clip_norm)
+            if not taken.n_tokens:
+                raise ValueError(
+                    f"no token counts at step {state.step}, so there is nothing to learn from; "
+                    f"look at batch_at({first})"
+                )
+            step, state.step = state.step, state.step + 1
+        stop.honour()
         n_skipped = 0 if taken.skipped is None else n_skipped + 1
-        step, state.step = state.step, state.step + 1
         yield Metrics(
             step=step,
             learning_rate=state.optimizer.param_groups[0]["lr"],
@@ -175,4 +181,11 @@ def _evaluated(
     if state.step % config.evaluate_every and state.step < config.n_steps:
         return None
     with torch.no_grad():
-        return evaluate(state.model)
+        value = evaluate(state.model)
+    if not math.isfinite(value):
+        raise ValueError(
+            f"the evaluation after step {state.step - 1} is {value}, and must be a finite number: "
+            "some logits of the model are infinite or NaN. Go on from an earlier checkpoint with a "
+            "smaller learning rate, or look at what is evaluated"
+        )
+    return value

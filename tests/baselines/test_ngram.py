@@ -218,7 +218,7 @@ def test_four_times_as_many_tokens_take_about_four_times_as_long():
         (lambda: AddK(ROWS, 5, 2).log_probs([[0, 7]]), "token 7 at place 1 is outside"),
         (lambda: KneserNey(ROWS, 5, 2).next_token([5]), "token 5 at place 0 is outside"),
         (lambda: KneserNey(ROWS, 5, 2).log_probs([[0, -1]]), "token -1 at place 1 is outside"),
-        (lambda: KneserNey([[0], [1, 5]], 5, 2), "token 5 at place 1 is outside"),
+        (lambda: KneserNey([[0], [1, 5]], 5, 2), "row 1: token 5 at place 1 is outside"),
         (lambda: count_grams(ROWS, 2, 4), "token 4 at place 0 is outside the vocabulary of 4"),
         (lambda: kneser_ney_naive(ROWS, 5, 2, [5]), "token 5 at place 0 is outside"),
         (lambda: KneserNey([[], []], 5, 2), "no token in these rows"),
@@ -233,6 +233,8 @@ def test_four_times_as_many_tokens_take_about_four_times_as_long():
         (lambda: checked_tokens([[1]], 5), r"got the shape [1, 1]"),
         (lambda: perplexity([]), "at least one"),
         (lambda: bits_per_byte([], 3), "at least one"),
+        (lambda: perplexity([-1.0, np.nan]), "that of token 1 is nan"),
+        (lambda: bits_per_byte([np.inf], 3), "that of token 0 is inf"),
         (lambda: bits_per_byte([-1.0], 0), "n_bytes must be at least 1"),
     ],
 )

@@ -157,11 +157,18 @@ def test_a_file_that_is_missing_is_named(tmp_path):
         bench.run(quick=True, text=tmp_path / "nowhere.txt")
 
 
-def test_too_short_a_text_is_refused_before_the_first_step(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("n_lines", "words"),
+    [
+        (70, "the held-out part of shakespeare .*context_length=128 needs 129"),
+        (9, "the part 'held out' of the text has 16 letters"),
+    ],
+)
+def test_too_short_a_text_is_refused_before_the_first_step(tmp_path, monkeypatch, n_lines, words):
     monkeypatch.setattr(Runner, "turn", lambda *_: pytest.fail("it began"))
     file = tmp_path / "short.txt"
-    file.write_text("Mei sells plums.\n" * 70, encoding="utf-8")  # 119 letters held out
-    with pytest.raises(ValueError, match="one row of context_length=128 needs 129"):
+    file.write_text("Mei sells plums.\n" * n_lines, encoding="utf-8")  # a tenth is held out
+    with pytest.raises(ValueError, match=words):
         bench.run(quick=True, text=file)
 
 

@@ -132,7 +132,11 @@ def test_a_batch_is_a_function_of_seed_and_step_alone():
         ([], 4, "at least one document; got none"),
         ([[1], []], 4, "document 1 is empty; leave it out"),
         ([[1], [2, END]], 4, "document 1 holds the end mark, 0, at place 1"),
-        ([[1]], 3, "has 3 tokens with its marks, and one row of context_length=3 needs 4"),
+        (
+            [[1]],
+            3,
+            "the documents have 3 tokens with their marks, and one row of context_length=3 needs 4",
+        ),
         ([[1]], 0, "context_length and batch_size must be at least 1; got 0 and 2"),
     ],
 )

@@ -23,7 +23,7 @@ from minillm.data.recall import (
     recall_loss,
 )
 from minillm.model.attention import AttentionConfig
-from minillm.model.config import TransformerConfig
+from minillm.model.config import TransformerConfig, tiny
 from minillm.train.plain import fit
 
 SOURCES = {
@@ -136,6 +136,14 @@ def test_accuracy_is_the_share_of_what_is_asked(n_right, share):
     right = torch.zeros_like(questions.loss_mask)
     right[:, 8 : 8 + n_right] = True  # what is not asked does not count
     assert accuracy(Oracle(questions, 128, right), questions) == share
+
+
+def test_a_model_of_no_numbers_has_no_accuracy():
+    source = Pairs(n_pairs=4)
+    model = tiny(source.vocab_size).build(seed=0)
+    torch.nn.init.constant_(model.norm.weight, torch.nan)
+    with pytest.raises(ValueError, match="logits of the model are NaN"):
+        accuracy(model, source.block(0))
 
 
 def test_loss_is_the_mean_over_what_is_asked():

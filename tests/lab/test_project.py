@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from minillm.lab import project
+from minillm.lab import progress, project
 from minillm.lab.project import (
     building,
     chapter,
@@ -13,6 +13,7 @@ from minillm.lab.project import (
     syllabus,
     write_json,
 )
+from minillm.lab.start import first_notebook
 
 
 def test_the_syllabus_has_every_chapter_once_and_in_order():
@@ -85,3 +86,15 @@ def test_a_byte_order_mark_of_an_editor_is_no_damage(tmp_path):
 def test_a_file_is_written_with_line_feeds_and_readable_chinese(tmp_path):
     write_json(tmp_path / "made" / "a.json", {"村": 1})
     assert (tmp_path / "made" / "a.json").read_bytes() == '{\n "村": 1\n}\n'.encode()
+
+
+def test_progress_of_another_form_is_named_by_its_task_and_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINILLM_MY", str(tmp_path))
+    (tmp_path / "progress.json").write_text('{"0.1": {}, "0.2": "done"}', encoding="utf-8")
+    for read in (project.read_progress, progress.table, first_notebook):
+        with pytest.raises(
+            ValueError, match=r"progress\.json: after '0\.2' must .*Mend it by hand"
+        ):
+            read()
+    (tmp_path / "progress.json").write_text('{"0.1": {"status": ["?"]}}', encoding="utf-8")
+    assert "0.1  ?" in progress.table()

@@ -1,13 +1,29 @@
 """A run from a recipe: its folder, stopping and going on, and what it refuses."""
 
 import json
+import os
+import random
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from minillm.data.packing import Packed
 from minillm.formats import hf
+from minillm.optim.adafactor import Adafactor
+from minillm.optim.adamw import AdamW
+from minillm.optim.came import CAME
+from minillm.optim.groups import hidden_matrices_and_others
+from minillm.optim.lion import Lion
+from minillm.optim.muon import Muon
 from minillm.recipes import recipe, run
 from minillm.train import checkpoint, manifest
 
@@ -33,10 +49,10 @@ MINE = recipe.of(
 )
 
 
-WITH_MUON = replace(
+STOPPED = replace(
     MINE,
     model=replace(MINE.model, qk_norm=True, zero_residual_projections=True),
-    training=replace(MINE.training, optimizer="muon", decay_steps=4),
+    training=replace(MINE.training, decay_steps=4),
 )
 
 
@@ -105,37 +121,143 @@ def test_blocks_begin_by_adding_nothing_where_that_is_asked(silent):
 
 
 # --- law ---------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("mine", "stop_after"), [(MINE, 2), (MINE, 6), (WITH_MUON, 4)])
-def test_a_stopped_run_saves_says_so_and_ends_with_the_same_bits(
-    finished, tmp_path, monkeypatch, capsys, mine, stop_after
+OPTIMIZERS = {
+    "torch's AdamW": lambda model: torch.optim.AdamW(model.parameters(), lr=0.01),
+    "torch's SGD": lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+    "AdamW": lambda model: AdamW(model.parameters(), lr=0.01),
+    "Adafactor": lambda model: Adafactor(model.parameters(), lr=0.01),
+    "CAME": lambda model: CAME(model.parameters(), lr=0.01),
+    "Lion": lambda model: Lion(model.parameters(), lr=0.01),
+    "Muon": lambda model: Muon(*hidden_matrices_and_others(model), lr=0.01),
+}
+
+
+class Operations(TorchDispatchMode):
+    """Counts torch's operations, and is interrupted in one of them."""
+
+    def __init__(self, at=None, signals=()):
+        super().__init__()
+        self.n, self.at, self.signals = 0, at, signals
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.n += 1
+        if self.n == self.at:
+            for number in self.signals:
+                signal.raise_signal(number)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def interrupted(monkeypatch, tmp_path):
+    """Go on with a run, up to an interruption; gives the numbers of operations, by place."""
+    tokenizer, training, _ = _corpus()  # that of MINE, too
+    ids = tokenizer.encode("Mei sells red plums. " * 20)
+    held_out = Packed([ids], end_id=tokenizer.special_ids[run.END], context_length=8, batch_size=1)
+    monkeypatch.setattr(run, "corpus", lambda _: (tokenizer, training, held_out))
+    monkeypatch.setattr(run.run_log, "draw", lambda *_: None)
+    begin, before = run.begin, signal.signal(signal.SIGTERM, _die)
+
+    def go(folder, optimizer, at=None, signals=()):
+        counts, operations = {}, Operations(at, signals)
+
+        def begun(recipe):
+            state = begin(recipe)
+            state = run.TrainState(state.model, OPTIMIZERS[optimizer](state.model))
+            state.optimizer.register_step_pre_hook(lambda *_: note("before it steps"))
+            state.optimizer.register_step_post_hook(lambda *_: note("after it"))
+            return state
+
+        def note(name, then=None):
+            counts.setdefault(name, []).append(operations.n)
+            return then
+
+        save, evaluate = run.run_state.pack, run.held_out_loss
+        with monkeypatch.context() as patched, operations:
+            patched.setattr(run, "begin", begun)
+            patched.setattr(run.run_state, "pack", lambda *a: note("saving", save)(*a))
+            patched.setattr(run, "held_out_loss", lambda *a: note("evaluating", evaluate)(*a))
+            run.run(STOPPED, tmp_path / folder)
+        return counts
+
+    yield go
+    signal.signal(signal.SIGTERM, before)
+
+
+def _die(*_):
+    raise RuntimeError("ended at once")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_wherever_a_run_is_stopped_the_same_command_ends_with_the_same_bits(
+    interrupted, tmp_path, capsys, optimizer
 ):
-    folder, whole, n_seen = tmp_path / "mine", finished, 0
-    if mine is not MINE:
-        whole = run.run(mine, tmp_path / "whole").parent
+    counts = interrupted("whole", optimizer)
+    moments = {
+        "between two parameters": (counts["before it steps"][4] + counts["after it"][4]) // 2,
+        "in the evaluation": counts["evaluating"][0] + 9,
+        "in the save": counts["saving"][1] + 3,
+        "anywhere": random.Random(optimizer).randrange(
+            counts["before it steps"][0], counts["saving"][-1]
+        ),
+    }
+    for name, at in moments.items():
+        number = signal.SIGTERM if name == "in the save" else signal.SIGINT
+        with pytest.raises((KeyboardInterrupt, SystemExit)) as ended:
+            interrupted(name, optimizer, at, [number])
+        assert getattr(ended.value, "code", 143) == 143
+        [step] = re.findall(r"stopped and saved at step (\d)", capsys.readouterr().out)
+        interrupted(name, optimizer)
+        assert f"going on from step-0000000{step}" in capsys.readouterr().out
+        assert torch.equal(weights(tmp_path / name), weights(tmp_path / "whole")), name
+        assert _evaluations(tmp_path / name) == _evaluations(tmp_path / "whole")
 
-    def stopped(all_metrics, *_, **__):
-        nonlocal n_seen
-        for metrics in all_metrics:
-            n_seen += 1
-            if n_seen > stop_after:
-                raise KeyboardInterrupt
-            yield metrics
 
-    with monkeypatch.context() as patched:
-        patched.setattr(run, "track", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            run.run(mine, folder)
-    said = capsys.readouterr().out
-    assert f"stopped and saved at step {stop_after + 1}; the same command goes on" in said
+def test_the_second_signal_ends_at_once_and_saves_nothing(interrupted, tmp_path, capfd):
+    counts = interrupted("whole", "AdamW")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted("mine", "AdamW", counts["after it"][4] - 9, [signal.SIGTERM, signal.SIGINT])
+    assert "Ctrl-C again ends at once, without saving" in capfd.readouterr().err
+    assert [path.name for path in checkpoint.complete(tmp_path / "mine")] == ["step-00000003"]
+    interrupted("mine", "AdamW")
+    assert torch.equal(weights(tmp_path / "mine"), weights(tmp_path / "whole"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send them to one program")
+def test_so_does_a_run_that_a_true_signal_stops_at_whatever_moment(tmp_path):
+    (tmp_path / "letters.txt").write_text("plums and pears\n\n" * 50, encoding="utf-8")
+    data = recipe.TextData(files=(str(tmp_path / "letters.txt"),))
+    shape = replace(MINE.model, vocab_size=260, context_length=16)
+    how = replace(MINE.training, n_steps=100, evaluate_every=25, save_every=25)
+    mine = replace(MINE, data=data, model=shape, training=how)
+    file = tmp_path / "mine.toml"
+    tables = {key: value for key, value in mine.as_dict().items() if isinstance(value, dict)}
+    lines = [f'name = "{mine.name}"']
+    for name, table in tables.items():
+        lines.append(f"[{name}]")
+        lines += [f"{key} = {json.dumps(x)}" for key, x in table.items() if x is not None]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    run.run(mine, tmp_path / "whole")
+    folder = tmp_path / "stopped"
+    number, status = random.choice([(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    command = [sys.executable, "-um", "minillm", "train", str(file), "--out", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        while b"step 0 of" not in child.stdout.readline():
+            pass
+        time.sleep(random.uniform(0, 0.2))
+        child.send_signal(number)
+        output = child.stdout.read().decode()
+    assert "stopped and saved at step" in output
+    assert child.returncode == status
     run.run(mine, folder)
-    assert f"going on from step-{stop_after + 1:08}" in capsys.readouterr().out
-    assert torch.equal(weights(folder), weights(whole))
-    kept = [(line["step"], line["held_out"]) for line in _log(folder)]
-    assert kept == [(line["step"], line["held_out"]) for line in _log(whole)]
+    assert torch.equal(weights(folder), weights(tmp_path / "whole"))
 
 
 def _log(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def _evaluations(folder):
+    return [(line["step"], line["held_out"]) for line in _log(folder)]
 
 
 def test_a_finished_run_is_only_written_out_again(finished, capsys):
@@ -168,6 +290,51 @@ def test_a_run_has_the_threads_of_its_recipe_and_may_go_on_with_others(
     assert torch.get_num_threads() == 2
 
 
+DAMAGE = {
+    "deleted": lambda data: None,
+    "empty": lambda data: b"",
+    "cut off": lambda data: data[:-20],
+    "cut off after a line": lambda data: data[: data.index(b"\n") + 1],
+    "binary garbage": lambda data: bytes(range(256)) * 4,
+    "a garbled line": lambda data: data.replace(b'"step": 4', b'"step": "4"'),
+    "another file": lambda data: b'{"step": 8}\n[1]\n8\n',
+    "two copies": lambda data: data + data,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_log_that_was_lost_or_damaged_is_made_again_and_nothing_is_lost(
+    finished, tmp_path, monkeypatch, capsys, damage
+):
+    parts, folder = _corpus(), tmp_path / "mine"
+    monkeypatch.setattr(run, "corpus", lambda _: parts)
+    shutil.copytree(finished, folder)
+    before = (folder / "log.jsonl").read_bytes()
+    after = DAMAGE[damage](before)
+    (folder / "log.jsonl").unlink()
+    (folder / "loss.png").unlink()
+    (folder / "model" / "config.json").unlink()
+    if after is not None:
+        (folder / "log.jsonl").write_bytes(after)
+    run.run(MINE, folder)
+    said = capsys.readouterr().out
+    assert "log.jsonl" in said.replace(str(folder), "")
+    assert _evaluations(folder)[-1] == _evaluations(finished)[-1]
+    assert manifest.load(folder / "manifest.json") == manifest.load(finished / "manifest.json")
+    assert (folder / "loss.png").exists()
+    assert torch.equal(weights(folder), weights(finished))
+    assert (folder / "log.jsonl.damaged-1").exists() == ("damaged" in said)
+    if "damaged" in said:
+        assert (folder / "log.jsonl.damaged-1").read_bytes() == after
+    run.run(MINE, folder)  # what was made again is whole
+    assert "damaged" not in capsys.readouterr().out
+
+
+@cache
+def _corpus():
+    return run.corpus(MINE)
+
+
 # --- what stops it -----------------------------------------------------------------------------
 def test_another_recipe_or_other_data_in_the_folder_are_refused(finished):
     wider = replace(MINE, training=replace(MINE.training, clip_norm=2.0))
@@ -176,6 +343,21 @@ def test_another_recipe_or_other_data_in_the_folder_are_refused(finished):
     more = replace(MINE, data=replace(MINE.data, story_blocks=2))
     with pytest.raises(ValueError, match="corpus of the run 'mine' has changed since"):
         run.run(more, finished)
+
+
+@pytest.mark.parametrize(
+    "damage", ["deleted", "empty", "cut off", "binary garbage", "another file"]
+)
+def test_without_its_manifest_nobody_knows_what_a_run_is(finished, tmp_path, damage):
+    shutil.copytree(finished, tmp_path / "mine")
+    file = tmp_path / "mine" / "manifest.json"
+    after = DAMAGE[damage](file.read_bytes())
+    file.unlink()
+    if after is not None:
+        file.write_bytes(after)
+    with pytest.raises(ValueError, match=r"manifest\.json.*put it back.*another folder with --out"):
+        run.run(MINE, tmp_path / "mine")
+    assert file.exists() == (after is not None)
 
 
 def test_the_folder_of_an_older_minillm_says_what_its_names_are_called_now(finished, tmp_path):
@@ -191,5 +373,17 @@ def test_a_text_without_enough_pieces_says_which_vocabulary_it_has(tmp_path):
     file = tmp_path / "letters.txt"
     file.write_text("ab ab ab\n\nab ab\n", encoding="utf-8")
     poor = replace(MINE, data=recipe.TextData(files=(str(file),)))
-    with pytest.raises(ValueError, match="give more text, or ask for vocab_size=259"):
+    words = "tokenizer of mine, learned from the part to train on: .* ask for vocab_size=259"
+    with pytest.raises(ValueError, match=words):
         run.run(poor, tmp_path / "run")
+
+
+def test_a_part_that_is_too_short_says_which(tmp_path):
+    file = tmp_path / "letters.txt"
+    small = replace(MINE, model=replace(MINE.model, vocab_size=257))
+    for held_out, name in ((0.05, "the held-out part"), (0.95, "the part to train on")):
+        file.write_text("plums\n\n" * 60, encoding="utf-8")
+        data = recipe.TextData(files=(str(file),), held_out=held_out)
+        words = f"{name} of mine .3 documents.: the documents have 19 tokens"
+        with pytest.raises(ValueError, match=words):
+            run.corpus(replace(small, data=data))

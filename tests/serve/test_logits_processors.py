@@ -44,6 +44,13 @@ def test_temperature_zero_leaves_the_likeliest_and_of_equals_the_first():
     assert probabilities(temperature(logits_of(2, 5, 5), 0.0)) == [0, 1, 0]
 
 
+@pytest.mark.parametrize("t", [1e-3, 1e-30, 1e-37, 1e-40, 5e-324])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_small_temperature_comes_to_the_limit_whatever_the_numbers_can_hold(t, dtype):
+    logits = torch.tensor([[300.0, -300.0, -math.inf], [-4.0, -3.0, -5.0]], dtype=dtype)
+    assert probabilities(temperature(logits, t)) == [[1, 0, 0], [0, 1, 0]]
+
+
 def test_top_k_keeps_k_and_what_is_as_likely_as_the_last_of_them():
     logits = logits_of(2, 5, 3, 1)
     assert [kept(top_k(logits, k)) for k in (1, 2, 3)] == [[1], [1, 2], [0, 1, 2]]
@@ -146,12 +153,14 @@ def test_the_filters_are_those_of_transformers():
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(50, 19, generator=generator)
     for ours, theirs in [
-        *((temperature(logits, t), TemperatureLogitsWarper(t)) for t in (0.3, 1.7)),
+        (temperature(logits, 1.7), TemperatureLogitsWarper(1.7)),
         *((top_k(logits, k), TopKLogitsWarper(k)) for k in (1, 5, 19, 30)),
         *((top_p(logits, p), TopPLogitsWarper(p)) for p in (0.05, 0.5, 0.9, 0.999)),
         *((min_p(logits, p), MinPLogitsWarper(p)) for p in (0.0, 0.05, 0.5, 0.9)),
     ]:
         assert torch.equal(ours, theirs(None, logits)), theirs
+    cold, theirs = temperature(logits, 0.3), TemperatureLogitsWarper(0.3)(None, logits)
+    assert torch.allclose(cold.softmax(dim=-1), theirs.softmax(dim=-1), rtol=1e-5)
     ties = torch.tensor([[1.0, 2.0, 2.0, 0.0, 2.0]])
     assert torch.equal(top_k(ties, 2), TopKLogitsWarper(2)(None, ties))
 

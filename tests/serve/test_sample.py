@@ -374,12 +374,30 @@ def test_a_stream_complains_at_once():
         stream(built(), [19], FREE, n_tokens=4)
 
 
-def test_a_model_of_no_numbers_is_refused():
+@pytest.mark.parametrize("config", [GREEDY, FREE, replace(FREE, suppress_tokens=(0,))])
+@pytest.mark.parametrize("bad", [[math.nan], [math.inf], [-math.inf] * 18])
+@pytest.mark.parametrize("step", [0, 2])
+def test_logits_to_which_nothing_can_be_chosen_are_refused_at_their_step(
+    monkeypatch, config, bad, step
+):
+    def logits_at(hidden):
+        rows = type(model).logits(model, hidden)
+        seen.append(rows)
+        if len(seen) == step + 1:
+            rows[-1, 0, -len(bad) :] = torch.tensor(bad)
+            rows[-1, 0, 0] = -math.inf  # alone it only rules a token out
+        return rows
+
     model = built()
-    with torch.no_grad():
-        model.norm.weight[0] = math.nan
-    with pytest.raises(ValueError, match="the model's logits are NaN"):
-        generate(model, PROMPTS, GREEDY, n_tokens=1)
+    monkeypatch.setattr(model, "logits", logits_at)
+    words = rf"new token {step}: the model's largest logit in row \d is {bad[0]}"
+    for write in (
+        lambda: generate(model, [[4], [7, 3]], config, n_tokens=4),
+        lambda: list(stream(model, [7, 3], config, n_tokens=4)),
+    ):
+        seen = []
+        with pytest.raises(ValueError, match=words):
+            write()
 
 
 @pytest.mark.parametrize(

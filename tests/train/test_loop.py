@@ -1,5 +1,6 @@
 import copy
 import math
+import signal
 
 import pytest
 import torch
@@ -137,6 +138,26 @@ def test_ten_steps_are_five_and_save_and_load_and_five_bit_for_bit(tmp_path):
     assert torch.equal(weights(resumed), weights(through))
 
 
+def test_ctrl_c_in_the_middle_of_a_step_leaves_the_state_of_a_whole_one():
+    states, data = [gpt(), gpt()], corpus()
+
+    def steps(state, n_steps):
+        return list(train(state, gpt_loss, data.batch_at, LoopConfig(n_steps=n_steps)))
+
+    def interrupt(optimizer, *_):
+        signal.raise_signal(signal.SIGINT)  # after the weights, before the step is counted
+
+    steps(states[0], 4)
+    hook = states[1].optimizer.register_step_post_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        steps(states[1], 4)
+    counts = {int(held["step"]) for held in states[1].optimizer.state.values()}
+    assert ({states[1].step}, {1}) == (counts, counts)
+    hook.remove()
+    steps(states[1], 4)
+    assert torch.equal(weights(states[0]), weights(states[1]))
+
+
 # --- reference ---------------------------------------------------------------------------------
 def test_it_is_torchs_clipping_and_torchs_adamw():
     ours = gpt(dtype=torch.float64)  # AdamW makes much of a small difference between gradients
@@ -172,6 +193,14 @@ def test_too_many_skipped_steps_in_a_row_end_it_with_the_last_good_weights():
 
     state = sgd(line(), 0.1)
     assert len(run(state, 9, loss=mostly, most_skipped=3)) == 9
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_evaluation_that_is_no_number_is_an_error_and_the_step_is_kept(value):
+    state = sgd(line(), 0.1)
+    with pytest.raises(ValueError, match=f"evaluation after step 1 is {value}"):
+        run(state, 4, evaluate=lambda _: value, evaluate_every=2)
+    assert state.step == 2
 
 
 def test_a_batch_in_which_nothing_counts_is_an_error():
