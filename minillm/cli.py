@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from minillm.lab.program import program
 from minillm.recipes.commands import train_app
 
 app = typer.Typer(
@@ -36,10 +37,14 @@ def main() -> None:
         # A pipe on Windows may know neither ✔ nor Chinese: write \\uNNNN there, do not stop.
         stream.reconfigure(errors="backslashreplace")
     try:
-        app()
-    except BrokenPipeError:  # the reader of a pipe, such as `| head`, has seen enough
-        sys.stderr.close()
-    except (ValueError, OSError) as error:
+        with program("minillm"):
+            out = sys.stdout
+            try:
+                app()
+            finally:
+                if sys.stdout is not out:  # so typer hides a closed pipe, and says status 1
+                    raise BrokenPipeError
+    except ValueError as error:
         print(f"minillm: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:

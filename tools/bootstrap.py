@@ -42,7 +42,6 @@ def main(argv):
     if sys.version_info < OLDEST:
         print(too_old(), file=sys.stderr)
         return 2
-    sys.path.insert(0, str(ROOT))
     from tools import jobs
 
     job, *rest = argv or ["help"]
@@ -390,7 +389,11 @@ def run(venv, arguments):
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    from minillm.lab.program import program
+
     try:
-        sys.exit(main(sys.argv[1:]))
+        with program("tools/bootstrap.py"):
+            sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(130)

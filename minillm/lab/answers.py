@@ -80,7 +80,7 @@ def grade_file(task_id: str, path: Path) -> Result:
         return Result("to do")
     try:
         text = read_answers(path)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         return Result("wrong", str(error), loads=False)
     return grade_text(task_id, text, display_path(path))
 

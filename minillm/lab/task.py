@@ -283,7 +283,7 @@ def _count(task_id: str, result: Result) -> None:
         return
     try:
         before = record(task_id)
-    except ValueError:
+    except (OSError, ValueError):
         before = {}  # and remember says why
     status = "done" if "done" in (result.status, before.get("status")) else "wrong"
     remember(task_id, status=status, tries=before.get("tries", 0) + 1)
