@@ -38,12 +38,7 @@ def main() -> None:
         stream.reconfigure(errors="backslashreplace")
     try:
         with program("minillm"):
-            out = sys.stdout
-            try:
-                app()
-            finally:
-                if sys.stdout is not out:  # so typer hides a closed pipe, and says status 1
-                    raise BrokenPipeError
+            app()
     except ValueError as error:
         print(f"minillm: {error}", file=sys.stderr)
         sys.exit(2)

@@ -42,8 +42,15 @@ def main(argv):
     if sys.version_info < OLDEST:
         print(too_old(), file=sys.stderr)
         return 2
+    sys.path.insert(0, str(ROOT))
     from tools import jobs
 
+    with jobs.program("tools/bootstrap.py"):
+        return begin(jobs, argv)
+
+
+def begin(jobs, argv):
+    """Answer what can be answered at once, else set up, and run the job."""
     job, *rest = argv or ["help"]
     if job in ("help", "-h", "--help"):
         print(jobs.help_text())
@@ -389,11 +396,7 @@ def run(venv, arguments):
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
-    from minillm.lab.program import program
-
     try:
-        with program("tools/bootstrap.py"):
-            sys.exit(main(sys.argv[1:]))
+        sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(130)

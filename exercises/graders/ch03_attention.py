@@ -213,8 +213,8 @@ class _Tape(list):
         self.read_as, self.lead, self.back, self.other = {}, 0, 0, self
 
     def __getitem__(self, place):
-        places = range(len(self))[place]
-        for each in places if isinstance(place, slice) else [places]:
+        positions = range(len(self))[place]
+        for each in positions if isinstance(place, slice) else [positions]:
             self.read_as.setdefault(each, len(self.read_as))
             self.back = max(self.back, len(self.read_as) - self.read_as[each])
         self.lead = max(self.lead, len(self.read_as) - len(self.other.read_as))

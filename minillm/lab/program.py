@@ -29,6 +29,8 @@ def program(name: str) -> Iterator[None]:
         try:
             yield
         finally:
+            if sys.stdout is not out:  # so typer hides a closed pipe, and says status 1
+                raise BrokenPipeError
             out.flush()  # here, where it can be answered, not when Python ends
     except BrokenPipeError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
