@@ -77,8 +77,8 @@ def shortened(text: str) -> str:
     """A text of any length as a learner sees it: whole, or its beginning and how much follows.
 
     Example:
-        >>> shortened("plum " * 1_000)[-40:]
-        'm plum plum  … (4,000 more characters)'
+        >>> shortened("plum " * 1_000)[-30:]
+        'lum  … (4,000 more characters)'
     """
     more = len(text) - SHOWN_CHARACTERS
     return text if more <= 0 else f"{text[:SHOWN_CHARACTERS]} … ({more:,} more characters)"
