@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from minillm.lab.program import program
 from minillm.recipes.commands import train_app
 
 app = typer.Typer(
@@ -36,10 +37,9 @@ def main() -> None:
         # A pipe on Windows may know neither ✔ nor Chinese: write \\uNNNN there, do not stop.
         stream.reconfigure(errors="backslashreplace")
     try:
-        app()
-    except BrokenPipeError:  # the reader of a pipe, such as `| head`, has seen enough
-        sys.stderr.close()
-    except (ValueError, OSError) as error:
+        with program("minillm"):
+            app()
+    except ValueError as error:
         print(f"minillm: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as end:
@@ -276,7 +276,8 @@ def bench(
         bool, typer.Option("--quick", help="Small inputs: does it run at all?")
     ] = False,
     text: Annotated[
-        Path | None, typer.Option(help="The text to learn, for `train` and `shares`; else it is downloaded.")
+        Path | None,
+        typer.Option(help="The text to learn, for `train` and `shares`; else it is downloaded."),
     ] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Ours in the race of `train`; by default shakespeare.")

@@ -14,11 +14,11 @@ from tests import typecheck
 # the hook writes this name into every module of the library
 install_import_hook("minillm", f"{typecheck.__name__}.{typecheck.checked.__name__}")
 
-from minillm.lab import grade  # noqa: E402  (after the hook)
+from minillm.lab import answers  # noqa: E402  (after the hook)
 from minillm.lab.threads import use_threads  # noqa: E402
 
 use_threads()
-grade.SECONDS = 200
+answers.SECONDS = 200
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -45,6 +45,12 @@ def main(argv):
     sys.path.insert(0, str(ROOT))
     from tools import jobs
 
+    with jobs.program("tools/bootstrap.py"):
+        return begin(jobs, argv)
+
+
+def begin(jobs, argv):
+    """Answer what can be answered at once, else set up, and run the job."""
     job, *rest = argv or ["help"]
     if job in ("help", "-h", "--help"):
         print(jobs.help_text())

@@ -254,4 +254,7 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from minillm.lab.program import program
+
+    with program("tools.documents"):
+        sys.exit(main(sys.argv[1:]))

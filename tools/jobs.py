@@ -75,6 +75,13 @@ def main(words: Sequence[str]) -> int:
         return 130
 
 
+def program(name: str) -> contextlib.AbstractContextManager:
+    """How a program of the course ends; bootstrap.py, which imports no minillm, asks here."""
+    from minillm.lab import program
+
+    return program.program(name)
+
+
 def help_text() -> str:
     """Every target with one clause."""
     shown = {name: job for name, job in JOBS.items() if not job.hidden}
@@ -111,15 +118,22 @@ def learn(_: list[str]) -> int:
     from minillm.lab import project, start
 
     try:
-        for message in start.fill():
-            print(message)
+        messages = start.fill()
         folder, notebook = project.my().resolve(), start.first_notebook().resolve()
+        log = folder / ".jupyter.log"
+        out = log.open("wb")
     except ValueError as error:
         raise Mistake(str(error)) from None
+    except OSError as error:
+        raise Mistake(
+            f"{error.filename}: {error.strerror}. Your work needs a folder that can be written; "
+            "MINILLM_MY names another one, as in: MINILLM_MY=~/minillm-my make learn"
+        ) from None
+    for message in messages:
+        print(message)
     token = os.environ.get("JUPYTER_TOKEN") or secrets.token_hex(24)
     port = free_port(FIRST_PORT)
-    log = folder / ".jupyter.log"
-    with log.open("wb") as out:
+    with out:
         server = subprocess.Popen(
             server_command(port, folder),
             cwd=folder,
@@ -432,4 +446,5 @@ JOBS: dict[str, Job] = {
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    with program("tools.jobs"):
+        sys.exit(main(sys.argv[1:]))

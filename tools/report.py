@@ -272,4 +272,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from minillm.lab.program import program
+
+    with program("tools.report"):
+        sys.exit(main())

@@ -148,4 +148,7 @@ def judged(model, tokenizer, temperature: float) -> list:
 
 
 if __name__ == "__main__":
-    ship(Path(sys.argv[1]))
+    from minillm.lab.program import program
+
+    with program("tools.ship"):
+        ship(Path(sys.argv[1]))

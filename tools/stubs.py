@@ -108,4 +108,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from minillm.lab.program import program
+
+    with program("tools.stubs"):
+        sys.exit(main())

@@ -211,11 +211,14 @@ def grade_best_segmentation(answer):
         raise Diagnosis(
             "you ignore `longest`: told that it is 2, you still use a piece of 3 bytes."
         )
-    all_of_them = "you try all segmentations; keep the best way to each position instead."
+    all_of_them = (
+        "for 21 bytes you look up 630 pieces: do you try all segmentations? Keep the best way to "
+        "each position instead."
+    )
     answer(b"abc" * 7, Counted(30 * 21, all_of_them), 3)
     too_far = (
-        "2,000 bytes take you too long: a piece has at most `longest` bytes, so look back so far "
-        "from each position and no further."
+        "for 2,000 bytes you look up 60,000 pieces: a piece has at most `longest` bytes, 3 here, "
+        "so look back so far from each position and no further."
     )
     try:
         answer(b"abcab" * 400, Counted(30 * 2000, too_far), 3)

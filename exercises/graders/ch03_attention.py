@@ -168,12 +168,17 @@ def grade_online_softmax_sum(answer):
         got = math.nan
     if not math.isclose(got, flash.online_softmax_sum([1.0, 0.0], [1.0, 2.0]), rel_tol=1e-6):
         raise Diagnosis("all scores may be far below 0: begin with -inf, not with 0.")
-    tape = _Tape([0.1] * 64)
-    answer(tape, _Tape([1.0] * 64), 4)
-    if tape.largest > 4:
+    tapes = _Tape([0.1] * 64), _Tape([1.0] * 64)
+    tapes[0].other, tapes[1].other = tapes[1], tapes[0]
+    answer(*tapes, 4)
+    if (lead := max(tape.lead for tape in tapes)) > 4:
         raise Diagnosis(
-            f"you go through or convert {tape.largest} scores at once; with tile=4 take "
-            "scores[begin:begin + 4] in their place."
+            f"you read {lead} numbers more of one list than of the other; with tile=4 take "
+            "scores[begin:begin + 4] and their values, then go on."
+        )
+    if (back := max(tape.back for tape in tapes)) > 4:
+        raise Diagnosis(
+            f"you look {back} numbers back; with tile=4 the three numbers that you keep must do."
         )
 
 
@@ -197,19 +202,26 @@ def grade_price_of_forgetting(answer):
 
 
 class _Tape(list):
-    """A list that remembers how much of it was looked at in one piece."""
+    """A list that remembers how it was read, in whatever order.
 
-    largest = 1
+    ``lead`` is how many numbers more were read here than in the other list, ``back`` how many had
+    been read since when one was read again; each at its largest.
+    """
+
+    def __init__(self, numbers):
+        super().__init__(numbers)
+        self.read_as, self.lead, self.back, self.other = {}, 0, 0, self
 
     def __getitem__(self, place):
-        got = super().__getitem__(place)
-        if isinstance(place, slice):
-            self.largest = max(self.largest, len(got))
-        return got
+        positions = range(len(self))[place]
+        for each in positions if isinstance(place, slice) else [positions]:
+            self.read_as.setdefault(each, len(self.read_as))
+            self.back = max(self.back, len(self.read_as) - self.read_as[each])
+        self.lead = max(self.lead, len(self.read_as) - len(self.other.read_as))
+        return super().__getitem__(place)
 
     def __iter__(self):
-        self.largest = len(self)
-        return super().__iter__()
+        return (self[place] for place in range(len(self)))
 
 
 def _kept(answer, *inputs: Tensor) -> Tensor:

@@ -362,7 +362,7 @@ def _gradient(answer, weight: Tensor, parts: list[Tensor], sum_of) -> Tensor:
         place = next((i for i, own in enumerate(parts) if part is own), None)
         if place is None:
             raise Diagnosis(
-                "nats got something else than one of the parts; together they do not fit."
+                "give nats one of the parts, as it stands in the list; all together do not fit."
             )
         if not (isinstance(given, Tensor) and given.requires_grad and torch.is_grad_enabled()):
             raise Diagnosis(

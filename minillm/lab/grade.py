@@ -2,40 +2,28 @@
 
 Graders stand in ``exercises/graders/chNN_slug.py``, one dictionary ``GRADERS`` a chapter, keyed by
 task id. A grader raises ``Diagnosis`` with a sentence that names the mistake; everything else that
-an answer can do (raise, print without end, loop, ask for input) gets a plain message here.
+an answer can raise gets a plain message here.
 
 Chapter: 00
 """
 
 import ast
-import builtins
-import contextlib
 import inspect
-import io
-import json
-import os
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, wraps
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from minillm.lab.project import Chapter, display_path, my, root, syllabus
-from minillm.lab.threads import threads
+from minillm.lab.project import Chapter, root, syllabus
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SECONDS = 20
-NEVER_ENDS = "no answer after {} seconds: is there a loop that never ends?"
-PRINTED_CHARACTERS = 10_000
+SHOWN_CHARACTERS = 1_000
 #: Arguments of tasks that were renamed; an answer from before keeps working.
 RENAMED_ARGUMENTS = {"head_width": "d_head", "width": "d_model"}
 
@@ -66,15 +54,36 @@ class Grader:
 
 @dataclass(frozen=True)
 class Result:
-    """``status`` is "to do", "wrong" or "done"; ``message`` is empty unless something is wrong."""
+    """``status`` is "to do", "wrong" or "done"; ``message`` is empty unless something is wrong.
+
+    ``printed`` is what the answer printed; ``loads`` is False where its file cannot even be loaded.
+    """
 
     status: str
     message: str = ""
+    printed: str = ""
+    loads: bool = True
 
     def line(self, task_id: str) -> str:
         """The line that a learner sees."""
         mark = {"to do": "☐ to do", "wrong": "✘ ", "done": "✔"}[self.status]
-        return f"{task_id} {mark}{self.message}"
+        return f"{task_id} {mark}{shortened(self.message)}"
+
+    def text(self, task_id: str) -> str:
+        """That line, below the first part of what the answer printed."""
+        printed = shortened(self.printed.rstrip("\n"))
+        return f"{printed}\n{self.line(task_id)}" if printed else self.line(task_id)
+
+
+def shortened(text: str) -> str:
+    """A text of any length as a learner sees it: whole, or its beginning and how much follows.
+
+    Example:
+        >>> shortened("plum " * 1_000)[-30:]
+        'lum  … (4,000 more characters)'
+    """
+    more = len(text) - SHOWN_CHARACTERS
+    return text if more <= 0 else f"{text[:SHOWN_CHARACTERS]} … ({more:,} more characters)"
 
 
 def load_file(path: Path, name: str) -> ModuleType:
@@ -87,20 +96,6 @@ def load_file(path: Path, name: str) -> ModuleType:
     module.__file__ = str(path)
     exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
     return module
-
-
-def read_answers(path: Path) -> str:
-    """The text of a learner's file.
-
-    Raises:
-        ValueError: it is not UTF-8, which some editors do not write by themselves.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(
-            f"{display_path(path)} is not UTF-8 text; save it again in that encoding."
-        ) from None
 
 
 def as_number(got: object) -> float:
@@ -142,15 +137,19 @@ def as_tensor(got: object) -> "Tensor":
 
 
 @cache
+def _graders_of(chapter: Chapter) -> dict[str, Grader]:
+    """The graders of one chapter; to load those of all would import everything that they use."""
+    path = root() / "exercises" / "graders" / f"ch{chapter.name}.py"
+    return load_file(path, f"graders_ch{chapter.name}").GRADERS if path.exists() else {}
+
+
 def graders() -> dict[str, tuple[Chapter, Grader]]:
     """Every task of every chapter that has a grader, by task id."""
-    grader_of = {}
-    for chapter in syllabus():
-        path = root() / "exercises" / "graders" / f"ch{chapter.name}.py"
-        if path.exists():
-            module = load_file(path, f"graders_ch{chapter.name}")
-            grader_of.update({task: (chapter, grader) for task, grader in module.GRADERS.items()})
-    return grader_of
+    return {
+        task: (chapter, grader)
+        for chapter in syllabus()
+        for task, grader in _graders_of(chapter).items()
+    }
 
 
 def find(task_id: str) -> tuple[Chapter, Grader]:
@@ -159,15 +158,12 @@ def find(task_id: str) -> tuple[Chapter, Grader]:
     Raises:
         ValueError: there is no such task; the message lists those that exist.
     """
-    if task_id not in graders():
-        known = ", ".join(graders()) or "none yet"
-        raise ValueError(f"there is no task {task_id!r}. Tasks: {known}.")
-    return graders()[task_id]
-
-
-def answer_file(chapter: Chapter) -> Path:
-    """Where a learner's answers to a chapter are kept."""
-    return my() / "exercises" / f"ch{chapter.name}.py"
+    number = task_id.partition(".")[0].zfill(2)
+    for chapter in syllabus():
+        if chapter.number == number and task_id in _graders_of(chapter):
+            return chapter, _graders_of(chapter)[task_id]
+    known = ", ".join(graders()) or "none yet"
+    raise ValueError(f"there is no task {task_id!r}. Tasks: {known}.")
 
 
 def taking_new_names(answer: Callable) -> Callable:
@@ -193,7 +189,7 @@ def taking_new_names(answer: Callable) -> Callable:
 
 
 def grade(task_id: str, answer: Callable, source: str | None = None) -> Result:
-    """Grade a function that is already in memory.
+    """Grade a function that is already in memory, without a limit of time.
 
     Args:
         task_id: for instance "1.2".
@@ -203,10 +199,9 @@ def grade(task_id: str, answer: Callable, source: str | None = None) -> Result:
     _, grader = find(task_id)
     try:
         refuse_borrowed(grader, answer, source)
-        with time_limit(SECONDS):
-            grader.grade(taking_new_names(answer))
-    except NotImplementedError:
-        return Result("to do")
+        grader.grade(taking_new_names(answer))
+    except NotImplementedError as error:
+        return _to_do(error, answer, grader.function)
     except Diagnosis as diagnosis:
         return Result("wrong", str(diagnosis))
     except EOFError:
@@ -214,35 +209,18 @@ def grade(task_id: str, answer: Callable, source: str | None = None) -> Result:
     except RecursionError:
         return Result("wrong", "your function calls itself without end; which case stops it?")
     except Exception as error:
-        return Result("wrong", _crash(error, _file_of(answer), grader.function))
+        return Result("wrong", crash(error, _file_of(answer), grader.function))
     return Result("done")
 
 
-@contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Stop an answer that never ends, also in a notebook.
-
-    It rings an alarm, which Windows and threads do not have; there only a person, or the parent
-    process of ``grade_file``, can stop it.
-
-    Raises:
-        Diagnosis: the time is over.
-    """
-    alone = threading.current_thread() is threading.main_thread()
-    if not (hasattr(signal, "SIGALRM") and alone):
-        yield
-        return
-
-    def ring(*_: object) -> None:
-        raise Diagnosis(NEVER_ENDS.format(seconds))
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+def _to_do(error: NotImplementedError, answer: Callable, function: str) -> Result:
+    """Only the stub's own exception, which says nothing, means "to do"."""
+    raised_in = traceback.extract_tb(error.__traceback__)[-1]
+    if str(error) or raised_in.filename != _file_of(answer):
+        return Result("wrong", crash(error, _file_of(answer)))
+    if raised_in.name != function:
+        return Result("wrong", f"your answer calls `{raised_in.name}`, which is still to do.")
+    return Result("to do")
 
 
 def refuse_borrowed(grader: Grader, answer: Callable, source: str | None) -> None:
@@ -271,6 +249,8 @@ def refuse_borrowed(grader: Grader, answer: Callable, source: str | None) -> Non
             raise Diagnosis(refusal)
     target_module = sys.modules.get(module)
     target = getattr(target_module, name, None) if target_module else None
+    if answer is target:
+        raise Diagnosis(refusal)
     code = inspect.unwrap(answer).__globals__ if inspect.isfunction(answer) else {}
     for used in names_used - {grader.function}:
         value = code.get(used)
@@ -278,84 +258,12 @@ def refuse_borrowed(grader: Grader, answer: Callable, source: str | None) -> Non
             raise Diagnosis(refusal)
 
 
-def grade_file(task_id: str, path: Path) -> Result:
-    """Grade the answer in a file, in a child process with a time limit and capped output."""
-    _, grader = find(task_id)
-    if not path.exists():
-        return Result("to do")
-    try:
-        ast.parse(read_answers(path))
-    except SyntaxError as error:
-        where = f"{display_path(path)}, line {error.lineno}"
-        return Result("wrong", f"Python cannot read {where}: {error.msg}.")
-    except ValueError as error:
-        return Result("wrong", str(error))
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "result.json"
-        command = [sys.executable, "-m", "minillm.lab.grade", task_id, str(path), str(report)]
-        try:
-            child = subprocess.run(
-                command,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads())},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=SECONDS,
-            )
-        except subprocess.TimeoutExpired:
-            return Result("wrong", NEVER_ENDS.format(SECONDS))
-        if not report.exists():
-            last = (child.stderr.strip().splitlines() or ["no message"])[-1]
-            return Result("wrong", f"Python stopped while it ran {grader.function}: {last}")
-        return Result(**json.loads(report.read_text(encoding="utf-8")))
-
-
-class _Capped(io.StringIO):
-    """Standard output for an answer: a learner's prints, up to a limit."""
-
-    def write(self, text: str) -> int:
-        if self.tell() + len(text) > PRINTED_CHARACTERS:
-            raise Diagnosis(
-                f"your answer prints more than {PRINTED_CHARACTERS} characters; "
-                "is a print inside a loop?"
-            )
-        return super().write(text)
-
-
-def _grade_in_child(task_id: str, path: Path) -> Result:
-    _, grader = find(task_id)
-
-    def no_input(prompt: str = "") -> str:
-        raise EOFError
-
-    builtins.input = no_input
-    with contextlib.redirect_stdout(_Capped()):
-        try:
-            module = load_file(path, "answers")
-            answer = getattr(module, grader.function, None)
-        except Diagnosis as diagnosis:
-            return Result("wrong", str(diagnosis))
-        except EOFError:
-            return Result("wrong", "your file waits for input(); remove it.")
-        except Exception as error:
-            return Result("wrong", f"your file cannot be imported: {_crash(error, str(path))}")
-        if answer is None:
-            return Result(
-                "wrong", f"{display_path(path)} defines no `{grader.function}`; what is its name?"
-            )
-        if not inspect.isroutine(inspect.unwrap(answer)):
-            kind = type(answer).__name__
-            return Result("wrong", f"`{grader.function}` is no function here but a {kind}.")
-        return grade(task_id, answer, inspect.getsource(answer))
-
-
 def _file_of(answer: Callable) -> str:
     code = getattr(inspect.unwrap(answer), "__code__", None)
     return code.co_filename if code else ""
 
 
-def _crash(error: Exception, filename: str, called: str = "") -> str:
+def crash(error: Exception, filename: str, called: str = "") -> str:
     """An exception in one line: where an answer raised it, or that its result broke the grader."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.filename == filename or "ipykernel" in f.filename]
@@ -365,14 +273,7 @@ def _crash(error: Exception, filename: str, called: str = "") -> str:
     if called and not own and f"{called}()" not in str(error):
         return f"what it returns is not of the kind that the task asks for ({what})."
     where = f" (line `{own[-1].line}`)" if own and own[-1].line else ""
-    return f"it raised {what}{where}"
-
-
-if __name__ == "__main__":
-    # Under -m this file is imported twice; graders raise the Diagnosis of the imported one.
-    from minillm.lab import grade as imported
-
-    outcome = imported._grade_in_child(sys.argv[1], Path(sys.argv[2]))
-    Path(sys.argv[3]).write_text(
-        json.dumps({"status": outcome.status, "message": outcome.message}), encoding="utf-8"
-    )
+    advice = ""
+    if isinstance(error, NameError) and not isinstance(error, UnboundLocalError):
+        advice = "; define or import it in the function: a notebook's other cells do not count"
+    return f"it raised {what}{where}{advice}"

@@ -7,10 +7,10 @@ picked, by name.
 Chapter: 00
 """
 
-import inspect
 from collections.abc import Callable, Iterable
 
-from minillm.lab.grade import answer_file, find, grade, graders, load_file, taking_new_names
+from minillm.lab.answers import answer_file, grade_file
+from minillm.lab.grade import find, graders, load_file, shortened, taking_new_names
 from minillm.lab.project import display_path
 
 _mine: set[str] = set()
@@ -50,16 +50,12 @@ def pick(function: Callable) -> Callable:
         if not path.exists():
             print(f"{grader.function}: the library's (no {display_path(path)} yet)")
             return function
-        try:
-            mine = getattr(load_file(path, f"my_ch{chapter.name}"), grader.function)
-            result = grade(task_id, mine, inspect.getsource(mine))
-        except Exception as error:
-            what = f"{type(error).__name__}: {error}"
-            print(f"{grader.function}: the library's ({display_path(path)} gives {what})")
-            return function
+        result = grade_file(task_id, path)
         if result.status != "done":
-            print(f"{grader.function}: the library's (your {task_id} is not solved yet)")
+            why = f"your {task_id} is not solved yet" if result.loads else shortened(result.message)
+            print(f"{grader.function}: the library's ({display_path(path)}: {why})")
             return function
+        mine = getattr(load_file(path, f"my_ch{chapter.name}"), grader.function)
         print(f"{grader.function}: yours (task {task_id})")
         return taking_new_names(mine)
     return function

@@ -4,6 +4,7 @@ Chapter: 00
 """
 
 import math
+import reprlib
 from dataclasses import dataclass
 from datetime import datetime
 from numbers import Real
@@ -54,7 +55,7 @@ def predict(question: str, guess: Real | None = None, *, unit: str = "") -> Pred
     """
     if guess is not None:
         if isinstance(guess, bool) or not isinstance(guess, Real) or not math.isfinite(guess):
-            raise ValueError(f"a guess is a number such as 18 or 0.6; got {guess!r}.")
+            raise ValueError(f"a guess is a number such as 18 or 0.6; got {reprlib.repr(guess)}.")
         print(f"▸ {question}: you say {number(guess)} {unit}".rstrip())
     else:
         print(f"▸ {question}{f' ({unit})' if unit else ''}: write your guess in place of None")
@@ -111,9 +112,9 @@ def _remember(question: str, **facts: object) -> None:
     if building():
         return
     path = my() / "predictions.json"
-    record = read_json(path)
-    record[question] = {**facts, "when": datetime.now().isoformat(timespec="seconds")}
     try:
+        record = read_json(path)
+        record[question] = {**facts, "when": datetime.now().isoformat(timespec="seconds")}
         write_json(path, record)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         print(f"  not remembered: {error}")

@@ -6,6 +6,7 @@ Chapter: 00
 import ast
 import inspect
 import io
+import reprlib
 import textwrap
 from collections.abc import Callable
 
@@ -26,7 +27,7 @@ def show(thing: Callable, *, docstring: bool = False) -> None:
         source = textwrap.dedent(inspect.getsource(thing))
     except (TypeError, OSError):
         raise ValueError(
-            f"show takes a function, class or module written in Python; got {thing!r}."
+            f"show takes a function, class or module written in Python; got {reprlib.repr(thing)}."
         ) from None
     print_source(source if docstring else without_docstring(source))
 

@@ -16,19 +16,17 @@ import ast
 import inspect
 import io
 import re
+import sys
+import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
+from types import ModuleType
 
+from minillm.lab.answers import answer_file, grade_file, grade_text, read_answers
 from minillm.lab.files import write_whole
-from minillm.lab.grade import (
-    Result,
-    answer_file,
-    find,
-    grade,
-    grade_file,
-    load_file,
-    read_answers,
-)
+from minillm.lab.grade import Result, find
 from minillm.lab.project import (
     Chapter,
     building,
@@ -57,7 +55,7 @@ def task(task_id: str, *, minutes: int) -> Callable:
     def decorate(function: Callable) -> Callable:
         function.task_id, function.minutes = task_id, minutes
         if function.__module__ == "__main__" and in_notebook():
-            print(_answer_in_notebook(task_id, function).line(task_id))
+            print(_answer_in_notebook(task_id, function).text(task_id))
         return function
 
     return decorate
@@ -102,7 +100,7 @@ def check(task_id: str) -> Result:
     """
     chapter, _ = find(task_id)
     result = grade_file(task_id, answer_file(chapter))
-    print(result.line(task_id))
+    print(result.text(task_id))
     if result.status == "to do":
         path = answer_file(chapter)
         print(f"  write it in {display_path(path)}, or in the notebook's cell")
@@ -156,21 +154,62 @@ def function_source(module_source: str, name: str) -> str | None:
 
 def put_answer(chapter: Chapter, name: str, source: str) -> None:
     """Replace one function in ``my/exercises/``, leaving everything else there as it is."""
+    write_whole(answer_file(chapter), with_answer(_answers(chapter), name, source))
+
+
+def _answers(chapter: Chapter) -> str:
+    """The learner's file of answers as it is, or as it begins."""
     path = answer_file(chapter)
     if path.exists():
-        text = read_answers(path)
-    else:
-        text = (root() / "exercises" / f"ch{chapter.name}.py").read_text(encoding="utf-8")
+        return read_answers(path)
+    return (root() / "exercises" / f"ch{chapter.name}.py").read_text(encoding="utf-8")
+
+
+def with_answer(text: str, name: str, source: str) -> str:
+    """A file of answers in which one function is replaced, or added at the end.
+
+    Raises:
+        SyntaxError: the text is no Python.
+    """
     span = _span(text, name)
     lines = _lines(text)
     source = source.rstrip("\n") + "\n"
+    if "@task(" in source and not IMPORT.search(text):
+        source = f"from minillm.lab.task import task\n\n\n{source}"
     if span is None:
-        needs_import = source.startswith("@task") and not IMPORT.search(text)
-        source = "from minillm.lab.task import task\n\n\n" * needs_import + source
-        text = text.rstrip("\n") + "\n\n\n" + source
+        return text.rstrip("\n") + "\n\n\n" + source
+    return "".join([*lines[: span[0]], source, *lines[span[1] :]])
+
+
+def _with_imports(source: str, cells: dict[str, object], text: str) -> str:
+    """An answer below the imports that it takes from the notebook's other cells.
+
+    Args:
+        source: of the answer.
+        cells: the notebook's names.
+        text: of the file of answers; what it imports already is left out.
+    """
+    known = {
+        alias.asname or alias.name.partition(".")[0]
+        for node in [*ast.parse(text).body, *ast.walk(ast.parse(source))]
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    imports = filter(None, (_import_of(cells.get(name), name) for name in sorted(used - known)))
+    return "\n".join([*imports, source])
+
+
+def _import_of(value: object, name: str) -> str | None:
+    """The line that imports a value under a name; None where it was not imported."""
+    if isinstance(value, ModuleType):
+        own, line = value.__name__, f"import {value.__name__}"
     else:
-        text = "".join([*lines[: span[0]], source, *lines[span[1] :]])
-    write_whole(path, text)
+        own, module = str(getattr(value, "__qualname__", "")), getattr(value, "__module__", None)
+        if module in (None, "__main__") or getattr(sys.modules.get(module), own, None) is not value:
+            return None
+        line = f"from {module} import {own}"
+    return line if own == name else f"{line} as {name}"
 
 
 def _span(module_source: str, name: str) -> tuple[int, int] | None:
@@ -194,47 +233,49 @@ def _lines(text: str) -> list[str]:
 
 
 def _answer_in_notebook(task_id: str, function: Callable) -> Result:
+    """Grade the file that would be saved, as `check` does, and save it."""
     chapter, grader = find(task_id)
     if function.__name__ != grader.function:
         return Result(
             "wrong", f"the answer must be called `{grader.function}`, not `{function.__name__}`."
         )
-    source = inspect.getsource(function)
-    result = grade(task_id, function, source)
+    try:
+        source = textwrap.dedent(inspect.getsource(function))
+        ast.parse(source)
+    except (OSError, TypeError, SyntaxError):
+        return Result("wrong", "its source cannot be read; write the function itself into a cell.")
+    path, trouble = answer_file(chapter), ""
+    try:
+        text = _answers(chapter)
+        ast.parse(text)
+    except (SyntaxError, OSError, ValueError) as error:
+        text, trouble = "", _why(error, path)
+    source = _with_imports(source, vars(sys.modules["__main__"]), text)
+    text = with_answer(text, grader.function, source)
+    result = grade_text(task_id, text, display_path(path))
     if result.status == "to do" or building():
         return result
-    try:
-        put_answer(chapter, grader.function, source)
-    except (SyntaxError, OSError, ValueError) as error:
-        trouble = _not_saved(error, display_path(answer_file(chapter)))
-        return Result("wrong", f"{result.message or 'right, but'} {trouble}")
-    if result.status == "done" and grader.target:
-        result = _grade_alone(task_id, chapter, grader.function)
+    if not result.loads and not trouble:
+        trouble = f"({display_path(path)} stays as it was.)"
+    if not trouble:
+        try:
+            write_whole(path, text)
+        except OSError as error:
+            trouble = _why(error, path)
+    if trouble:
+        return replace(
+            result, status="wrong", message=f"{result.message or 'right, but'} {trouble}"
+        )
     _count(task_id, result)
     return result
 
 
-def _not_saved(error: Exception, path: str) -> str:
+def _why(error: Exception, path: Path) -> str:
+    """Why an answer was not saved."""
+    where = display_path(path)
     if isinstance(error, SyntaxError):
-        return f"not saved: {path}, line {error.lineno}, cannot be read; mend it."
-    return f"not saved in {path}: {getattr(error, 'strerror', None) or error}."
-
-
-def _grade_alone(task_id: str, chapter: Chapter, name: str) -> Result:
-    """Does a right answer also work without the notebook's other cells, as later chapters need?"""
-    path = answer_file(chapter)
-    try:
-        result = grade(task_id, getattr(load_file(path, "answers"), name))
-    except Exception as error:
-        return Result("wrong", f"right here, but {display_path(path)} cannot be imported: {error}")
-    if "NameError" in result.message:
-        missing = result.message.split("'")[1]
-        return Result(
-            "done",
-            f" here; but `{missing}` comes from another cell: import or define it inside the "
-            "function, or later chapters cannot use your answer.",
-        )
-    return result
+        return f"not saved: {where}, line {error.lineno}, cannot be read; mend it."
+    return f"not saved in {where}: {getattr(error, 'strerror', None) or error}."
 
 
 def _count(task_id: str, result: Result) -> None:
@@ -242,7 +283,7 @@ def _count(task_id: str, result: Result) -> None:
         return
     try:
         before = record(task_id)
-    except ValueError:
+    except (OSError, ValueError):
         before = {}  # and remember says why
     status = "done" if "done" in (result.status, before.get("status")) else "wrong"
     remember(task_id, status=status, tries=before.get("tries", 0) + 1)

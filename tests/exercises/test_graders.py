@@ -1,13 +1,19 @@
 """Every grader knows a right answer in two styles, the stub, typical mistakes, and a mutant."""
 
 import ast
-import inspect
+import contextlib
+import io
+import linecache
+import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from minillm.lab.grade import find, grade, graders, load_file
+from minillm.lab import answers, task
+from minillm.lab.grade import find, graders, load_file
 from minillm.lab.project import root, syllabus
 from minillm.lab.task import function_source, solution_source
 
@@ -19,12 +25,61 @@ def book(task_id):
     return BOOKS[f"ch{find(task_id)[0].name}"]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_child_processes(tmp_path_factory):
+    """Each text of a file of answers is graded once, in this process; nothing else is changed."""
+
+    @cache
+    def grade_once(task_id, text, folder):
+        path = folder / "answers.py"
+        path.write_text(text, encoding="utf-8")
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            result = answers.grade_loaded(task_id, path)
+        return replace(result, printed=out.getvalue())
+
+    def run_child(task_id, path):
+        return grade_once(task_id, path.read_text(encoding="utf-8"), folder)
+
+    folder = tmp_path_factory.mktemp("learner")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MINILLM_MY", str(folder / "my"))
+        patch.delenv("MINILLM_BUILD", raising=False)
+        patch.setattr(answers, "_run_child", run_child)
+        patch.setattr(task, "write_whole", lambda path, text: path.write_text(text, "utf-8"))
+        patch.setattr(task, "in_notebook", lambda: True)
+        (folder / "my" / "exercises").mkdir(parents=True)
+        yield
+
+
 @cache
 def run(task_id, source):
-    """Grade an answer that is given as source text."""
-    namespace = {"__name__": "answers"}
-    exec(compile("from minillm.lab.task import task\n" + source, "answers.py", "exec"), namespace)
-    return grade(task_id, namespace[find(task_id)[1].function], source)
+    """Grade an answer, given as text, from the terminal and as a notebook's cell: they agree."""
+    chapter, grader = find(task_id)
+    if "@task(" not in source:
+        define = f"def {grader.function}("
+        source = source.replace(define, f'@task("{task_id}", minutes=1)\n{define}', 1)
+    path = answers.answer_file(chapter)
+    path.unlink(missing_ok=True)
+    task.put_answer(chapter, grader.function, source)
+    from_terminal = answers.grade_file(task_id, path)
+    path.unlink()
+    in_cell = as_a_cell(task_id, grader.function, source)
+    assert in_cell == f"{from_terminal.text(task_id)}\n"
+    assert path.exists() == (from_terminal.status != "to do")
+    return from_terminal
+
+
+def as_a_cell(task_id, function, source):
+    """What is printed when a notebook runs this as its next cell, after one of another answer."""
+    cell = f"<cell of {task_id}>"
+    linecache.cache[cell] = (len(source), None, source.splitlines(keepends=True), cell)
+    main = ModuleType("__main__")
+    main.task, main.__dict__[function] = task.task, lambda *_, **__: None
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "__main__", main)
+        exec(compile(source, cell, "exec"), main.__dict__)
+    return out.getvalue()
 
 
 TASKS = list(graders())
@@ -35,17 +90,22 @@ WRONG = [(t, *pair) for t in TASKS for pair in find(t)[1].wrong]
 
 @pytest.mark.parametrize("task_id", TASKS)
 def test_the_worked_answer_passes(task_id):
-    chapter, grader = find(task_id)
-    path = root() / "solutions" / f"ch{chapter.name}.py"
-    answer = getattr(load_file(path, "answers"), grader.function)
-    # as for a learner, only the function's own source is searched for what it borrows
-    result = grade(task_id, answer, inspect.getsource(answer))
+    result = run(task_id, solution_source(task_id))
     assert result.status == "done", result.message
 
 
-@pytest.mark.parametrize("task_id", TASKS)
-def test_a_right_answer_in_another_style_passes(task_id):
-    other = book(task_id).SECOND_STYLE[task_id]
+STYLES = [
+    (task_id, style)
+    for task_id in TASKS
+    for style in (
+        book(task_id).SECOND_STYLE[task_id],
+        *getattr(book(task_id), "OTHER_STYLES", {}).get(task_id, []),
+    )
+]
+
+
+@pytest.mark.parametrize(("task_id", "other"), STYLES)
+def test_a_right_answer_in_another_style_passes(task_id, other):
     assert ast.dump(ast.parse(other)) != ast.dump(ast.parse(solution_source(task_id)))
     result = run(task_id, other)
     assert result.status == "done", result.message
@@ -56,6 +116,7 @@ def test_the_stub_is_to_do(task_id):
     chapter, grader = find(task_id)
     stub = (root() / "exercises" / f"ch{chapter.name}.py").read_text(encoding="utf-8")
     assert "NotImplementedError" in function_source(stub, grader.function)
+    stub = function_source(stub, grader.function)
     assert run(task_id, stub).line(task_id) == f"{task_id} ☐ to do"
 
 

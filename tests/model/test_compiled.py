@@ -1,13 +1,16 @@
 """torch.compile: the model and its step with a cache are each one graph, with the same numbers.
 
-Each runs without the tests' own shape checks, so in a process of its own. The whole graph is traced
-and run; turning it into machine code takes ten times as long and is for `minillm bench model`.
+They run without the tests' own shape checks, so in a process of their own; in one, since importing
+the compiler takes seconds. The whole graph is traced and run; turning it into machine code takes
+ten times as long and is for `minillm bench model`.
 """
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 MODEL = """
 import sys, torch
@@ -41,10 +44,11 @@ WRITTEN = """
 from torch._dynamo.utils import counters
 from minillm.serve import sample
 
+counters.clear()
 compile = torch.compile
 torch.compile = lambda f, **options: compile(f, fullgraph=True, backend="aot_eager", **options)
 greedy = sample.SampleConfig(temperature=0)
-model = build(grouped, grouped)
+model = build(grouped)
 for prompts in [[[7] * 11], [[1] * 5], [[4] * 13] * 3, [[9] * 7] * 6]:
     for n_tokens in (5, 30):
         expected = sample.generate(model, prompts, greedy, n_tokens=n_tokens)
@@ -58,10 +62,11 @@ for model in model, build(near):
 """
 
 
-def run(program):
+@pytest.fixture(scope="module")
+def printed():
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", MODEL + program],
+        [sys.executable, "-c", MODEL + TRAINED + WRITTEN],
         cwd=root,
         env={**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
@@ -70,12 +75,12 @@ def run(program):
         timeout=240,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return done.stdout.splitlines()
 
 
-def test_trained_as_one_graph_it_is_the_same():
-    assert run(TRAINED) == "equal\n"
+def test_trained_as_one_graph_it_is_the_same(printed):
+    assert printed[0] == "equal"
 
 
-def test_a_step_with_a_cache_is_one_graph_for_one_row_and_one_for_several_of_any_length():
-    assert run(WRITTEN) == "1\n1\n2\n2\n"
+def test_a_step_with_a_cache_is_one_graph_for_one_row_and_one_for_several_of_any_length(printed):
+    assert printed[1:] == ["1", "1", "2", "2"]

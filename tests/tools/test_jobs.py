@@ -152,6 +152,26 @@ def test_a_check_has_no_notebooks_and_needs_no_report(monkeypatch, capfd):
 # --- learn ---
 
 
+@pytest.mark.parametrize(
+    "place", ["my", "my/course", "my/exercises/ch00_claims.py", "my/.jupyter.log"]
+)
+def test_a_file_or_folder_that_stands_in_the_way_is_named_with_the_cure(
+    place, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("MINILLM_MY", str(tmp_path / "my"))
+    monkeypatch.delenv("MINILLM_BUILD", raising=False)
+    in_the_way = tmp_path / place
+    if in_the_way.suffix:
+        in_the_way.mkdir(parents=True)
+    else:
+        in_the_way.parent.mkdir(exist_ok=True)
+        in_the_way.write_text("a file stands here", encoding="utf-8")
+    assert jobs.main(["learn"]) == 2
+    errors = capsys.readouterr().err
+    assert str(in_the_way) in errors
+    assert "MINILLM_MY=" in errors
+
+
 def test_the_next_free_port_is_taken():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -23,6 +24,11 @@ from tools import jobs
 from tools.canonical import dumps
 
 ROOT = Path(__file__).resolve().parents[2]
+# What pytest loads by itself, hypothesis above all, costs a second in each process.
+LEAN = {
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    "PYTEST_ADDOPTS": "-p xdist.plugin -p nbval.plugin",
+}
 EXPECT = 'print("✔ it learns: {} (at most 1.65)")'
 
 
@@ -125,13 +131,16 @@ def run(tmp_path_factory):
     report = folder / "report"
     command = [sys.executable, "-m", "pytest", "-p", "tools.nbval_plugin", "-p", "no:cacheprovider"]
     command += ["--nbval", "-n", "2", "--dist", "loadfile", "-v", "--color=no", "course"]
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "MINILLM_REPORT": str(report),
-        "MINILLM_MY": str(folder / "minillm-learner"),
-        "COLUMNS": "100",
-    }
-    environment.pop("PYTEST_ADDOPTS", None)
+    environment = (
+        os.environ
+        | LEAN
+        | {
+            "PYTHONPATH": str(ROOT),
+            "MINILLM_REPORT": str(report),
+            "MINILLM_MY": str(folder / "minillm-learner"),
+            "COLUMNS": "100",
+        }
+    )
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, encoding="utf-8", timeout=600
     )
@@ -232,13 +241,18 @@ def test_the_kernel_is_this_python_and_a_cell_has_270_seconds(run):
 
 
 def test_a_stop_leaves_no_kernel_and_no_worker_behind(tmp_path, monkeypatch):
-    source = "import os, time; open(str(os.getpid()), 'w').close(); time.sleep(600)"
-    for name in ("01_sleeps", "02_sleeps"):
-        notebook = new_notebook(cells=[planted(source)])
-        (tmp_path / f"{name}.ipynb").write_text(dumps(notebook), encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    source = """import os, time
+for pid in os.getpid(), os.getppid():  # the kernel and the worker that started it
+    open(str(pid), 'w').close()
+time.sleep(600)"""
+    notebook = new_notebook(cells=[planted(source)])
+    (tmp_path / "01_sleeps.ipynb").write_text(dumps(notebook), encoding="utf-8")
+    for name, value in {"PYTHONPATH": str(ROOT), **LEAN}.items():
+        monkeypatch.setenv(name, value)
     nbval = ("-p", "tools.nbval_plugin", "--nbval", "--rootdir", str(tmp_path), str(tmp_path))
-    step = jobs.Step("notebooks", jobs.on_all_cores("-n", "2", *nbval))
+    # xdist waits 10 seconds for its workers, and so does jobs.stop; what it does then is the same
+    monkeypatch.setattr(jobs, "stop", partial(jobs.stop, grace_seconds=1))
+    step = jobs.Step("notebooks", jobs.on_all_cores("-n", "1", *nbval))
     begun = []
 
     def both_run_or_it_is_late():

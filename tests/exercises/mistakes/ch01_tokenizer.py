@@ -484,7 +484,7 @@ def best_segmentation(word, log_prob, longest):
         return found
     return max(cuts(word))[1]
 """,
-            "you try all segmentations",
+            "do you try all segmentations",
         ),
         (
             """

@@ -347,7 +347,7 @@ def shortest_code(low, high):
                 return format(m, f"0{n}b") if n else ""
         n += 1
 """,
-            "you try row after row",
+            "do you try row after row",
         ),
         (
             """

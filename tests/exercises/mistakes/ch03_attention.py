@@ -45,6 +45,47 @@ def price_of_forgetting():
 """,
 }
 
+#: More right answers, of styles that a grader was or might be wrong about.
+OTHER_STYLES = {
+    "3.4": [
+        """
+import math
+def online_softmax_sum(scores, values, tile=1):
+    m, total, weighted = -math.inf, 0.0, 0.0
+    for s, v in zip(scores, values):
+        m, before = max(m, s), m
+        kept, new = math.exp(before - m), math.exp(s - m)
+        total, weighted = total * kept + new, weighted * kept + new * v
+    return weighted / total
+""",
+        """
+import itertools, math
+def online_softmax_sum(scores, values, tile=1):
+    m, total, weighted = -math.inf, 0.0, 0.0
+    pairs = zip(scores, values)
+    while part := list(itertools.islice(pairs, tile)):
+        new = max(m, max(s for s, _ in part))
+        total, weighted, m = total * math.exp(m - new), weighted * math.exp(m - new), new
+        total += sum(math.exp(s - m) for s, _ in part)
+        weighted += sum(math.exp(s - m) * v for s, v in part)
+    return weighted / total
+""",
+        """
+import math
+def online_softmax_sum(scores, values, tile=1):
+    m, total, weighted = -math.inf, 0.0, 0.0
+    for end in range(len(scores), 0, -tile):
+        begin = max(0, end - tile)
+        new = max(m, max(scores[begin:end]))
+        total, weighted, m = total * math.exp(m - new), weighted * math.exp(m - new), new
+        for i in range(begin, end):
+            w = math.exp(scores[i] - m)
+            total, weighted = total + w, weighted + w * values[i]
+    return weighted / total
+""",
+    ]
+}
+
 # Task -> (what the learner did, a phrase of the diagnosis that must come).
 MISTAKES = {
     "3.1": [
@@ -306,7 +347,17 @@ def online_softmax_sum(scores, values, tile=1):
     total = sum(math.exp(s - m) for s in scores)
     return sum(math.exp(s - m) * v for s, v in zip(scores, values)) / total
 """,
-            "scores at once",
+            "64 numbers more of one list",
+        ),
+        (
+            """
+import math
+def online_softmax_sum(scores, values, tile=1):
+    m = max(s for s, _ in zip(scores, values))
+    total = sum(math.exp(s - m) for s, _ in zip(scores, values))
+    return sum(math.exp(s - m) * v for s, v in zip(scores, values)) / total
+""",
+            "you look 64 numbers back",
         ),
         (
             """

@@ -21,8 +21,8 @@ def accumulated_gradient(weight, parts, nats):
     return gradient / count
 """,
     "5.3": """
-from math import cos, pi
 def learning_rate(step, n_steps, warmup_steps, peak, final):
+    from math import cos, pi
     if warmup_steps > 0 and step + 1 <= warmup_steps:
         return (step + 1) * peak / warmup_steps
     begin = warmup_steps - 1 if warmup_steps else 0
@@ -150,8 +150,8 @@ MISTAKES = {
             "runs over the rows",
         ),
         (
-            _log_probs(LOOK_UP + "    return torch.where(counted, picked / math.log(2), 0.0)\n")
-            + "import math\n",
+            "import math\n"
+            + _log_probs(LOOK_UP + "    return torch.where(counted, picked / math.log(2), 0.0)\n"),
             "that is in bits",
         ),
         (
@@ -356,7 +356,7 @@ MISTAKES = {
                 "    loss, n = nats(weight, torch.cat(parts))\n"
                 "    return torch.autograd.grad(loss / n, weight)[0]\n"
             ),
-            "else than one of the parts",
+            "give nats one of the parts",
         ),
         (
             _gradient(
