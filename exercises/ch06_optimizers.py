@@ -168,9 +168,9 @@ def rounds_of_newton_schulz(strength):
     of the two; 0 if it is so at the start. Guess for 0.001 before you run it. Then say in one
     sentence why one of them is faster: what is s³ when s is small?
 
-    中文：先猜，再测，再解释。Newton–Schulz 的每一轮只改变奇异值的大小。从 s = strength 开始，用教科书
-    的三次多项式和 Muon 的五次多项式，各需要多少轮才能第一次让 s 不小于 0.5（一开始就够则为 0 轮）？
-    返回（三次的轮数, 五次的轮数, 一句解释）。
+    中文：先猜，再测，再解释。Newton–Schulz 的每一轮只改变奇异值的大小。从 s = strength 开始，用
+    教科书的三次多项式和 Muon 的五次多项式，各需要多少轮才能第一次让 s 不小于 0.5？（一开始就够
+    则为 0 轮。）返回（三次的轮数, 五次的轮数, 一句解释）。
 
     Args:
         strength: s before the first round, above 0 and at most 1.
@@ -189,9 +189,9 @@ def fair_verdict(search_a, search_b, again_a, again_b):
     Each was searched with one seed. The best rate of each was then run again, with seeds that had
     no part in the choice. Lower losses are better. Decide by three thoughts:
 
-    - If the best rate is the smallest or the largest that was tried, a better one may lie beyond it.
-      Then the search is not finished, whatever the losses are: "search more".
-    - The loss that chose a rate is flattered by the choice. Only the runs with new seeds may decide.
+    - If the best rate is the smallest or the largest that was tried, a better one may lie beyond
+      it. Then the search is not finished, whatever the losses are: "search more".
+    - The loss that chose a rate is flattered by the choice. Only runs with new seeds may decide.
     - If the new losses of the two overlap, the difference may be the luck of the seeds:
       "cannot tell".
 

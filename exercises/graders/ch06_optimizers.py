@@ -434,9 +434,9 @@ GRADERS = {
             "For s = 0.001, s³ is a billionth. What is left of each polynomial?",
         ),
         model_answer=(
-            "16 and 6 rounds for 0.001. When s is small, s³ and s⁵ are nothing beside s, so a round "
-            "of the textbook's multiplies s by 1.5 and one of Muon's by 3.4445: log(500) divided by "
-            "log(1.5) is 15.3, divided by log(3.4445) it is 5.0. The price is at the other end: "
+            "16 and 6 rounds for 0.001. When s is small, s³ and s⁵ are nothing beside s, so a "
+            "round of the textbook's multiplies s by 1.5 and one of Muon's by 3.4445: log(500) ÷ "
+            "log(1.5) is 15.3, and log(500) ÷ log(3.4445) is 5.0. The price is at the other end: "
             "Muon's values never settle at 1, they go on to move between 0.7 and 1.2."
         ),
     ),

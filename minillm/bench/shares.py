@@ -11,14 +11,15 @@ same search, four learning rates:
     and our blocks            four rates                    four rates
 
 *Shape and schedule*: rows of 128 letters in place of 64, 16 rows in place of 12, width 96 in place
-of 128, 800 steps in place of 2,000 (so 1.64 and 1.54 million letters are read), no warm-up, and a
-rate that falls in a straight line over the last 560 steps. *Blocks*: RoPE, RMSNorm, SwiGLU, QK-norm,
-a head of its own, first weights of 0.08, residual projections of zero; and each row of the text once
-an epoch, where nanoGPT draws rows from anywhere. Weight decay is 0.1 for AdamW and 0 for Muon everywhere.
+of 128, 800 steps in place of 2,000 (so 1.64 and 1.54 million letters are read), no warm-up, and
+a rate that falls in a straight line over the last 560 steps. *Blocks*: RoPE, RMSNorm, SwiGLU,
+QK-norm, a head of its own, first weights of 0.08, residual projections of zero; and each row of the
+text once an epoch, where nanoGPT draws rows from anywhere. Weight decay is 0.1
+for AdamW and 0 for Muon everywhere.
 
 The search has seed 0. The best rate of each is run again with two more seeds. All are evaluated in
-rows of 64 letters, and those that learned from 128 also in rows of 128. After
-a stop the same command goes on.
+rows of 64 letters, and those that learned from 128 also in rows of 128. After a
+stop the same command goes on.
 
 Chapter: app
 """

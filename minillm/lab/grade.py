@@ -39,8 +39,8 @@ class Grader:
     ``function`` is the name that the answer defines, ``target`` the dotted name of the library's
     own version (None where the library has none), ``level`` "everyone" or "stretch", ``grade`` a
     function of the answer that raises ``Diagnosis``, ``hints`` three sentences that help more and
-    more, ``model_answer`` the explanation for a predict–measure–explain task, ``wrong`` three to six
-    typical mistakes, each a function and (the beginning of) the diagnosis that it must get.
+    more, ``model_answer`` the explanation for a predict–measure–explain task, ``wrong`` three to
+    six typical mistakes, each a function and (the beginning of) the diagnosis that it must get.
     """
 
     function: str

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 from minillm.lab import answers, task
-from minillm.lab.grade import find, graders, load_file
+from minillm.lab.grade import find, grade, graders, load_file
 from minillm.lab.project import root, syllabus
 from minillm.lab.task import function_source, solution_source
 

@@ -8,14 +8,14 @@ import torch
 from minillm.lab.diagnose import hold, same
 from minillm.lab.grade import Diagnosis
 
+CASES = [(torch.ones(2),)]
+
 
 def double(x):
     return 2 * x, "twice"
 
 
-def told(
-    answer, right=double, cases=((torch.ones(2),),), wrong=(), names=("the number", "the word")
-):
+def told(answer, right=double, cases=CASES, wrong=(), names=("the number", "the word")):
     with pytest.raises(Diagnosis) as error:
         hold(answer, right, cases, wrong, names)
     return str(error.value)
