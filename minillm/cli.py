@@ -191,9 +191,12 @@ def tokenize(
     ] = False,
 ) -> None:
     """Show the tokens of a sentence, in colour."""
+    from minillm.lab.text_file import decode
     from minillm.recipes.tokenizer import show_tokens
 
-    show_tokens(sys.stdin.read() if text == "-" else text, tokenizer, trace=trace)
+    if text == "-":
+        text = decode(sys.stdin.buffer.read(), "standard input")
+    show_tokens(text, tokenizer, trace=trace)
 
 
 @app.command()
@@ -230,6 +233,10 @@ def sample(
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Take the likeliest token always.")
     ] = False,
+    special: Annotated[
+        bool,
+        typer.Option("--special", help="Read special tokens in the prompt, such as <|im_start|>."),
+    ] = False,
 ) -> None:
     """Write on after a prompt, as the words come.
 
@@ -249,9 +256,7 @@ def sample(
     config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     use_threads()
     transformer, tokenizer, end_ids = checkpoints.open_model(model)
-    ids = [*tokenizer.begin_ids, *tokenizer.encode(prompt)]
-    if not ids:
-        raise ValueError('the prompt is empty; write how the text begins, such as "Once"')
+    ids = checkpoints.prompt_ids(prompt, tokenizer, special=special)
     if tokens is None:
         tokens = max(1, min(200, transformer.context_length - len(ids)))
     stop_ids = end_ids or tuple(tokenizer.special_ids.values())

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from minillm.cli import main
+from minillm.zoo.checkpoints import prompt_ids
 
 COMMANDS = [
     "map", "glossary", "doctor", "check", "hint", "solution", "progress", "start", "claims",
@@ -26,9 +27,9 @@ def minillm(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MINILLM_MY", str(tmp_path / "my"))
     monkeypatch.delenv("MINILLM_BUILD", raising=False)
 
-    def run(*words, stdin=""):
+    def run(*words, stdin=b""):
         monkeypatch.setattr("sys.argv", ["minillm", *words])
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         capsys.readouterr()
         status = 0
         try:
@@ -171,8 +172,16 @@ def test_the_ledger_is_printed_for_people_and_for_programs(minillm):
 
 
 def test_text_can_come_from_standard_input(minillm):
-    done = minillm("tokenize", "-", stdin="I live in the village")
+    done = minillm("tokenize", "-", stdin=b"I live in the village")
     assert "21 characters, 21 bytes" in done.out
+
+
+def test_standard_input_may_have_the_form_of_another_system(minillm):
+    plain = minillm("tokenize", "-", stdin="村\nplums\n".encode()).out
+    assert minillm("tokenize", "-", stdin="\ufeff村\r\nplums\r\n".encode()).out == plain
+    done = minillm("tokenize", "-", stdin="plums".encode("utf-16"))
+    assert (done.returncode, done.out) == (2, "")
+    assert "standard input is UTF-16, not UTF-8" in done.err
 
 
 def test_a_tokenizer_is_trained_and_used(minillm, tmp_path):
@@ -394,6 +403,14 @@ def test_without_a_word_on_the_end_any_special_token_ends_the_text(minillm, fold
     assert asked[0][2]["stop_ids"] == (258, 259)
 
 
+def test_special_tokens_of_a_prompt_are_read_where_one_says_so(minillm, folder, monkeypatch):
+    asked = written(monkeypatch, b"")
+    minillm("sample", f"{END}hi<|mark|>", "--model", str(folder), "--special")
+    assert asked[0][0] == [258, 256, 259]
+    begun = SimpleNamespace(begin_ids=(258,), special_ids={END: 258}, encode=lambda *_: [258, 7])
+    assert prompt_ids(END, begun, special=True) == [258, 7]  # not twice
+
+
 def test_a_stop_string_ends_the_text_before_it(minillm, folder, monkeypatch):
     written(monkeypatch, b" there. Who is it?")
     words = ["sample", "hi", "--model", str(folder), "--stop", "Who", "--stop", "nobody"]
@@ -430,6 +447,7 @@ def test_each_piece_is_flushed(minillm, folder, monkeypatch):
     ("words", "named"),
     [
         ([""], "the prompt is empty"),
+        ([f"hi{END}"], f"the prompt spells {END}, a special token of this model; say --special"),
         (["hi", "--tokens", "128"], "at most 127 may still be generated"),
         (["hi" * 128], "the prompt has 128 tokens"),
         (["hi", "--tokens", "0"], "n_tokens must be at least 1"),

@@ -9,12 +9,12 @@ Chapter: 00
 import ast
 import json
 import re
-import tomllib
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
 from minillm.lab.project import root
+from minillm.lab.text_file import read_toml
 
 VERDICTS = (
     "follows by arithmetic",
@@ -67,8 +67,7 @@ def load(path: Path | None = None) -> tuple[Claim, ...]:
         ValueError: an entry lacks a field, has an unknown one, or an unknown verdict or evidence.
     """
     path = path or root() / "course" / "claims.toml"
-    with path.open("rb") as file:
-        entries = tomllib.load(file).get("claim", [])
+    entries = read_toml(path).get("claim", [])
     return tuple(_claim(entry) for entry in entries)
 
 

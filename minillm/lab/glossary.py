@@ -8,13 +8,13 @@ Chapter: 00
 
 import difflib
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 
 from minillm.lab.project import root
+from minillm.lab.text_file import read_toml
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,8 +94,7 @@ def no_names(path: Path | None = None) -> tuple[NoName, ...]:
 
 def _read(path: Path | None) -> tuple[Path, dict]:
     path = path or root() / "course" / "glossary.toml"
-    with path.open("rb") as file:
-        return path, tomllib.load(file)
+    return path, read_toml(path)
 
 
 def _term(entry: dict) -> Term:

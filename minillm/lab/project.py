@@ -6,12 +6,12 @@ Chapter: 00
 import json
 import os
 import sys
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from minillm.lab.files import write_whole
+from minillm.lab.text_file import decode, parse_json, read_toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +99,7 @@ def display_path(path: Path) -> str:
 @cache
 def syllabus() -> tuple[Chapter, ...]:
     """All chapters in reading order, also those that are still to be written."""
-    with (root() / "course" / "syllabus.toml").open("rb") as file:
-        entries = tomllib.load(file)["chapter"]
+    entries = read_toml(root() / "course" / "syllabus.toml")["chapter"]
     return tuple(
         Chapter(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
         for entry in entries
@@ -134,7 +133,7 @@ def read_json(path: Path) -> dict:
     if not path.exists():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = parse_json(decode(path.read_bytes(), "it"))
         if not isinstance(value, dict):
             raise ValueError("it must begin with a brace")
     except ValueError as error:

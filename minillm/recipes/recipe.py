@@ -20,13 +20,13 @@ Chapter: app
 """
 
 import os
-import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, final
 
+from minillm.lab.text_file import read_toml
 from minillm.model.attention import AttentionConfig
 from minillm.model.config import TransformerConfig
 from minillm.model.ffn import MLPConfig, SwiGLUConfig
@@ -34,7 +34,6 @@ from minillm.optim.schedule import Cosine, Schedule, WarmupStableDecay
 from minillm.recipes.data import TextData, TownData
 from minillm.train.loop import LoopConfig
 
-END = "<|endoftext|>"
 #: Keys of recipes from before the names were the field's, and what they are called now.
 RENAMED = {
     "context_tokens": "context_length",
@@ -279,12 +278,10 @@ def load(path: str | os.PathLike) -> Recipe:
     Raises:
         ValueError: no such file, no TOML; what `of` refuses. The message names the file.
     """
-    path = Path(path)
+    content = read_toml(path)
     try:
-        return of(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except (ValueError, TypeError) as error:  # TOML's errors are ValueErrors, too
+        return of(content)
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 

@@ -38,7 +38,7 @@ def same(found, expected):
 def test_a_file_is_a_length_a_header_and_the_numbers(tmp_path):
     (tmp_path / WHOLE).write_bytes(forged(one([1, 1], 4), struct.pack("<f", 0.5)))
     entries = find(tmp_path)
-    assert entries == {"a": Entry(tmp_path / WHOLE, "F32", (1, 1))}
+    assert entries == {"a": Entry(tmp_path / WHOLE, "a", "F32", (1, 1))}
     [(name, tensor)] = read(entries)
     assert (name, tensor.tolist()) == ("a", [[0.5]])
 
@@ -167,7 +167,9 @@ def test_a_folder_without_weights_is_named(tmp_path):
 def test_a_whole_file_and_an_index_are_one_too_many(tmp_path):
     write(tmp_path, TENSORS)
     write(tmp_path, TENSORS, max_shard_bytes=1)
-    with pytest.raises(ValueError, match=r"holds model\.safetensors and model\.safetensors\.index"):
+    with pytest.raises(
+        ValueError, match=r"holds model\.safetensors, and model\.safetensors\.index"
+    ):
         find(tmp_path)
 
 

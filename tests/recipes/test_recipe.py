@@ -196,7 +196,7 @@ def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path):
         recipe.find(str(tmp_path / "mine.toml"))
     path = tmp_path / "mine.toml"
     path.write_text("name = ", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"mine\.toml: Invalid value"):
+    with pytest.raises(ValueError, match=r"mine\.toml is no TOML: Invalid value"):
         recipe.find(str(path))
     path.write_text('name = "mine"\nsteps = 3', encoding="utf-8")
     with pytest.raises(ValueError, match=r"mine\.toml: a recipe has no key steps"):
