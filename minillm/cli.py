@@ -233,10 +233,7 @@ def sample(
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Take the likeliest token always.")
     ] = False,
-    special: Annotated[
-        bool,
-        typer.Option("--special", help="Read special tokens in the prompt, such as <|im_start|>."),
-    ] = False,
+    special: Annotated[bool, typer.Option("--special", help="PROMPT has special tokens.")] = False,
 ) -> None:
     """Write on after a prompt, as the words come.
 
@@ -260,9 +257,8 @@ def sample(
     if tokens is None:
         tokens = max(1, min(200, transformer.context_length - len(ids)))
     stop_ids = end_ids or tuple(tokenizer.special_ids.values())
-    # A table may be larger than the tokenizer, padded to a round number: rows that nobody trained.
-    without_token = set(range(transformer.config.vocab_size)) - {*tokenizer.ids, *stop_ids}
-    config = replace(config, suppress_tokens=tuple(sorted(without_token)))
+    suppress_tokens = checkpoints.ids_without_token(transformer, tokenizer, stop_ids)
+    config = replace(config, suppress_tokens=suppress_tokens)
     written = stream(transformer, ids, config, n_tokens=tokens, stop_ids=stop_ids, seed=seed)
     parts = stream_text(written, tokenizer, stop or ())
     try:

@@ -533,3 +533,58 @@ def test_a_folder_of_llamas_form_begins_with_its_token_and_never_draws_padding(m
     for seed in range(5):
         words = ["sample", "hi", "--model", str(tmp_path), "--seed", str(seed)]
         assert minillm(*words, "--temperature", "9", "--top-p", "1").returncode == 0
+
+
+FAMILIES = {
+    "Llama": ("Llama 3", "LlamaConfig", {}),
+    "Llama 2": ("Llama 2", "LlamaConfig", {}),
+    "Mistral": ("Mistral", "MistralConfig", {"sliding_window": 8}),
+    "Mixtral": ("Mistral", "MixtralConfig", {"num_local_experts": 4}),
+    "Qwen 3": ("Qwen", "Qwen3Config", {"head_dim": 8}),
+}
+BESIDE = {  # as the tokenizer_config.json of each family says
+    "Llama 3": {"clean_up_tokenization_spaces": True, "eos_token": "<|end|>"},
+    "Llama 2": {"add_bos_token": True, "add_eos_token": False, "sp_model_kwargs": {}},
+    "Mistral": {"add_bos_token": True, "legacy": False, "use_default_system_prompt": False},
+    "Qwen": {"add_bos_token": False, "add_prefix_space": False, "split_special_tokens": False},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_text_of_each_family_is_that_of_transformers_up_to_any_of_its_end_tokens(
+    minillm, tmp_path, family
+):
+    import torch
+    import transformers
+
+    from minillm.formats.tokenizer_json import read
+    from tests.formats.test_tokenizer_json import THEIRS
+
+    kind, config, more = FAMILIES[family]
+    theirs, prompt = THEIRS[kind], "the hen 里<think>"
+    vocab_size = 64 * (theirs.get_vocab_size() // 64 + 1)  # padded, as theirs are
+    config = getattr(transformers, config)(
+        vocab_size=vocab_size, hidden_size=32, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, **more,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        for parameter in model.parameters():
+            parameter.data.normal_(std=0.3)
+    ids = theirs.encode(prompt).ids
+    padding = list(range(theirs.get_vocab_size(), vocab_size))
+    options = {"max_new_tokens": 20, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    row = torch.tensor([ids])
+    free = model.generate(row, suppress_tokens=padding, **options)[0, len(ids) :].tolist()
+    end = next(token for place, token in enumerate(free) if place > 3 and token not in free[:place])
+    model.generation_config.eos_token_id = [2, end]
+    model.save_pretrained(tmp_path)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(BESIDE[kind]), encoding="utf-8")
+    written = free[: min(free.index(token) for token in {2, end} & set(free))]
+    assert len(written) > 3
+    done = minillm("sample", prompt, "--model", str(tmp_path), "--greedy", "--tokens", "20")
+    assert done.returncode == 0, done.err
+    ours = read(tmp_path / "tokenizer.json")
+    assert same_text(done.out, prompt + ours.decode_bytes(written).decode("utf-8", "replace"))

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from minillm.formats import safetensors_file, tokenizer_json
-from minillm.formats.hf_beside import check_generation, check_tokenizer_config
+from minillm.formats.hf_beside import check_generation, check_has_rows, check_tokenizer_config
 from minillm.formats.hf_config import read_config, to_config
 from minillm.formats.hf_names import EMBEDDING, HEAD, Place, places, rows
 from minillm.formats.json_file import read_object
@@ -202,7 +202,7 @@ def load_tokenizer(directory: str | os.PathLike) -> JsonTokenizer:
             check_tokenizer_config(content, tokenizer)
         except ValueError as error:
             raise ValueError(f"{TOKENIZER_CONFIG}: {error}") from None
-    _check_has_rows(directory, TOKENIZER, tokenizer.ids)
+    check_has_rows(directory / CONFIG, TOKENIZER, tokenizer.ids)
     return tokenizer
 
 
@@ -228,20 +228,9 @@ def end_ids(directory: str | os.PathLike) -> tuple[int, ...]:
             ids = end_ids if isinstance(end_ids, list) else [end_ids]
             if not all(type(token) is int and token >= 0 for token in ids):
                 raise ValueError(f"{file} says eos_token_id {end_ids!r}; an id or a list of ids")
-            _check_has_rows(directory, file, ids)
+            check_has_rows(directory / CONFIG, file, ids)
             return tuple(ids)
     return ()
-
-
-def _check_has_rows(directory: Path, file: str, ids: Collection[int]) -> None:
-    """Refuse ids beyond the model's table, whose size the folder's config says, if there is one."""
-    path = directory / CONFIG
-    vocab_size = read_object(path).get("vocab_size") if path.is_file() else None
-    if isinstance(vocab_size, int) and max(ids, default=-1) >= vocab_size:
-        raise ValueError(
-            f"{file} has the id {max(ids)}, but the model's table has {vocab_size:,} rows, ids 0 "
-            f"to {vocab_size - 1} (vocab_size in {CONFIG}); the two are of different models"
-        )
 
 
 # --- into a folder ------------------------------------------------------------------------------

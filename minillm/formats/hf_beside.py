@@ -7,9 +7,11 @@ refused by name; so is every key that is not known.
 Chapter: 04
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
+from minillm.formats.json_file import read_object
 from minillm.formats.tokenizer_json import JsonTokenizer
 
 #: Of generation_config.json: ids, who wrote it, and how to draw, which whoever samples says anew.
@@ -98,3 +100,22 @@ def check_tokenizer_config(content: Mapping[str, Any], tokenizer: JsonTokenizer)
                 f"it says {key}: {content[key]!r}, but the post_processor and the normalizer of "
                 f"tokenizer.json do as with {value}; one of the two files is of another model"
             )
+
+
+def check_has_rows(config: Path, file: str, ids: Collection[int]) -> None:
+    """Refuse ids beyond the model's table, whose size its config says, if there is one.
+
+    Args:
+        config: path of config.json.
+        file: where the ids stand.
+        ids: of tokens.
+
+    Raises:
+        ValueError: one has no row.
+    """
+    vocab_size = read_object(config).get("vocab_size") if config.is_file() else None
+    if isinstance(vocab_size, int) and max(ids, default=-1) >= vocab_size:
+        raise ValueError(
+            f"{file} has the id {max(ids)}, but the model's table has {vocab_size:,} rows, ids 0 "
+            f"to {vocab_size - 1} (vocab_size in {config.name}); the two are of different models"
+        )

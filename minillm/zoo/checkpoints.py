@@ -94,6 +94,13 @@ def prompt_ids(prompt: str, tokenizer: JsonTokenizer, *, special: bool = False) 
     return ids
 
 
+def ids_without_token(
+    model: Transformer, tokenizer: JsonTokenizer, stop_ids: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The ids that a model must not write: its table may be padded to a round number of rows."""
+    return tuple(sorted({*range(model.config.vocab_size)} - {*tokenizer.ids, *stop_ids}))
+
+
 def card(name: str) -> str:
     """What the model has read, what it can do and what it cannot: Markdown."""
     return (folder(name) / "CARD.md").read_text(encoding="utf-8")

@@ -318,6 +318,18 @@ def test_transformers_reads_the_tokenizer_and_what_it_writes_is_read_here(tmp_pa
         assert theirs(marked)["input_ids"] == ours.encode(marked, allowed_special={END})
 
 
+def test_a_tokenizer_with_more_ids_than_the_model_has_rows_is_refused(tmp_path):
+    save(replace(OURS, vocab_size=TOKENIZER.vocab_size).build(), tmp_path, TOKENIZER)
+    assert load_tokenizer(tmp_path).vocab_size == TOKENIZER.vocab_size
+    small = {"vocab_size": TOKENIZER.vocab_size - 1, "eos_token_id": 279}
+    (tmp_path / "config.json").write_text(json.dumps(small), encoding="utf-8")
+    for read, file in ((load_tokenizer, "tokenizer.json"), (end_ids, "config.json")):
+        with pytest.raises(
+            ValueError, match=rf"^{file} has the id 279, but the model's table has 27"
+        ):
+            read(tmp_path)
+
+
 # --- law ---------------------------------------------------------------------------------------
 def test_saving_again_leaves_nothing_of_the_older_model(tmp_path):
     large = randomise(OURS.build())

@@ -173,6 +173,31 @@ def test_a_whole_file_and_an_index_are_one_too_many(tmp_path):
         find(tmp_path)
 
 
+def test_a_whole_file_and_an_index_of_it_alone_are_one_model(tmp_path):
+    write(tmp_path, TENSORS)
+    entries = find(tmp_path)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(TENSORS, WHOLE)}
+    (tmp_path / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    assert find(tmp_path) == entries
+    (tmp_path / INDEX).write_text(json.dumps(index | {"form": 1}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"index\.json has keys that nobody reads: \['form'\]"):
+        find(tmp_path)
+    index["weight_map"].popitem()
+    (tmp_path / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"holds .*, but model\.safetensors\.index\.json does not"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("form, taken", [("pt", True), ("mlx", True), ("flax", False)])
+def test_weights_in_the_order_of_another_library_are_refused(tmp_path, form, taken):
+    save_file(TENSORS, tmp_path / WHOLE, metadata={"format": form, "by": "anyone"})
+    if taken:
+        assert set(find(tmp_path)) == set(TENSORS)
+    else:
+        with pytest.raises(ValueError, match="says that its format is 'flax', whose weights"):
+            find(tmp_path)
+
+
 @pytest.fixture
 def sharded(tmp_path):
     """A folder of shards, and a function that rewrites its index."""
