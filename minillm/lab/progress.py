@@ -5,14 +5,14 @@ Chapter: 00
 
 from minillm.lab.grade import graders
 from minillm.lab.predict import guesses_over_truths
-from minillm.lab.project import my, read_json, syllabus
+from minillm.lab.project import read_progress, syllabus
 
 MARKS = {"done": "✔", "wrong": "✘", "given": "given", None: "☐"}
 
 
 def table() -> str:
     """Every task of every chapter that can be opened, a line each, and a closing line."""
-    record = read_json(my() / "progress.json")
+    record = read_progress()
     lines, solved, total = [], 0, 0
     for chapter in syllabus():
         if not chapter.finished:

@@ -11,7 +11,16 @@ from functools import cache
 from pathlib import Path
 
 from minillm.lab.files import write_whole
-from minillm.lab.text_file import decode, parse_json, read_toml
+from minillm.lab.text_file import decode, parse_json, read_tables
+
+#: The facts of a task: their types, or their values.
+PROGRESS = {
+    "status": ("done", "wrong", "given"),
+    "tries": (int,),
+    "hints": (int,),
+    "seen": (bool,),
+    "when": (str,),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +108,25 @@ def display_path(path: Path) -> str:
 @cache
 def syllabus() -> tuple[Chapter, ...]:
     """All chapters in reading order, also those that are still to be written."""
-    entries = read_toml(root() / "course" / "syllabus.toml")["chapter"]
-    return tuple(
-        Chapter(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
-        for entry in entries
-    )
+    return read_syllabus(root() / "course" / "syllabus.toml")
+
+
+def read_syllabus(path: Path) -> tuple[Chapter, ...]:
+    """The chapters that a syllabus names.
+
+    Raises:
+        ValueError: the file is damaged; an entry lacks a fact, or has an unknown one.
+    """
+    kinds = dict.fromkeys(("number", "slug", "title", "headline", "promise"), str)
+    kinds |= {"minutes": int} | dict.fromkeys(("needs", "builds", "tasks"), list)
+    entries = read_tables(path, "chapter", kinds)
+    try:
+        return tuple(
+            Chapter(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
+            for entry in entries
+        )
+    except TypeError as error:  # names what is missing or unknown
+        raise ValueError(f"{path}: {error}") from None
 
 
 def chapter(number: str) -> Chapter:
@@ -141,6 +164,30 @@ def read_json(path: Path) -> dict:
             f"{path} is not valid JSON ({error}). Mend it by hand, or move it away to start anew."
         ) from None
     return value
+
+
+def read_progress(path: Path | None = None) -> dict:
+    """What is remembered of each task: status, tries, hints, seen, when.
+
+    Args:
+        path: of the file; by default ``my/progress.json``.
+
+    Raises:
+        ValueError: the file is damaged; it is left as it is, so that nothing is lost.
+    """
+    path = path or my() / "progress.json"
+    content = read_json(path)
+    for task, facts in content.items():
+        if not isinstance(facts, dict) or any(
+            type(facts[key]) not in kinds and facts[key] not in kinds
+            for key, kinds in PROGRESS.items()
+            if key in facts
+        ):
+            raise ValueError(
+                f"{path} is damaged: of task {task} it says {facts!r}. Mend it by hand, or move it "
+                "away to start anew."
+            )
+    return content
 
 
 def write_json(path: Path, value: dict) -> None:

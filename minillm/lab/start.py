@@ -19,6 +19,7 @@ from minillm.lab.project import (
     display_path,
     my,
     read_json,
+    read_progress,
     root,
     syllabus,
     write_json,
@@ -165,7 +166,7 @@ def _hash_of(path: Path) -> str:
 
 def first_notebook() -> Path:
     """What ``make learn`` opens: the first chapter that has an unsolved task, in ``my/course``."""
-    progress = {} if building() else read_json(my() / "progress.json")
+    progress = {} if building() else read_progress()
     ready = [chapter for chapter in syllabus() if chapter.finished]
     for chapter in ready:
         if any(

@@ -35,7 +35,7 @@ from minillm.lab.project import (
     display_path,
     in_notebook,
     my,
-    read_json,
+    read_progress,
     root,
     write_json,
 )
@@ -112,7 +112,7 @@ def check(task_id: str) -> Result:
 
 def record(task_id: str) -> dict:
     """What is remembered of a task: status, tries, hints, seen, when."""
-    return read_json(my() / "progress.json").get(task_id, {})
+    return read_progress().get(task_id, {})
 
 
 def remember(task_id: str, **facts: object) -> None:
@@ -124,7 +124,7 @@ def remember(task_id: str, **facts: object) -> None:
         return
     path = my() / "progress.json"
     try:
-        progress = read_json(path)
+        progress = read_progress(path)
         entry = progress.setdefault(task_id, {})
         entry.update(facts, when=datetime.now().isoformat(timespec="seconds"))
         write_json(path, progress)

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,42 @@ def read_toml(path: str | os.PathLike) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         reason = str(error) if isinstance(error, ValueError) else "it is nested too deeply"
         raise ValueError(f"{path} is no TOML: {reason}{_about_backslashes(text, reason)}") from None
+
+
+def read_tables(
+    path: str | os.PathLike, name: str, kinds: Mapping[str, type]
+) -> list[dict[str, Any]]:
+    """The tables of one name, [[name]], in a TOML file.
+
+    Args:
+        path: of the file.
+        name: of the tables; there may be none.
+        kinds: of their values: str, int, list (of texts) or dict (of such lists). Other keys are
+            the caller's matter.
+
+    Raises:
+        ValueError: what `read_toml` refuses; no tables, or a value of another kind.
+    """
+    tables = read_toml(path).get(name, [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ValueError(f"{path} must have tables [[{name}]]; {name} is {tables!r}")
+    for table in tables:
+        for key, value in table.items():
+            if key in kinds and not _is_kind(value, kinds[key]):
+                texts = " of texts" if kinds[key] in (list, dict) else ""
+                raise ValueError(
+                    f"{path}: {key} in a [[{name}]] must be a {kinds[key].__name__}{texts}; got "
+                    f"{value!r}"
+                )
+    return tables
+
+
+def _is_kind(value: Any, kind: type) -> bool:
+    if type(value) is not kind:
+        return False
+    if kind is dict:
+        return all(_is_kind(each, list) for each in value.values())
+    return kind is not list or all(isinstance(text, str) for text in value)
 
 
 def _about_backslashes(text: str, reason: str) -> str:
