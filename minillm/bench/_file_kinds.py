@@ -61,6 +61,7 @@ class Kind:
         form: "json", "toml", "safetensors", "text" or "bytes".
         free: patterns of values that nothing seals: another value of the same type is another file.
         open: patterns of values in place of which any may stand.
+        unbounded: patterns of numbers of which none is too large.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Kind:
     form: str = "json"
     free: tuple[str, ...] = ()
     open: tuple[str, ...] = ()
+    unbounded: tuple[str, ...] = ()
 
 
 def kinds() -> tuple[Kind, ...]:
@@ -87,12 +89,12 @@ def kinds() -> tuple[Kind, ...]:
         ),
         Kind(
             name="answers", file="answers.py", form="text", free=("*",),
-            make=lambda folder: write_whole(folder / "answers.py", "def answer(n):\n    return n\n"),
+            make=lambda folder: write_whole(folder / "answers.py", "def f(n):\n    return n\n"),
             read=lambda folder: read_answers(folder / "answers.py"),
         ),
         Kind(
             name="progress.json", file="progress.json",
-            free=("*.status", "*.tries", "*.hints", "*.seen", "*.when", "*"), open=("*.note",),
+            free=("*",), unbounded=("*.tries", "*.hints"),
             make=lambda folder: write_whole(folder / "progress.json", json.dumps(PROGRESS)),
             read=lambda folder: read_progress(folder / "progress.json"),
         ),
@@ -122,12 +124,12 @@ def kinds() -> tuple[Kind, ...]:
             make=lambda folder: _save_llama(folder, 2000), read=_read_llama,
         ),
         Kind(
-            name="tokenizer.json, ours", file="tokenizer.json", free=(*SPELLING, *FLAGS), open=FLAGS,
+            name="tokenizer.json, ours", file="tokenizer.json", free=(*SPELLING, *FLAGS),
             make=_save_llama, read=_read_tokenizer,
         ),
         Kind(
             name="tokenizer.json, Llama's", file="tokenizer.json", free=(*SPELLING, *FLAGS),
-            open=FLAGS, make=_save_sentencepiece, read=_read_tokenizer,
+            make=_save_sentencepiece, read=_read_tokenizer,
         ),
         Kind(
             name="tokenizer_config.json", file="tokenizer_config.json",
@@ -157,15 +159,18 @@ def kinds() -> tuple[Kind, ...]:
         Kind(
             name="claims.toml", file="claims.toml", form="toml", free=("*",),
             make=lambda folder: write_whole(folder / "claims.toml", _claims()),
-            read=lambda folder: claims.load(folder / "claims.toml"),
+            read=lambda folder: claims.load.__wrapped__(folder / "claims.toml"),
         ),
         Kind(
             name="glossary.toml", file="glossary.toml", form="toml", free=("*",),
             make=lambda folder: write_whole(folder / "glossary.toml", GLOSSARY),
-            read=lambda folder: [vars(term) for term in glossary.load(folder / "glossary.toml")],
+            read=lambda folder: [
+                vars(term) for term in glossary.load.__wrapped__(folder / "glossary.toml")
+            ],
         ),
         Kind(
             name="syllabus.toml", file="syllabus.toml", form="toml", free=("*",),
+            unbounded=("chapter.*.minutes",),
             make=lambda folder: write_whole(folder / "syllabus.toml", SYLLABUS),
             read=lambda folder: read_syllabus(folder / "syllabus.toml"),
         ),

@@ -12,7 +12,8 @@ A good file of each kind is written, damaged, and read by what the product reads
 
 Sealed, so that every damage is refused: a checkpoint, both of its files, and a download. A value
 that is huge or of another type, a name that stands twice and another encoding may be "same" or
-"refused", never "other value", but where any JSON may stand (`Kind.open`).
+"refused", never "other value", but where any JSON (`Kind.open`) or any number (`Kind.unbounded`)
+may stand.
 
 Chapter: app
 """
@@ -102,22 +103,36 @@ def double(data: bytes, form: str, chance: random.Random) -> bytes:
     return _in_json(data, form, with_two)
 
 
+def mistype(data: bytes, form: str, chance: random.Random) -> bytes:
+    """One letter or digit is another, as nobody would notice."""
+    place = chance.choice([n for n, byte in enumerate(data) if chr(byte) in LETTERS + DIGITS])
+    alike = DIGITS if chr(data[place]) in DIGITS else LETTERS
+    other = chance.choice(alike.replace(chr(data[place]), ""))
+    return data[:place] + other.encode() + data[place + 1 :]
+
+
+LETTERS, DIGITS = "abcdefghijklmnopqrstuvwxyz", "0123456789"
+
+
 def _replaced(
     data: bytes, form: str, chance: random.Random, values: tuple[str, ...], numbers: bool = False
 ) -> bytes:
-    """A file in which one value is another."""
+    """A file in which one value is another: a number a huge one, or any one of another type."""
     if form == "toml":
         text = data.decode()
         lines = [m for m in TOML_VALUE.finditer(text) if not numbers or m[2][0] in "-.0123456789"]
         line = chance.choice(lines or [*TOML_VALUE.finditer(text)])
-        return (text[: line.start(2)] + chance.choice(values) + text[line.end(2) :]).encode()
+        old = tomllib.loads(f"x = {line[2]}")["x"]
+        others = [v for v in values if numbers or not _alike(tomllib.loads(f"x = {v}")["x"], old)]
+        return (text[: line.start(2)] + chance.choice(others) + text[line.end(2) :]).encode()
 
     def with_another(text: str) -> str:
         content, mark = json.loads(text), "\ue000"
         places = [place for place in _places(content) if not numbers or _is_number(place)]
         holder, key = chance.choice(places or [*_places(content)])
+        others = [v for v in values if numbers or not _alike(json.loads(v), holder[key])]
         holder[key] = mark
-        return json.dumps(content, ensure_ascii=False).replace(f'"{mark}"', chance.choice(values))
+        return json.dumps(content, ensure_ascii=False).replace(f'"{mark}"', chance.choice(others))
 
     return _in_json(data, form, with_another)
 
@@ -137,11 +152,17 @@ def _places(content: Any) -> list[tuple[Any, Any]]:
     return [(content, key) for key in keys] + [place for each in inner for place in _places(each)]
 
 
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two values are of one type; whole numbers are numbers."""
+    numbers = {type(one), type(other)} <= {int, float}
+    return numbers or type(one) is type(other)
+
+
 def _is_number(place: tuple[Any, Any]) -> bool:
     return type(place[0][place[1]]) in (int, float)
 
 
-ANY = (cut, flip, swap, encode)
+ANY = (cut, flip, swap, mistype, encode)
 DAMAGES = {
     "text": ANY,
     "bytes": ANY,
@@ -184,10 +205,10 @@ def may_differ(kind: Kind, damage: Callable, before: bytes, after: bytes) -> boo
         for key in {*(old or ())} | {*(new or ())}
         if new and old.get(key, old) != new.get(key, new)
     ]
-    free = kind.free if damage in (cut, flip, swap) else ()
+    free = {huge: kind.unbounded, retype: (), double: (), encode: ()}.get(damage, kind.free)
 
     def allowed(key: str) -> bool:
-        alike = type(old[key]) is type(new[key]) if key in old and key in new else True
+        alike = key not in old or key not in new or _alike(old[key], new[key])
         open_ = any(fnmatch(key, pattern) for pattern in kind.open)
         return open_ or (alike and any(fnmatch(key, pattern) for pattern in free))
 

@@ -226,7 +226,7 @@ def end_ids(directory: str | os.PathLike) -> tuple[int, ...]:
         end_ids = content.get("eos_token_id")
         if end_ids is not None:
             ids = end_ids if isinstance(end_ids, list) else [end_ids]
-            if not all(type(token) is int and token >= 0 for token in ids):
+            if not ids or not all(type(token) is int and token >= 0 for token in ids):
                 raise ValueError(f"{file} says eos_token_id {end_ids!r}; an id or a list of ids")
             check_has_rows(directory / CONFIG, file, ids)
             return tuple(ids)

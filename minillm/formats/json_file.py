@@ -11,6 +11,7 @@ from typing import Any
 from minillm.lab.text_file import decode, parse_json
 
 MAX_BYTES = 64 * 2**20
+LARGEST = 1e12  # of numbers that are no counts
 
 
 def read_object(path: str | PathLike, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -88,15 +89,17 @@ def number(content: Mapping[str, Any], key: str, default: float | None = None) -
     """A number above 0 of an object; `default` where it says null or nothing.
 
     Raises:
-        ValueError: it is another kind of value, not above 0, or not finite.
+        ValueError: it is another kind of value, not above 0, or too large.
 
     Example:
         >>> number({"base": 500000}, "base")
         500000.0
     """
     value = default if content.get(key) is None else content[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
-        raise ValueError(f"{key} must be a finite number above 0; got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
+        raise ValueError(
+            f"{key} must be a finite number above 0; got {value!r} (the largest is {LARGEST:g})"
+        )
     return float(value)
 
 

@@ -291,6 +291,12 @@ def _check_nothing_ignored(content: Mapping[str, Any], engine: tokenizers.Tokeni
     vocab = content["model"]["vocab"]
     if len(set(vocab.values())) < len(vocab):
         raise ValueError("two tokens of its vocabulary have one id")
+    bytes_there = sum(f"<0x{byte:02X}>" in vocab for byte in range(256))
+    if content["model"].get("byte_fallback") and bytes_there < 256:
+        raise ValueError(
+            "it says byte_fallback, so its vocabulary must have <0x00> to <0xFF>, all 256; "
+            f"{256 - bytes_there} are missing, and what they stand for would be lost"
+        )
     for token in content.get("added_tokens") or []:
         if engine.token_to_id(token["content"]) != token["id"]:
             raise ValueError(

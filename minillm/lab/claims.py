@@ -112,10 +112,12 @@ def read_cells(notebook: Path) -> list[dict]:
     try:
         cells = parse_json(read_text(notebook))["cells"]
         for cell in cells:
-            "".join(cell["source"]), cell["cell_type"] + ""
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and "claim=" in source:
+                claimed_sentences(source)
             ["".join(output.get("text", "")) for output in cell.get("outputs", ())]
         return cells
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, SyntaxError) as error:
         raise ValueError(f"{notebook} is no notebook ({error!r}); restore it with git") from None
 
 

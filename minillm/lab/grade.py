@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from minillm.lab.project import Chapter, display_path, my, root, syllabus
+from minillm.lab.text_file import decode
 from minillm.lab.threads import threads
 
 if TYPE_CHECKING:
@@ -93,12 +94,7 @@ def read_answers(path: Path) -> str:
     Raises:
         ValueError: it is not UTF-8, which some editors do not write by themselves.
     """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(
-            f"{display_path(path)} is not UTF-8 text; save it again in that encoding."
-        ) from None
+    return decode(path.read_bytes(), display_path(path))
 
 
 def as_number(got: object) -> float:

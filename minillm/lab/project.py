@@ -178,10 +178,10 @@ def read_progress(path: Path | None = None) -> dict:
     path = path or my() / "progress.json"
     content = read_json(path)
     for task, facts in content.items():
-        if not isinstance(facts, dict) or any(
-            type(facts[key]) not in kinds and facts[key] not in kinds
-            for key, kinds in PROGRESS.items()
-            if key in facts
+        known = isinstance(facts, dict) and {"when"} <= facts.keys() <= PROGRESS.keys()
+        if not known or any(
+            type(fact) not in PROGRESS[key] and fact not in PROGRESS[key]
+            for key, fact in facts.items()
         ):
             raise ValueError(
                 f"{path} is damaged: of task {task} it says {facts!r}. Mend it by hand, or move it "

@@ -44,6 +44,8 @@ RENAMED = {
     "width": "d_model",
 }
 MOST_THREADS = 256
+MOST_LAYERS = 1_000
+MOST = 2**31  # no number in a recipe is larger
 
 
 @final
@@ -70,6 +72,10 @@ class ModelShape:
     tied_embeddings: bool = True
     initial_std: float = 0.02
     zero_residual_projections: bool = False
+
+    def __post_init__(self):
+        if self.n_layers > MOST_LAYERS:
+            raise ValueError(f"n_layers must be at most {MOST_LAYERS:,}; got {self.n_layers:,}")
 
     def config(self) -> TransformerConfig:
         """What `minillm.model.config` makes of it."""
@@ -330,7 +336,13 @@ def _made(maker: Any, values: Any, table: str) -> Any:
 
 
 def _check_type(name: str, value: Any, wanted: Any) -> None:
+    if isinstance(value, int | float) and not abs(value) <= MOST:  # nor NaN
+        raise ValueError(f"{name} must be a finite number of at most {MOST:,}; got {value!r}")
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return
+    if wanted == tuple[str, ...]:
+        if not isinstance(value, list | tuple) or not all(isinstance(x, str) for x in value):
+            raise ValueError(f'{name} must be a list of texts, such as ["a.txt"]; got {value!r}')
         return
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     for kind, words in kinds.items():

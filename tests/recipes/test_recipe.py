@@ -172,7 +172,7 @@ def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_step
         ),
         ({"data": {"kind": "web"}}, "data.kind must be one of town, text; got 'web'"),
         ({"data": {"kind": "text"}}, "what to read must be files, a list .*, or one url"),
-        ({"data": {"kind": "text", "files": "a.txt"}}, "files, a list such as"),
+        ({"data": {"kind": "text", "files": "a.txt"}}, "files must be a list of texts"),
         ({"data": {"kind": "text", "url": 3}}, "data.url must be a text; got 3"),
         ({"data": {"kind": "text", "files": ["a"], "held_out": 1.0}}, "share between 0 and 1"),
         ({"data": {"story_blocks": 0}}, "story_blocks and held_out_blocks must be at least 1"),
