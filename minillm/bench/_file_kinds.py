@@ -36,6 +36,7 @@ from minillm.train import checkpoint, manifest
 END = "<|endoftext|>"
 TOKENIZER = Tokenizer(((104, 105), (32, 256), (230, 157), (258, 145)), (END, "<|pad|>"))
 TEXT = "Mei sells plums.\n\nBao waits 12 hours.\n\n小梅住在村里。\n\nhi hi hi 村\n"
+SHA256 = hashlib.sha256(TEXT.encode()).hexdigest()
 WHOLE, INDEX = safetensors_file.WHOLE, safetensors_file.INDEX
 #: Of a config: numbers of which any would do, and what changes no logit.
 SHAPELESS = (
@@ -145,16 +146,14 @@ def kinds() -> tuple[Kind, ...]:
         ),
         Kind(
             name="manifest.json", file="manifest.json", free=("*",),
-            open=("config.*", "versions.*", "machine.*"),
+            open=("config.*", "versions.*", "machine.*"), unbounded=("seed", "n_tokens"),
             make=lambda folder: manifest.save(_manifest(), folder / "manifest.json"),
             read=lambda folder: asdict(manifest.load(folder / "manifest.json")),
         ),
         Kind(
-            name="download", file=hashlib.sha256(TEXT.encode()).hexdigest(), form="bytes",
-            make=lambda folder: write_whole(folder / _sha256(TEXT.encode()), TEXT),
-            read=lambda folder: fetch(
-                "http://127.0.0.1:9/tales", _sha256(TEXT.encode()), folder
-            ).read_bytes(),
+            name="download", file=SHA256, form="bytes",
+            make=lambda folder: write_whole(folder / SHA256, TEXT),
+            read=lambda folder: fetch("http://127.0.0.1:9/tales", SHA256, folder).read_bytes(),
         ),
         Kind(
             name="claims.toml", file="claims.toml", form="toml", free=("*",),
@@ -308,7 +307,3 @@ def _read_checkpoint(folder: Path) -> Any:
 def _manifest() -> manifest.Manifest:
     config = recipe.Recipe(name="mine").as_dict()
     return manifest.describe("mine", 0, config, np.arange(50))
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

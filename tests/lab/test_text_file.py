@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.lab.text_file import decode, parse_json, read_text, read_toml
+from minillm.lab.text_file import decode, parse_json, read_tables, read_text, read_toml
 
 LINE = st.text(st.characters(codec="utf-8", exclude_characters="\r\n\0\ufeff"), min_size=1)
 MARK = codecs.BOM_UTF8
@@ -52,6 +52,20 @@ def test_a_name_that_stands_twice_is_refused_at_any_depth():
             parse_json(text)
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_json("[" * 100_000)
+
+
+KINDS = {"a": str, "b": list, "c": dict, "d": int}
+
+
+@pytest.mark.parametrize("line", ["a = 1", "b = [1]", 'b = "x"', "c = { x = 1 }", "d = true"])
+def test_values_of_another_kind_are_named(tmp_path, line):
+    path = tmp_path / "some.toml"
+    path.write_text('[[t]]\na = "x"\nb = ["x"]\nc = { x = ["y"] }\nd = 1\n', encoding="utf-8")
+    assert read_tables(path, "t", KINDS) == [{"a": "x", "b": ["x"], "c": {"x": ["y"]}, "d": 1}]
+    assert read_tables(path, "other", KINDS) == []
+    path.write_text(f"[[t]]\n{line}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"some\.toml: {line[0]} in a \[\[t\]\] must be a"):
+        read_tables(path, "t", KINDS)
 
 
 def test_a_file_that_is_missing_is_named(tmp_path):

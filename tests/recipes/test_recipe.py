@@ -1,5 +1,6 @@
 """Recipes are values: read from TOML, kept in manifests, and strict about every key."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -176,6 +177,11 @@ def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_step
         ({"data": {"kind": "text", "url": 3}}, "data.url must be a text; got 3"),
         ({"data": {"kind": "text", "files": ["a"], "held_out": 1.0}}, "share between 0 and 1"),
         ({"data": {"story_blocks": 0}}, "story_blocks and held_out_blocks must be at least 1"),
+        ({"model": {"d_model": 10**30}}, "model.d_model must be a finite number of at most 2,147"),
+        ({"training": {"weight_decay": math.nan}}, "weight_decay must be a finite number"),
+        ({"training": {"clip_norm": math.inf}}, "clip_norm must be a finite number"),
+        ({"model": {"n_layers": 1001}}, "n_layers must be at most 1,000; got 1,001"),
+        ({"data": {"kind": "town", "languages": ["en", 7]}}, "data.languages must be a list of"),
         ({"seed": -1}, "seed must be at least 0; got -1"),
         ({"name": "../mine"}, "letters, digits, - and _ only; got '../mine'"),
     ],
