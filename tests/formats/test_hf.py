@@ -102,7 +102,7 @@ def test_the_ids_that_end_a_text_are_one_or_many_and_generation_rules(tmp_path):
     ]:
         (tmp_path / file).write_text(json.dumps(said), encoding="utf-8")
         assert end_ids(tmp_path) == expected
-    for wrong in ("7", True, [7, None], -1, 1.0):
+    for wrong in ("7", True, [7, None], -1, 1.0, []):
         text = json.dumps({"eos_token_id": wrong})
         (tmp_path / "generation_config.json").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=r"generation_config\.json says eos_token_id"):

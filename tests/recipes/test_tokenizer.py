@@ -35,7 +35,7 @@ def test_the_run_says_what_it_made(tmp_path, capsys):
 
 
 def test_special_tokens_that_a_file_spells_are_no_text_to_learn(tmp_path):
-    (tmp_path / "marked.txt").write_text(f"<|endoftext|>{TEXT}" * 2, encoding="utf-8")
+    (tmp_path / "marked.txt").write_text((END * 50 + TEXT) * 2, encoding="utf-8")
     (tmp_path / "plain.txt").write_text(TEXT * 2, encoding="utf-8")
     learned = [
         run([tmp_path / name], vocab_size=300, out=tmp_path / "out", special_tokens=(END,))
