@@ -191,9 +191,12 @@ def tokenize(
     ] = False,
 ) -> None:
     """Show the tokens of a sentence, in colour."""
+    from minillm.lab.text_file import decode
     from minillm.recipes.tokenizer import show_tokens
 
-    show_tokens(sys.stdin.read() if text == "-" else text, tokenizer, trace=trace)
+    if text == "-":
+        text = decode(sys.stdin.buffer.read(), "standard input")
+    show_tokens(text, tokenizer, trace=trace)
 
 
 @app.command()
@@ -230,6 +233,7 @@ def sample(
     greedy: Annotated[
         bool, typer.Option("--greedy", help="Take the likeliest token always.")
     ] = False,
+    special: Annotated[bool, typer.Option("--special", help="PROMPT has special tokens.")] = False,
 ) -> None:
     """Write on after a prompt, as the words come.
 
@@ -248,15 +252,12 @@ def sample(
     config = SampleConfig(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
     use_threads()
     transformer, tokenizer, end_ids = checkpoints.open_model(model)
-    ids = [*tokenizer.begin_ids, *tokenizer.encode(prompt)]
-    if not ids:
-        raise ValueError('the prompt is empty; write how the text begins, such as "Once"')
+    ids = checkpoints.prompt_ids(prompt, tokenizer, special=special)
     if tokens is None:
         tokens = max(1, min(200, transformer.context_length - len(ids)))
     stop_ids = end_ids or tuple(tokenizer.special_ids.values())
-    # A table may be larger than the tokenizer, padded to a round number: rows that nobody trained.
-    without_token = set(range(transformer.config.vocab_size)) - {*tokenizer.ids, *stop_ids}
-    config = replace(config, suppress_tokens=tuple(sorted(without_token)))
+    suppress_tokens = checkpoints.ids_without_token(transformer, tokenizer, stop_ids)
+    config = replace(config, suppress_tokens=suppress_tokens)
     written = stream(transformer, ids, config, n_tokens=tokens, stop_ids=stop_ids, seed=seed)
     parts = stream_text(written, tokenizer, stop or ())
     try:

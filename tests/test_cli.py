@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from minillm.cli import main
+from minillm.zoo.checkpoints import prompt_ids
 
 COMMANDS = [
     "map", "glossary", "doctor", "check", "hint", "solution", "progress", "start", "claims",
@@ -26,9 +27,9 @@ def minillm(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MINILLM_MY", str(tmp_path / "my"))
     monkeypatch.delenv("MINILLM_BUILD", raising=False)
 
-    def run(*words, stdin=""):
+    def run(*words, stdin=b""):
         monkeypatch.setattr("sys.argv", ["minillm", *words])
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         capsys.readouterr()
         status = 0
         try:
@@ -188,8 +189,16 @@ def test_the_ledger_is_printed_for_people_and_for_programs(minillm):
 
 
 def test_text_can_come_from_standard_input(minillm):
-    done = minillm("tokenize", "-", stdin="I live in the village")
+    done = minillm("tokenize", "-", stdin=b"I live in the village")
     assert "21 characters, 21 bytes" in done.out
+
+
+def test_standard_input_may_have_the_form_of_another_system(minillm):
+    plain = minillm("tokenize", "-", stdin="村\nplums\n".encode()).out
+    assert minillm("tokenize", "-", stdin="\ufeff村\r\nplums\r\n".encode()).out == plain
+    done = minillm("tokenize", "-", stdin="plums".encode("utf-16"))
+    assert (done.returncode, done.out) == (2, "")
+    assert "standard input is UTF-16, not UTF-8" in done.err
 
 
 def test_a_tokenizer_is_trained_and_used(minillm, tmp_path):
@@ -405,6 +414,14 @@ def test_without_a_word_on_the_end_any_special_token_ends_the_text(minillm, fold
     assert asked[0][2]["stop_ids"] == (258, 259)
 
 
+def test_special_tokens_of_a_prompt_are_read_where_one_says_so(minillm, folder, monkeypatch):
+    asked = written(monkeypatch, b"")
+    minillm("sample", f"{END}hi<|mark|>", "--model", str(folder), "--special")
+    assert asked[0][0] == [258, 256, 259]
+    begun = SimpleNamespace(begin_ids=(258,), special_ids={END: 258}, encode=lambda *_: [258, 7])
+    assert prompt_ids(END, begun, special=True) == [258, 7]  # not twice
+
+
 def test_a_stop_string_ends_the_text_before_it(minillm, folder, monkeypatch):
     written(monkeypatch, b" there. Who is it?")
     words = ["sample", "hi", "--model", str(folder), "--stop", "Who", "--stop", "nobody"]
@@ -441,6 +458,7 @@ def test_each_piece_is_flushed(minillm, folder, monkeypatch):
     ("words", "named"),
     [
         ([""], "the prompt is empty"),
+        ([f"hi{END}"], f"the prompt spells {END}, a special token of this model; say --special"),
         (["hi", "--tokens", "128"], "at most 127 may still be generated"),
         (["hi" * 128], "the prompt has 128 tokens"),
         (["hi", "--tokens", "0"], "n_tokens must be at least 1"),
@@ -526,3 +544,58 @@ def test_a_folder_of_llamas_form_begins_with_its_token_and_never_draws_padding(m
     for seed in range(5):
         words = ["sample", "hi", "--model", str(tmp_path), "--seed", str(seed)]
         assert minillm(*words, "--temperature", "9", "--top-p", "1").returncode == 0
+
+
+FAMILIES = {
+    "Llama": ("Llama 3", "LlamaConfig", {}),
+    "Llama 2": ("Llama 2", "LlamaConfig", {}),
+    "Mistral": ("Mistral", "MistralConfig", {"sliding_window": 8}),
+    "Mixtral": ("Mistral", "MixtralConfig", {"num_local_experts": 4}),
+    "Qwen 3": ("Qwen", "Qwen3Config", {"head_dim": 8}),
+}
+BESIDE = {  # as the tokenizer_config.json of each family says
+    "Llama 3": {"clean_up_tokenization_spaces": True, "eos_token": "<|end|>"},
+    "Llama 2": {"add_bos_token": True, "add_eos_token": False, "sp_model_kwargs": {}},
+    "Mistral": {"add_bos_token": True, "legacy": False, "use_default_system_prompt": False},
+    "Qwen": {"add_bos_token": False, "add_prefix_space": False, "split_special_tokens": False},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_text_of_each_family_is_that_of_transformers_up_to_any_of_its_end_tokens(
+    minillm, tmp_path, family
+):
+    import torch
+    import transformers
+
+    from minillm.formats.tokenizer_json import read
+    from tests.formats.test_tokenizer_json import THEIRS
+
+    kind, config, more = FAMILIES[family]
+    theirs, prompt = THEIRS[kind], "the hen 里<think>"
+    vocab_size = 64 * (theirs.get_vocab_size() // 64 + 1)  # padded, as theirs are
+    config = getattr(transformers, config)(
+        vocab_size=vocab_size, hidden_size=32, intermediate_size=24, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, **more,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        for parameter in model.parameters():
+            parameter.data.normal_(std=0.3)
+    ids = theirs.encode(prompt).ids
+    padding = list(range(theirs.get_vocab_size(), vocab_size))
+    options = {"max_new_tokens": 20, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    row = torch.tensor([ids])
+    free = model.generate(row, suppress_tokens=padding, **options)[0, len(ids) :].tolist()
+    end = next(token for place, token in enumerate(free) if place > 3 and token not in free[:place])
+    model.generation_config.eos_token_id = [2, end]
+    model.save_pretrained(tmp_path)
+    theirs.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(BESIDE[kind]), encoding="utf-8")
+    written = free[: min(free.index(token) for token in {2, end} & set(free))]
+    assert len(written) > 3
+    done = minillm("sample", prompt, "--model", str(tmp_path), "--greedy", "--tokens", "20")
+    assert done.returncode == 0, done.err
+    ours = read(tmp_path / "tokenizer.json")
+    assert same_text(done.out, prompt + ours.decode_bytes(written).decode("utf-8", "replace"))

@@ -15,7 +15,7 @@ from minillm.formats import hf
 from minillm.lab.files import write_whole
 from minillm.lab.threads import use_threads
 from minillm.model.transformer import Transformer
-from minillm.recipes.recipe import END
+from minillm.recipes.data import END
 from minillm.serve.sample import SampleConfig, generate
 from minillm.town.stories import WEIGHTS
 from minillm.town.story_check import check

@@ -36,7 +36,8 @@ from minillm.optim.schedule import Schedule
 from minillm.optim.step import Total
 from minillm.recipes import nanogpt
 from minillm.recipes import run as parts
-from minillm.recipes.recipe import END, Recipe, find, reading, shortened
+from minillm.recipes.data import END
+from minillm.recipes.recipe import Recipe, find, reading, shortened
 from minillm.text.tokenizer import Tokenizer
 from minillm.train.loop import LoopConfig, TrainState, train
 from minillm.train.losses import language_loss

@@ -27,6 +27,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from minillm.lab import project
+from minillm.lab.text_file import decode
 
 LANGUAGES = ("en", "zh")
 MAX_BYTES = 256 * 2**20  # of one file, one folder's text, or one download
@@ -148,7 +149,7 @@ def reader_passages(language: str) -> tuple[Passage, ...]:
     ending = f".{language}.txt"
     passages = []
     for path in sorted(folder.glob(f"*{ending}"), key=lambda path: path.name):
-        text = read(path).replace("\r\n", "\n")  # as git may write it on Windows
+        text = read(path)
         title, *paragraphs = (part.strip() for part in re.split(r"\n\s*\n", text.strip()))
         if "\n" in title or not paragraphs:
             raise ValueError(
@@ -185,8 +186,8 @@ def read(path: str | Path, suffixes: Sequence[str] = (".txt", ".md", ".rst", ".p
         suffixes: which files of a folder to take.
 
     Returns:
-        The file's text as it stands, without a byte order mark; a folder's files with one line
-        end between them.
+        The file's text, without a byte order mark, with "\\n" for every line end (CRLF is what
+        Windows writes); a folder's files with one line end between them.
 
     Raises:
         ValueError: nothing there, empty, too large, binary, or not UTF-8; the message says which
@@ -237,20 +238,7 @@ def _read_file(path: Path) -> str:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     if not data:
         raise ValueError(f"{path} is empty; name a file with text in it")
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise ValueError(f"{path} is UTF-16; save it again as UTF-8 in your editor")
-    if b"\0" in data:
-        raise ValueError(
-            f"{path} is binary: it has a zero byte at position {data.index(0):,}; name a text file"
-        )
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path} is not UTF-8: byte 0x{data[error.start]:02x} at position {error.start:,} "
-            f"(line {line:,}), {error.reason}; save it again as UTF-8 in your editor"
-        ) from error
+    return decode(data, path)
 
 
 # --- a download with a checksum ----------------------------------------------------------------

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from minillm.formats import safetensors_file, tokenizer_json
+from minillm.formats.hf_beside import check_generation, check_has_rows, check_tokenizer_config
 from minillm.formats.hf_config import read_config, to_config
 from minillm.formats.hf_names import EMBEDDING, HEAD, Place, places, rows
 from minillm.formats.json_file import read_object
@@ -93,12 +94,12 @@ def load(
     model = config.build(device=device, dtype=dtype)
     state = model.state_dict()  # shares the parameters' memory
     for name, tensor in safetensors_file.read(entries):
-        rows(state, there[name]).copy_(finite(name, tensor, dtype))
+        rows(state, there[name]).copy_(finite(str(entries[name]), tensor, dtype))
     for name, tensor in safetensors_file.read(doubled):
         if not torch.equal(tensor.to(device, dtype), state["embedding.weight"]):
             raise ValueError(
-                f"the config says tie_word_embeddings, one table for both ends, but {name} is "
-                f"another than {EMBEDDING}"
+                "the config says tie_word_embeddings, one table for both ends, but "
+                f"{doubled[name]} is another than {EMBEDDING}"
             )
     return model
 
@@ -132,12 +133,13 @@ def config_of(
         raise ValueError(f"{path}: {error}") from None
 
 
-def check_names(entries: Collection[str], there: Collection[str]) -> None:
+def check_names(entries: Mapping[str, Entry], there: Collection[str]) -> None:
     """Refuse files that lack a tensor of the model, or have one more."""
     missing, unexpected = set(there) - set(entries), set(entries) - set(there)
     if missing or unexpected:
+        files = listed({entry.path.name for entry in entries.values()})
         raise ValueError(
-            f"the files do not hold the tensors of the model that {CONFIG} describes. "
+            f"the files ({files}) do not hold the tensors of the model that {CONFIG} describes. "
             f"Missing: {listed(missing)}. Unexpected: {listed(unexpected)}"
         )
 
@@ -153,12 +155,12 @@ def check_entries(entries: Mapping[str, Entry], shapes: Mapping[str, tuple[int, 
     for name, entry in entries.items():
         if entry.shape != shapes[name]:
             raise ValueError(
-                f"{name} has shape {list(entry.shape)}; by {CONFIG} it should have "
-                f"{list(shapes[name])}"
+                f"{entry} has shape {list(entry.shape)}; by {CONFIG} it should "
+                f"have {list(shapes[name])}"
             )
         if entry.kind not in KINDS.values():
             raise ValueError(
-                f"{name} holds numbers of type {entry.kind}; minillm reads "
+                f"{entry} holds numbers of type {entry.kind}; minillm reads "
                 f"{', '.join(KINDS.values())}, and quantised models not at all"
             )
 
@@ -188,29 +190,46 @@ def load_tokenizer(directory: str | os.PathLike) -> JsonTokenizer:
     """The tokenizer in a folder that `save` or `transformers` wrote.
 
     Raises:
-        ValueError: there is no tokenizer.json, or it is of a kind that is not read; see
-            `minillm.formats.tokenizer_json`.
+        ValueError: there is no tokenizer.json, or it is of a kind that is not read (see
+            `minillm.formats.tokenizer_json`); tokenizer_config.json asks for other ids; a config
+            beside it is of a model with fewer rows than the tokenizer has ids.
     """
-    return tokenizer_json.read(Path(directory) / TOKENIZER)
+    directory = Path(directory)
+    tokenizer = tokenizer_json.read(directory / TOKENIZER)
+    if (directory / TOKENIZER_CONFIG).is_file():
+        content = read_object(directory / TOKENIZER_CONFIG)
+        try:
+            check_tokenizer_config(content, tokenizer)
+        except ValueError as error:
+            raise ValueError(f"{TOKENIZER_CONFIG}: {error}") from None
+    check_has_rows(directory / CONFIG, TOKENIZER, tokenizer.ids)
+    return tokenizer
 
 
 def end_ids(directory: str | os.PathLike) -> tuple[int, ...]:
     """The ids that end a text by the folder's generation_config.json, or by its config.json.
 
     Raises:
-        ValueError: they are no ids.
+        ValueError: they are no ids, or have no row in the model's table; generation_config.json
+            asks for what is not done here.
     """
     directory = Path(directory)
     for file in (GENERATION, CONFIG):
-        if (directory / file).is_file():
-            end_ids = read_object(directory / file).get("eos_token_id")
-            if end_ids is not None:
-                ids = end_ids if isinstance(end_ids, list) else [end_ids]
-                if not all(type(token) is int and token >= 0 for token in ids):
-                    raise ValueError(
-                        f"{file} says eos_token_id {end_ids!r}; an id or a list of ids"
-                    )
-                return tuple(ids)
+        if not (directory / file).is_file():
+            continue
+        content = read_object(directory / file)
+        if file == GENERATION:
+            try:
+                check_generation(content)
+            except ValueError as error:
+                raise ValueError(f"{GENERATION}: {error}") from None
+        end_ids = content.get("eos_token_id")
+        if end_ids is not None:
+            ids = end_ids if isinstance(end_ids, list) else [end_ids]
+            if not ids or not all(type(token) is int and token >= 0 for token in ids):
+                raise ValueError(f"{file} says eos_token_id {end_ids!r}; an id or a list of ids")
+            check_has_rows(directory / CONFIG, file, ids)
+            return tuple(ids)
     return ()
 
 

@@ -80,7 +80,9 @@ def load(
     model = config.build(device=device, dtype=dtype)
     state = model.state_dict()  # shares the parameters' memory
     for name, tensor in safetensors_file.read(entries):
-        parts = hf.finite(name, tensor, dtype).reshape(-1, *there[name].places[0].shape)
+        parts = hf.finite(str(entries[name]), tensor, dtype).reshape(
+            -1, *there[name].places[0].shape
+        )
         for place, part in zip(there[name].places, parts, strict=True):
             rows(state, place).copy_(part)
     return model

@@ -3,13 +3,15 @@
 Chapter: 04
 """
 
-import json
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from minillm.lab.text_file import decode, parse_json
+
 MAX_BYTES = 64 * 2**20
+LARGEST = 1e12  # of numbers that are no counts
 
 
 def read_object(path: str | PathLike, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
@@ -21,7 +23,7 @@ def read_object(path: str | PathLike, max_bytes: int = MAX_BYTES) -> dict[str, A
 
     Raises:
         ValueError: there is no such file; it is larger, a pickle, no UTF-8 text, cut off, no JSON,
-            or JSON of another kind, such as a list.
+            JSON in which a name stands twice, or of another kind, such as a list.
 
     Example:
         >>> import tempfile
@@ -46,9 +48,10 @@ def read_object(path: str | PathLike, max_bytes: int = MAX_BYTES) -> dict[str, A
             f"{path.name} is a pickle, or an archive that holds one. Opening a pickle runs "
             "whatever it contains, so minillm never does; ask its author for the JSON file"
         )
+    text = decode(data, path.name)
     try:
-        content = json.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise ValueError(
             f"{path.name} is not JSON in UTF-8, or is cut off ({error}); copy it again"
         ) from None
@@ -86,15 +89,17 @@ def number(content: Mapping[str, Any], key: str, default: float | None = None) -
     """A number above 0 of an object; `default` where it says null or nothing.
 
     Raises:
-        ValueError: it is another kind of value, not above 0, or not finite.
+        ValueError: it is another kind of value, not above 0, or too large.
 
     Example:
         >>> number({"base": 500000}, "base")
         500000.0
     """
     value = default if content.get(key) is None else content[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
-        raise ValueError(f"{key} must be a finite number above 0; got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LARGEST:
+        raise ValueError(
+            f"{key} must be a finite number above 0; got {value!r} (the largest is {LARGEST:g})"
+        )
     return float(value)
 
 

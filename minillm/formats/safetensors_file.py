@@ -31,6 +31,8 @@ from minillm.lab.files import write_whole
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARDS = "model-*-of-*.safetensors"
+#: Whose weights lie as torch's do: a row for each number that comes out.
+FORMS = ("pt", "np", "mlx")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 
 
@@ -41,13 +43,18 @@ class Entry:
 
     Args:
         path: of the file.
+        name: of the tensor.
         kind: the type of its numbers, such as "F32" or "BF16".
         shape: rows first.
     """
 
     path: Path
+    name: str
     kind: str
     shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.path.name}: {self.name}"
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -57,16 +64,18 @@ def find(directory: str | os.PathLike) -> dict[str, Entry]:
     Raises:
         ValueError: there are no safetensors files (a pickle is named as what it is); a file is cut
             off or damaged; a shard is missing, lies outside the folder, or does not hold what the
-            index says; there is a whole file and an index too.
+            index says; there is a whole file and an index of others too.
     """
     directory = Path(directory)
     whole, index = directory / WHOLE, directory / INDEX
-    if whole.is_file() and index.is_file():
-        raise ValueError(
-            f"{directory} holds {WHOLE} and {INDEX}, which may be of two models; move one away"
-        )
     if index.is_file():
-        return _of_shards(index)
+        file_of = _weight_map(index)
+        if whole.is_file() and WHOLE not in file_of.values():
+            raise ValueError(
+                f"{directory} holds {WHOLE}, and {INDEX} of other files: they may be of two "
+                "models; move one away"
+            )
+        return _of_shards(index, file_of)
     if not whole.is_file():
         refuse_pickles(directory.glob("*"))
         raise ValueError(f"there is no {WHOLE} in {directory}, and no {INDEX}")
@@ -90,10 +99,17 @@ def _is_pickle(name: str) -> str:
     )
 
 
-def _of_shards(index: Path) -> dict[str, Entry]:
-    file_of = read_object(index).get("weight_map")
+def _weight_map(index: Path) -> dict[str, str]:
+    content = read_object(index)
+    file_of = content.get("weight_map")
     if not isinstance(file_of, dict) or not all(isinstance(file, str) for file in file_of.values()):
         raise ValueError(f"{index.name} must hold a weight_map from tensors to files' names")
+    if unknown := set(content) - {"metadata", "weight_map"}:
+        raise ValueError(f"{index.name} has keys that nobody reads: {sorted(unknown)}")
+    return file_of
+
+
+def _of_shards(index: Path, file_of: Mapping[str, str]) -> dict[str, Entry]:
     entries, held = {}, set()
     for name in sorted(set(file_of.values())):
         if PureWindowsPath(name).name != name or not name.endswith(".safetensors"):
@@ -118,9 +134,15 @@ def _of_shards(index: Path) -> dict[str, Entry]:
 
 def _headers(path: Path) -> dict[str, Entry]:
     with _opened(path, "numpy") as file:  # for torch, it would be mapped as memory to write to
+        form = (file.metadata() or {}).get("format", "pt")
+        if form not in FORMS:
+            raise ValueError(
+                f"{path.name} says that its format is {form!r}, whose weights may lie in another "
+                f"order; minillm reads {', '.join(FORMS)}"
+            )
         parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, no dict
         return {
-            name: Entry(path, part.get_dtype(), tuple(part.get_shape()))
+            name: Entry(path, name, part.get_dtype(), tuple(part.get_shape()))
             for name, part in parts.items()
         }
 

@@ -76,7 +76,9 @@ class JsonTokenizer:
 
     Differs: `tokenizers` finds special tokens in every text; here a stranger's text cannot hold a
         command. Bytes that are no UTF-8 become "�" as in Python; the library may write more of
-        them where tokens such as `<0xE6>` are the bytes.
+        them where tokens such as `<0xE6>` are the bytes. `LlamaTokenizer` of transformers 5 puts no
+        space before a text that begins with one, whatever the file says; here, as in SentencePiece,
+        the file rules.
     """
 
     #: The id of each special token.
@@ -291,6 +293,12 @@ def _check_nothing_ignored(content: Mapping[str, Any], engine: tokenizers.Tokeni
     vocab = content["model"]["vocab"]
     if len(set(vocab.values())) < len(vocab):
         raise ValueError("two tokens of its vocabulary have one id")
+    bytes_there = sum(f"<0x{byte:02X}>" in vocab for byte in range(256))
+    if content["model"].get("byte_fallback") and bytes_there < 256:
+        raise ValueError(
+            "it says byte_fallback, so its vocabulary must have <0x00> to <0xFF>, all 256; "
+            f"{256 - bytes_there} are missing, and what they stand for would be lost"
+        )
     for token in content.get("added_tokens") or []:
         if engine.token_to_id(token["content"]) != token["id"]:
             raise ValueError(
@@ -312,6 +320,8 @@ def _missing(content: Any, taken: Any) -> set[str]:
     if isinstance(content, dict) and isinstance(taken, dict):
         deeper = (_missing(content[key], taken[key]) for key in content.keys() & taken.keys())
         return (content.keys() - taken.keys()).union(*deeper)
+    if isinstance(content, list) and isinstance(taken, dict):  # fields without their names
+        return {str(content)}
     if isinstance(content, list) and isinstance(taken, list):
         return set().union(*map(_missing, content, taken))
     return set()

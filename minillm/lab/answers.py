@@ -25,6 +25,7 @@ from pathlib import Path
 
 from minillm.lab.grade import Result, crash, find, grade, load_file
 from minillm.lab.project import Chapter, display_path, my, root
+from minillm.lab.text_file import decode
 from minillm.lab.threads import threads
 
 SECONDS = 20
@@ -48,12 +49,7 @@ def read_answers(path: Path) -> str:
     Raises:
         ValueError: it is not UTF-8, which some editors do not write by themselves.
     """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(
-            f"{display_path(path)} is not UTF-8 text; save it again in that encoding."
-        ) from None
+    return decode(path.read_bytes(), display_path(path))
 
 
 def is_stub(text: str, function: str) -> bool:

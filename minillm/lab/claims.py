@@ -7,14 +7,13 @@ Chapter: 00
 """
 
 import ast
-import json
 import re
-import tomllib
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 
 from minillm.lab.project import root
+from minillm.lab.text_file import parse_json, read_tables, read_text
 
 VERDICTS = (
     "follows by arithmetic",
@@ -67,9 +66,11 @@ def load(path: Path | None = None) -> tuple[Claim, ...]:
         ValueError: an entry lacks a field, has an unknown one, or an unknown verdict or evidence.
     """
     path = path or root() / "course" / "claims.toml"
-    with path.open("rb") as file:
-        entries = tomllib.load(file).get("claim", [])
-    return tuple(_claim(entry) for entry in entries)
+    kinds = {field.name: str for field in fields(Claim)}
+    try:
+        return tuple(_claim(entry) for entry in read_tables(path, "claim", kinds))
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
 
 
 def _claim(entry: dict) -> Claim:
@@ -102,15 +103,33 @@ def claimed_sentences(source: str) -> dict[str, str]:
     return claim_of
 
 
+def read_cells(notebook: Path) -> list[dict]:
+    """The cells of a stored notebook.
+
+    Raises:
+        ValueError: it is no notebook as nbformat 4 has it; the message names the file.
+    """
+    try:
+        cells = parse_json(read_text(notebook))["cells"]
+        for cell in cells:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "code" and "claim=" in source:
+                claimed_sentences(source)
+            ["".join(output.get("text", "")) for output in cell.get("outputs", ())]
+        return cells
+    except (ValueError, TypeError, KeyError, AttributeError, SyntaxError) as error:
+        raise ValueError(f"{notebook} is no notebook ({error!r}); restore it with git") from None
+
+
 def measurements(notebook: Path) -> tuple[Measurement, ...]:
     """What a stored notebook measured for the ledger, in the order of its cells."""
     results = []
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+    for cell in read_cells(notebook):
         source = "".join(cell["source"])
         if cell["cell_type"] != "code" or "claim=" not in source:
             continue
         sentences = claimed_sentences(source)
-        printed = "".join("".join(output.get("text", "")) for output in cell["outputs"])
+        printed = "".join("".join(output.get("text", "")) for output in cell.get("outputs", ()))
         for match in MEASURED.finditer(printed):
             if match["sentence"] in sentences:
                 results.append(

@@ -8,13 +8,20 @@ Chapter: 00
 
 import difflib
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 
 from minillm.lab.project import root
+from minillm.lab.text_file import read_tables
+
+#: Of the values in glossary.toml.
+KINDS = {
+    **dict.fromkeys(("term", "chinese", "identifier", "meaning", "chapter", "instead"), str),
+    **dict.fromkeys(("banned", "avoid", "words", "folders"), list),
+    "banned_in": dict,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,8 +78,12 @@ def load(path: Path | None = None) -> tuple[Term, ...]:
     Raises:
         ValueError: an entry lacks a field or has an unknown one, or a term stands there twice.
     """
-    path, content = _read(path)
-    terms = tuple(_term(entry) for entry in content.get("term", []))
+    path = path or root() / "course" / "glossary.toml"
+    entries = read_tables(path, "term", KINDS)
+    try:
+        terms = tuple(_term(entry) for entry in entries)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
     names = [term.term for term in terms]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{path.name}: more than one entry for {', '.join(twice)}; keep one.")
@@ -88,14 +99,8 @@ def no_names(path: Path | None = None) -> tuple[NoName, ...]:
             folders=tuple(entry["folders"]),
             instead=entry["instead"],
         )
-        for entry in _read(path)[1].get("no_name", [])
+        for entry in read_tables(path or root() / "course" / "glossary.toml", "no_name", KINDS)
     )
-
-
-def _read(path: Path | None) -> tuple[Path, dict]:
-    path = path or root() / "course" / "glossary.toml"
-    with path.open("rb") as file:
-        return path, tomllib.load(file)
 
 
 def _term(entry: dict) -> Term:

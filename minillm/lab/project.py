@@ -6,12 +6,21 @@ Chapter: 00
 import json
 import os
 import sys
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from minillm.lab.files import write_whole
+from minillm.lab.text_file import decode, parse_json, read_tables
+
+#: The facts of a task: their types, or their values.
+PROGRESS = {
+    "status": ("done", "wrong", "given"),
+    "tries": (int,),
+    "hints": (int,),
+    "seen": (bool,),
+    "when": (str,),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +109,25 @@ def display_path(path: Path) -> str:
 @cache
 def syllabus() -> tuple[Chapter, ...]:
     """All chapters in reading order, also those that are still to be written."""
-    with (root() / "course" / "syllabus.toml").open("rb") as file:
-        entries = tomllib.load(file)["chapter"]
-    return tuple(
-        Chapter(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
-        for entry in entries
-    )
+    return read_syllabus(root() / "course" / "syllabus.toml")
+
+
+def read_syllabus(path: Path) -> tuple[Chapter, ...]:
+    """The chapters that a syllabus names.
+
+    Raises:
+        ValueError: the file is damaged; an entry lacks a fact, or has an unknown one.
+    """
+    kinds = dict.fromkeys(("number", "slug", "title", "headline", "promise"), str)
+    kinds |= {"minutes": int} | dict.fromkeys(("needs", "builds", "tasks"), list)
+    entries = read_tables(path, "chapter", kinds)
+    try:
+        return tuple(
+            Chapter(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
+            for entry in entries
+        )
+    except TypeError as error:  # names what is missing or unknown
+        raise ValueError(f"{path}: {error}") from None
 
 
 def chapter(number: str) -> Chapter:
@@ -135,7 +157,7 @@ def read_json(path: Path) -> dict:
     if not path.exists():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8-sig"))
+        value = parse_json(decode(path.read_bytes(), "it"))
         if not isinstance(value, dict):
             raise ValueError("it must begin with a brace")
     except ValueError as error:
@@ -145,21 +167,28 @@ def read_json(path: Path) -> dict:
     return value
 
 
-def read_progress() -> dict[str, dict]:
-    """What is remembered of each task, by its id.
+def read_progress(path: Path | None = None) -> dict:
+    """What is remembered of each task: status, tries, hints, seen, when.
+
+    Args:
+        path: of the file; by default ``my/progress.json``.
 
     Raises:
-        ValueError: the file is damaged, as for ``read_json``.
+        ValueError: the file is damaged; it is left as it is, so that nothing is lost.
     """
-    path = my() / "progress.json"
-    progress = read_json(path)
-    for task, entry in progress.items():
-        if not isinstance(entry, dict):
+    path = path or my() / "progress.json"
+    content = read_json(path)
+    for task, facts in content.items():
+        known = isinstance(facts, dict) and {"when"} <= facts.keys() <= PROGRESS.keys()
+        if not known or any(
+            type(fact) not in PROGRESS[key] and fact not in PROGRESS[key]
+            for key, fact in facts.items()
+        ):
             raise ValueError(
-                f"{path}: after {task!r} must come an object in braces, not {entry!r}. Mend it by "
-                "hand, or move it away to start anew."
+                f"{path} is damaged: of task {task} it says {facts!r}. Mend it by hand, or move it "
+                "away to start anew."
             )
-    return progress
+    return content
 
 
 def write_json(path: Path, value: dict) -> None:

@@ -3,11 +3,10 @@
 Chapter: 00
 """
 
-import json
 import sys
 from pathlib import Path
 
-from minillm.lab.claims import MEASURED, Claim, claimed_sentences, load
+from minillm.lab.claims import MEASURED, Claim, claimed_sentences, load, read_cells
 from minillm.lab.project import display_path, root
 
 
@@ -85,7 +84,7 @@ def reproduce(claim_id: str) -> list[str]:
 
 def _cells(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Place and claims of every cell that settles any."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    cells = read_cells(path)
     sources = [(place, "".join(cell["source"])) for place, cell in enumerate(cells)]
     return [
         (place, claimed_sentences(source))

@@ -122,7 +122,7 @@ def remember(task_id: str, **facts: object) -> None:
         return
     path = my() / "progress.json"
     try:
-        progress = read_progress()
+        progress = read_progress(path)
         entry = progress.setdefault(task_id, {})
         entry.update(facts, when=datetime.now().isoformat(timespec="seconds"))
         write_json(path, progress)

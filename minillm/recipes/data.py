@@ -3,6 +3,7 @@
 Chapter: app
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,11 @@ from minillm.town.facts import FactTable
 from minillm.town.stories import StorySource
 from minillm.town.story_words import words
 from minillm.town.world import World
+
+#: The token that ends a document; files may spell it on a line of its own, as TinyStories do.
+END = "<|endoftext|>"
+END_LINE = re.compile(rf"^[^\S\n]*{re.escape(END)}[^\S\n]*$", re.MULTILINE)
+BLANK_LINE = re.compile(r"\n\s*\n")
 
 
 @final
@@ -79,7 +85,8 @@ class TextData:
         files: read one after the other.
         url: of one file, in place of `files`; downloaded once and kept.
         sha256: of that file.
-        ends: what ends a document: "blank line", or "file" where all is one long text.
+        ends: what ends a document: "blank line", or "file" where all is one long text. In a file
+            with lines that are "<|endoftext|>", these end its documents, and a blank line is text.
         held_out: the last share, of all documents or of the long text, for evaluation.
     """
 
@@ -102,16 +109,24 @@ class TextData:
             raise ValueError(f'ends must be "blank line" or "file"; got {self.ends!r}')
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out must be a share between 0 and 1; got {self.held_out}")
+        for file in self.files:
+            if any(character < " " for character in file):
+                raise ValueError(
+                    f"files names {file!r}, which has a control character in it. In TOML, \\t "
+                    "between double quotes is one; write a path with forward slashes, "
+                    "\"C:/tales/a.txt\", or between single quotes, 'C:\\tales\\a.txt'"
+                )
 
     def documents(self, part: str) -> list[str]:
         """Texts to train on, or "held out".
 
         Raises:
-            ValueError: too little text for both parts; what `minillm.data.corpus` refuses.
+            ValueError: too little text for both parts; a text that spells the end token elsewhere
+                than between its documents; what `minillm.data.corpus` refuses.
             ConnectionError: the url does not answer.
         """
         if self.ends == "file":
-            whole = "".join(self._read())
+            whole = "".join(_without_end(name, text) for name, text in self._read())
             n_train = int(len(whole) * (1 - self.held_out))
             if not 0 < n_train < len(whole):
                 raise ValueError(
@@ -119,7 +134,11 @@ class TextData:
                     f"held_out is {self.held_out}; {self._name()} needs more text"
                 )
             return [whole[n_train:] if part == "held out" else whole[:n_train]]
-        texts = [text.strip() for each in self._read() for text in each.split("\n\n")]
+        texts = [
+            _without_end(name, document).strip()
+            for name, text in self._read()
+            for document in (END_LINE if END_LINE.search(text) else BLANK_LINE).split(text)
+        ]
         texts = [text for text in texts if text]
         n_held_out = max(1, round(self.held_out * len(texts)))
         if len(texts) < 2:
@@ -136,10 +155,23 @@ class TextData:
     def _name(self) -> str:
         return ", ".join(self.files) or str(self.url)
 
-    def _read(self) -> Iterator[str]:
+    def _read(self) -> Iterator[tuple[str, str]]:
+        """Names and texts."""
         from minillm.data.corpus import fetch, read
 
         if self.url is not None:
-            yield read(fetch(self.url, self.sha256))
+            yield self.url, read(fetch(self.url, self.sha256))
         for file in self.files:
-            yield read(Path(file))
+            yield file, read(Path(file))
+
+
+def _without_end(name: str, text: str) -> str:
+    """Refuse a text that spells the end token: it would be learned as letters, and end nothing."""
+    if END in text:
+        around = text[max(0, text.index(END) - 20) :][:60]
+        raise ValueError(
+            f"{name} spells {END}, the token that ends a document, within a text: {around!r}. Put "
+            'it on lines of its own, with ends = "blank line", and documents end there; or take it '
+            "out"
+        )
+    return text

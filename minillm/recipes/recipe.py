@@ -20,13 +20,13 @@ Chapter: app
 """
 
 import os
-import tomllib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, final
 
+from minillm.lab.text_file import read_toml
 from minillm.model.attention import AttentionConfig
 from minillm.model.config import TransformerConfig
 from minillm.model.ffn import MLPConfig, SwiGLUConfig
@@ -34,7 +34,6 @@ from minillm.optim.schedule import Cosine, Schedule, WarmupStableDecay
 from minillm.recipes.data import TextData, TownData
 from minillm.train.loop import LoopConfig
 
-END = "<|endoftext|>"
 #: Keys of recipes from before the names were the field's, and what they are called now.
 RENAMED = {
     "context_tokens": "context_length",
@@ -45,6 +44,8 @@ RENAMED = {
     "width": "d_model",
 }
 MOST_THREADS = 256
+MOST_LAYERS = 1_000
+MOST = 2**31  # no number in a recipe is larger
 
 
 @final
@@ -71,6 +72,10 @@ class ModelShape:
     tied_embeddings: bool = True
     initial_std: float = 0.02
     zero_residual_projections: bool = False
+
+    def __post_init__(self):
+        if self.n_layers > MOST_LAYERS:
+            raise ValueError(f"n_layers must be at most {MOST_LAYERS:,}; got {self.n_layers:,}")
 
     def config(self) -> TransformerConfig:
         """What `minillm.model.config` makes of it."""
@@ -279,12 +284,10 @@ def load(path: str | os.PathLike) -> Recipe:
     Raises:
         ValueError: no such file, no TOML; what `of` refuses. The message names the file.
     """
-    path = Path(path)
+    content = read_toml(path)
     try:
-        return of(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ValueError(f"there is no file {path}") from None
-    except (ValueError, TypeError) as error:  # TOML's errors are ValueErrors, too
+        return of(content)
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
@@ -333,7 +336,13 @@ def _made(maker: Any, values: Any, table: str) -> Any:
 
 
 def _check_type(name: str, value: Any, wanted: Any) -> None:
+    if isinstance(value, int | float) and not abs(value) <= MOST:  # nor NaN
+        raise ValueError(f"{name} must be a finite number of at most {MOST:,}; got {value!r}")
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return
+    if wanted == tuple[str, ...]:
+        if not isinstance(value, list | tuple) or not all(isinstance(x, str) for x in value):
+            raise ValueError(f'{name} must be a list of texts, such as ["a.txt"]; got {value!r}')
         return
     kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     for kind, words in kinds.items():

@@ -33,7 +33,8 @@ from minillm.model.transformer import Transformer, zero_residual_projections
 from minillm.optim.groups import groups, hidden_matrices_and_others, matrices_and_others
 from minillm.optim.muon import Muon
 from minillm.recipes import run_log
-from minillm.recipes.recipe import END, Recipe, Training, renamed
+from minillm.recipes.data import END
+from minillm.recipes.recipe import Recipe, Training, renamed
 from minillm.text import bpe
 from minillm.text.tokenizer import Tokenizer
 from minillm.train import checkpoint, manifest, run_state

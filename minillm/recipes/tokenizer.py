@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from minillm.formats.tokenizer_json import JsonTokenizer, read
+from minillm.lab.text_file import read_text
 from minillm.text.fast import from_tokenizers_json, save_tokenizers_json
-from minillm.text.tokenizer import Tokenizer
+from minillm.text.tokenizer import Tokenizer, split_specials
 
 FILE = "tokenizer.json"
 #: Background colours of neighbouring pieces, from the 256-colour palette, with black text on them.
@@ -23,7 +24,8 @@ def run(
     """Learn a byte-pair vocabulary and write it as tokenizer.json.
 
     Args:
-        files: text files or folders, UTF-8.
+        files: text files or folders, UTF-8. A special token that they spell, such as the
+            "<|endoftext|>" between TinyStories' documents, is no text to learn from.
         vocab_size: 256 bytes, the merges, and the special tokens.
         out: folder for the file; made if it is missing.
         special_tokens: such as "<|endoftext|>".
@@ -43,14 +45,22 @@ def run(
     n_merges = max(0, vocab_size - 256 - len(special_tokens))
     with tqdm(total=n_merges, desc="merges", disable=not sys.stdout.isatty(), ncols=80) as bar:
         tokenizer = train(
-            texts, vocab_size, special_tokens=special_tokens, progress=lambda _: bar.update()
+            [part for text in texts for part in _between(text, special_tokens)],
+            vocab_size,
+            special_tokens=special_tokens,
+            progress=lambda _: bar.update(),
         )
     save_tokenizers_json(tokenizer, out / FILE)
-    n_tokens = sum(len(tokenizer.encode(text)) for text in texts)
+    n_tokens = sum(len(tokenizer.encode(text, tokenizer.special_ids)) for text in texts)
     print(f"{n_bytes / n_tokens:.2f} bytes a token on this text")
     print(f"{out / FILE}   also for tokenizers and transformers")
     print(f"next: minillm tokenize --tokenizer {out} 'some text'")
     return tokenizer
+
+
+def _between(text: str, special_tokens: tuple[str, ...]) -> list[str]:
+    """What stands between the special tokens that a text spells."""
+    return split_specials(text, special_tokens, special_tokens)[::2]
 
 
 def show_tokens(text: str, where: Path | None, *, trace: bool = False) -> None:
@@ -114,7 +124,7 @@ def _load(where: Path, trace: bool) -> Tokenizer | JsonTokenizer:
             f"no tokenizer at {path}; make one: minillm train tokenizer FILES --out {where}"
         )
     tokenizer = read(path)
-    return from_tokenizers_json(path.read_text(encoding="utf-8")) if trace else tokenizer
+    return from_tokenizers_json(read_text(path)) if trace else tokenizer
 
 
 def _from_reader() -> Tokenizer:

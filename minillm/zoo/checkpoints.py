@@ -68,6 +68,39 @@ def open_model(place: Path) -> tuple[Transformer, JsonTokenizer, tuple[int, ...]
     return family.load(place), hf.load_tokenizer(place), hf.end_ids(place)
 
 
+def prompt_ids(prompt: str, tokenizer: JsonTokenizer, *, special: bool = False) -> list[int]:
+    """The ids of a text to write on after, with those that begin every text.
+
+    Args:
+        prompt: how the text begins.
+        tokenizer: of the model.
+        special: read special tokens that the prompt spells as such; otherwise they are refused,
+            since whoever types one hardly means its letters.
+
+    Raises:
+        ValueError: there is no id, or a special token that was not to be read.
+    """
+    spelled = [token for token in tokenizer.special_ids if token in prompt]
+    if spelled and not special:
+        raise ValueError(
+            f"the prompt spells {spelled[0]}, a special token of this model; say --special to have "
+            "it read as that token, or take it out"
+        )
+    ids, begin_ids = tokenizer.encode(prompt, spelled), list(tokenizer.begin_ids)
+    if not begin_ids or ids[: len(begin_ids)] != begin_ids:  # once is enough
+        ids = begin_ids + ids
+    if not ids:
+        raise ValueError('the prompt is empty; write how the text begins, such as "Once"')
+    return ids
+
+
+def ids_without_token(
+    model: Transformer, tokenizer: JsonTokenizer, stop_ids: tuple[int, ...]
+) -> tuple[int, ...]:
+    """The ids that a model must not write: its table may be padded to a round number of rows."""
+    return tuple(sorted({*range(model.config.vocab_size)} - {*tokenizer.ids, *stop_ids}))
+
+
 def card(name: str) -> str:
     """What the model has read, what it can do and what it cannot: Markdown."""
     return (folder(name) / "CARD.md").read_text(encoding="utf-8")

@@ -109,10 +109,10 @@ def test_the_reader_says_what_is_wrong(checkout):
 # --- your own files ----------------------------------------------------------------------------
 
 
-def test_a_file_is_read_as_it_stands_but_for_a_byte_order_mark(tmp_path):
+def test_a_file_is_read_as_it_stands_but_for_a_byte_order_mark_and_line_ends(tmp_path):
     path = tmp_path / "mei.anything"
     path.write_bytes(b"\xef\xbb\xbf" + "村\r\nplums \n".encode())
-    assert read(path) == "村\r\nplums \n"
+    assert read(path) == "村\nplums \n"
     assert read(str(path)) == read(path)
 
 

@@ -102,7 +102,7 @@ def test_the_ids_that_end_a_text_are_one_or_many_and_generation_rules(tmp_path):
     ]:
         (tmp_path / file).write_text(json.dumps(said), encoding="utf-8")
         assert end_ids(tmp_path) == expected
-    for wrong in ("7", True, [7, None], -1, 1.0):
+    for wrong in ("7", True, [7, None], -1, 1.0, []):
         text = json.dumps({"eos_token_id": wrong})
         (tmp_path / "generation_config.json").write_text(text, encoding="utf-8")
         with pytest.raises(ValueError, match=r"generation_config\.json says eos_token_id"):
@@ -205,7 +205,9 @@ def test_a_second_table_and_old_angles_are_read_over_if_they_add_nothing(tmp_pat
         assert torch.equal(load(tmp_path)(TOKENS), model(TOKENS))
     tensors["lm_head.weight"][7, 7] += 1e-3
     save_file(tensors, tmp_path / WHOLE)
-    with pytest.raises(ValueError, match=r"one table for both ends, but lm_head\.weight is anothe"):
+    with pytest.raises(
+        ValueError, match=r"both ends, but model\.safetensors: lm_head\.weight is anothe"
+    ):
         load(tmp_path)
 
 
@@ -316,6 +318,18 @@ def test_transformers_reads_the_tokenizer_and_what_it_writes_is_read_here(tmp_pa
         assert theirs(marked)["input_ids"] == ours.encode(marked, allowed_special={END})
 
 
+def test_a_tokenizer_with_more_ids_than_the_model_has_rows_is_refused(tmp_path):
+    save(replace(OURS, vocab_size=TOKENIZER.vocab_size).build(), tmp_path, TOKENIZER)
+    assert load_tokenizer(tmp_path).vocab_size == TOKENIZER.vocab_size
+    small = {"vocab_size": TOKENIZER.vocab_size - 1, "eos_token_id": 279}
+    (tmp_path / "config.json").write_text(json.dumps(small), encoding="utf-8")
+    for read, file in ((load_tokenizer, "tokenizer.json"), (end_ids, "config.json")):
+        with pytest.raises(
+            ValueError, match=rf"^{file} has the id 279, but the model's table has 27"
+        ):
+            read(tmp_path)
+
+
 # --- law ---------------------------------------------------------------------------------------
 def test_saving_again_leaves_nothing_of_the_older_model(tmp_path):
     large = randomise(OURS.build())
@@ -411,14 +425,14 @@ def spoil(good, tmp_path):
 def test_a_weight_that_is_no_number_is_refused_with_its_name(spoil, value):
     spoilt = torch.zeros(16, 16)
     spoilt[3, 3] = value
-    with pytest.raises(ValueError, match=rf"^{Q}: 1 of 256 numbers are NaN or infinite"):
+    with pytest.raises(ValueError, match=rf"^{WHOLE}: {Q}: 1 of 256 numbers are NaN or infinite"):
         load(spoil(**{Q: spoilt}))
 
 
 def test_a_weight_that_a_type_cannot_hold_is_refused_with_its_name(spoil):
     folder = spoil(**{Q: torch.full((16, 16), 1e6)})
     load(folder, dtype=torch.bfloat16)
-    with pytest.raises(ValueError, match=rf"^{Q}: 256 of 256 numbers are too large for torch.floa"):
+    with pytest.raises(ValueError, match=rf"^{WHOLE}: {Q}: 256 of 256 numbers are too large for"):
         load(folder, dtype=torch.float16)
 
 
@@ -528,7 +542,7 @@ def test_a_model_that_could_not_be_loaded_again_is_not_saved(tmp_path):
     model = OURS.build()
     with torch.no_grad():
         model.blocks[0].mixer.qkv.weight[0, 0] = float("nan")
-    refused(tmp_path, rf"^{Q}: 1 of 256 numbers are NaN or infinite", model)
+    refused(tmp_path, rf"^{WHOLE}: {Q}: 1 of 256 numbers are NaN or infinite", model)
     model = OURS.build()
     model.config = None
     refused(tmp_path, "built from a config; this one has none", model)

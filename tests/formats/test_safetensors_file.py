@@ -38,7 +38,7 @@ def same(found, expected):
 def test_a_file_is_a_length_a_header_and_the_numbers(tmp_path):
     (tmp_path / WHOLE).write_bytes(forged(one([1, 1], 4), struct.pack("<f", 0.5)))
     entries = find(tmp_path)
-    assert entries == {"a": Entry(tmp_path / WHOLE, "F32", (1, 1))}
+    assert entries == {"a": Entry(tmp_path / WHOLE, "a", "F32", (1, 1))}
     [(name, tensor)] = read(entries)
     assert (name, tensor.tolist()) == ("a", [[0.5]])
 
@@ -167,8 +167,35 @@ def test_a_folder_without_weights_is_named(tmp_path):
 def test_a_whole_file_and_an_index_are_one_too_many(tmp_path):
     write(tmp_path, TENSORS)
     write(tmp_path, TENSORS, max_shard_bytes=1)
-    with pytest.raises(ValueError, match=r"holds model\.safetensors and model\.safetensors\.index"):
+    with pytest.raises(
+        ValueError, match=r"holds model\.safetensors, and model\.safetensors\.index"
+    ):
         find(tmp_path)
+
+
+def test_a_whole_file_and_an_index_of_it_alone_are_one_model(tmp_path):
+    write(tmp_path, TENSORS)
+    entries = find(tmp_path)
+    index = {"metadata": {}, "weight_map": dict.fromkeys(TENSORS, WHOLE)}
+    (tmp_path / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    assert find(tmp_path) == entries
+    (tmp_path / INDEX).write_text(json.dumps(index | {"form": 1}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"index\.json has keys that nobody reads: \['form'\]"):
+        find(tmp_path)
+    index["weight_map"].popitem()
+    (tmp_path / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"holds .*, but model\.safetensors\.index\.json does not"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("form, taken", [("pt", True), ("mlx", True), ("flax", False)])
+def test_weights_in_the_order_of_another_library_are_refused(tmp_path, form, taken):
+    save_file(TENSORS, tmp_path / WHOLE, metadata={"format": form, "by": "anyone"})
+    if taken:
+        assert set(find(tmp_path)) == set(TENSORS)
+    else:
+        with pytest.raises(ValueError, match="says that its format is 'flax', whose weights"):
+            find(tmp_path)
 
 
 @pytest.fixture

@@ -248,6 +248,11 @@ REFUSED = {
         small(normalizer={"type": "Sequence", "normalizers": [{"type": "NFC", "form": 1}]}),
         r"normalizer has keys that nobody reads: \['form'\]",
     ),
+    "no keys": (
+        small(normalizer={"type": "Sequence", "normalizers": [["plum"]]}),
+        r"normalizer has .*\['plum'\]",
+    ),
+    "a byte": (small(model={"byte_fallback": True}), "all 256; 256 are missing, and what they"),
     "key of a token": (small(added_tokens=[ADDED | {"kind": 1}]), r"added token .*\['kind'\]"),
     "gap": (small(added_tokens=[ADDED | {"id": 300}]), "has id 300, but .* gives it 258: ids of"),
     "one id": (small(model={"vocab": VOCAB | {"hi": 3}}), "two tokens .* have one id"),

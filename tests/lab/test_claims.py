@@ -113,3 +113,13 @@ def test_what_a_notebook_measured_is_read_from_its_stored_output(tmp_path):
 def test_labs_are_measured_too_and_named_as_labs():
     notebooks = {m.notebook for m in all_measurements()}
     assert {"00_claims", "labs/00_claims"} <= notebooks
+
+
+@pytest.mark.parametrize(
+    "cell", [7, {}, {"cell_type": "code", "source": 'expect("a, claim="b")'}, {"source": ["a"]}]
+)
+def test_what_is_no_notebook_is_named(tmp_path, cell):
+    path = tmp_path / "00_claims.ipynb"
+    path.write_text(json.dumps({"cells": [cell]}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"00_claims\.ipynb is no notebook"):
+        measurements(path)

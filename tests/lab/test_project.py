@@ -9,6 +9,8 @@ from minillm.lab.project import (
     in_notebook,
     my,
     read_json,
+    read_progress,
+    read_syllabus,
     root,
     syllabus,
     write_json,
@@ -75,6 +77,34 @@ def test_a_damaged_file_is_named_and_left_alone(tmp_path, content):
     with pytest.raises(ValueError, match=r"progress\.json is not valid JSON .*Mend it by hand"):
         read_json(path)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "facts", [7, {}, {"status": "dnne"}, {"tries": "2"}, {"seen": 1}, {"plum": 7}]
+)
+def test_what_is_no_fact_of_a_task_is_named_and_left_alone(tmp_path, facts):
+    path = tmp_path / "progress.json"
+    good = {"status": "done", "tries": 2, "seen": True, "hints": 1, "when": "2026-01-31T12:00:00"}
+    write_json(path, {"0.1": good})
+    assert read_progress(path) == {"0.1": good}
+    write_json(
+        path, {"0.1": {"when": "today", **facts} if facts else facts} if facts != 7 else {"0.1": 7}
+    )
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"progress\.json is damaged: of task 0\.1 it says"):
+        read_progress(path)
+    assert path.read_bytes() == before
+
+
+def test_a_syllabus_without_a_chapters_facts_is_named(tmp_path):
+    path = tmp_path / "syllabus.toml"
+    for text, named in [
+        ('slug = "a"', "missing"),
+        ("tasks = 7", "tasks in a .* must be a list of te"),
+    ]:
+        path.write_text(f"[[chapter]]\n{text}\n", encoding="utf-8")
+        with pytest.raises(ValueError, match=rf"syllabus\.toml: .*{named}"):
+            read_syllabus(path)
 
 
 def test_a_byte_order_mark_of_an_editor_is_no_damage(tmp_path):

@@ -53,6 +53,37 @@ def test_the_town_gives_stories_in_each_language_and_facts_in_all():
     assert TownData(world="Ann", story_blocks=1).documents("train")[0] != train[0]
 
 
+STORY = "Mei sells plums.\n\nBao buys one."
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\t", "\u3000"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_documents_are_the_same_in_the_form_of_any_editor(tmp_path, blank, end):
+    file = tmp_path / "letters.txt"
+    text = f"\ufeffone\ntwo\n{blank}\nthree\n{blank}\n\n{blank}\nfour\n".replace("\n", end)
+    file.write_bytes(text.encode())
+    data = TextData(files=(str(file),), held_out=0.3)
+    assert data.documents("train") + data.documents("held out") == ["one\ntwo", "three", "four"]
+
+
+@pytest.mark.parametrize("line", ["<|endoftext|>\n", " <|endoftext|> \r\n"])
+def test_lines_of_the_end_token_end_documents_and_blank_lines_are_text_then(tmp_path, line):
+    file = written(tmp_path, f"\n{line}".join([f"{STORY}\n"] * 3) + line)
+    plain = tmp_path / "plain.txt"
+    plain.write_text(STORY, encoding="utf-8")
+    data = TextData(files=(file, str(plain)), held_out=0.2)
+    assert data.documents("train") == [STORY, STORY, STORY, "Mei sells plums."]
+    assert data.documents("held out") == ["Bao buys one."]
+
+
+@pytest.mark.parametrize("ends", ["blank line", "file"])
+def test_an_end_token_within_a_text_is_never_learned_as_letters(tmp_path, ends):
+    file = written(tmp_path, "Mei waits.<|endoftext|>Bao comes.\n\n" * 9)
+    for part in ("train", "held out"):
+        with pytest.raises(ValueError, match=r"letters\.txt spells <\|endoftext\|>, the token th"):
+            TextData(files=(file,), ends=ends).documents(part)
+
+
 # --- from the net ------------------------------------------------------------------------------
 class Answers(BaseHTTPRequestHandler):
     def do_GET(self):
@@ -112,6 +143,7 @@ def test_another_file_than_was_meant_is_refused():
         ({"files": ("a.txt",), "url": URL, "sha256": SHA256}, "or one url; got files = "),
         ({"url": URL}, "a url needs its file's sha256"),
         ({"files": ("a.txt",), "sha256": SHA256}, "and files need none"),
+        ({"files": ("C:\tales\new.txt",)}, r"names 'C:\\tales\\new\.txt', which has a control ch"),
         ({"files": ("a.txt",), "ends": "line"}, 'ends must be "blank line" or "file"; got \'line'),
         ({"files": ("a.txt",), "held_out": 0.0}, "a share between 0 and 1; got 0.0"),
         ({"files": ("a.txt",), "held_out": 1.0}, "a share between 0 and 1; got 1.0"),

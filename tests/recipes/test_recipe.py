@@ -1,5 +1,6 @@
 """Recipes are values: read from TOML, kept in manifests, and strict about every key."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -172,10 +173,15 @@ def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_step
         ),
         ({"data": {"kind": "web"}}, "data.kind must be one of town, text; got 'web'"),
         ({"data": {"kind": "text"}}, "what to read must be files, a list .*, or one url"),
-        ({"data": {"kind": "text", "files": "a.txt"}}, "files, a list such as"),
+        ({"data": {"kind": "text", "files": "a.txt"}}, "files must be a list of texts"),
         ({"data": {"kind": "text", "url": 3}}, "data.url must be a text; got 3"),
         ({"data": {"kind": "text", "files": ["a"], "held_out": 1.0}}, "share between 0 and 1"),
         ({"data": {"story_blocks": 0}}, "story_blocks and held_out_blocks must be at least 1"),
+        ({"model": {"d_model": 10**30}}, "model.d_model must be a finite number of at most 2,147"),
+        ({"training": {"weight_decay": math.nan}}, "weight_decay must be a finite number"),
+        ({"training": {"clip_norm": math.inf}}, "clip_norm must be a finite number"),
+        ({"model": {"n_layers": 1001}}, "n_layers must be at most 1,000; got 1,001"),
+        ({"data": {"kind": "town", "languages": ["en", 7]}}, "data.languages must be a list of"),
         ({"seed": -1}, "seed must be at least 0; got -1"),
         ({"name": "../mine"}, "letters, digits, - and _ only; got '../mine'"),
     ],
@@ -196,7 +202,7 @@ def test_a_file_that_is_missing_or_no_toml_is_named(tmp_path):
         recipe.find(str(tmp_path / "mine.toml"))
     path = tmp_path / "mine.toml"
     path.write_text("name = ", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"mine\.toml: Invalid value"):
+    with pytest.raises(ValueError, match=r"mine\.toml is no TOML: Invalid value"):
         recipe.find(str(path))
     path.write_text('name = "mine"\nsteps = 3', encoding="utf-8")
     with pytest.raises(ValueError, match=r"mine\.toml: a recipe has no key steps"):

@@ -5,6 +5,7 @@ from tokenizers import decoders, models
 from minillm.recipes.tokenizer import FILE, coloured, run, show_tokens
 from minillm.text.fast import from_tokenizers_json
 
+END = "<|endoftext|>"
 TEXT = "Mei sells plums in the village. Mei lives in the village. 小梅住在村里。\n" * 20
 
 
@@ -31,6 +32,16 @@ def test_the_run_says_what_it_made(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "bytes a token on this text" in out
     assert FILE in out
+
+
+def test_special_tokens_that_a_file_spells_are_no_text_to_learn(tmp_path):
+    (tmp_path / "marked.txt").write_text((END * 50 + TEXT) * 2, encoding="utf-8")
+    (tmp_path / "plain.txt").write_text(TEXT * 2, encoding="utf-8")
+    learned = [
+        run([tmp_path / name], vocab_size=300, out=tmp_path / "out", special_tokens=(END,))
+        for name in ("marked.txt", "plain.txt")
+    ]
+    assert learned[0] == learned[1]
 
 
 def test_pieces_ids_and_costs_are_shown(trained, capsys):
