@@ -4,11 +4,10 @@ Chapter: app
 """
 
 import json
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -288,54 +287,12 @@ def bench(
     ] = None,
 ) -> None:
     """Run a benchmark: ours and the field's, side by side."""
-    import importlib
-    import inspect
+    from minillm.bench import _run
 
-    from minillm.bench._finished import Finished
-    from minillm.lab.files import write_whole
-    from minillm.lab.threads import use_threads
-    from minillm.train.manifest import machine, versions
-
-    names = [p.stem for p in sorted(Path(__file__).with_name("bench").glob("[!_]*.py"))]
     if name is None:
-        print("\n".join(f"minillm bench {n}" for n in names))
+        print("\n".join(f"minillm bench {each}" for each in _run.names()))
         return
-    if name not in names:
-        raise ValueError(f"there is no benchmark {name!r}. Benchmarks: {', '.join(names)}.")
-    run = importlib.import_module(f"minillm.bench.{name}").run
-    takes = inspect.signature(run).parameters
-    if text is not None and "text" not in takes:
-        raise ValueError(f"--text is for `minillm bench train` and shares; {name} brings its own")
-    if recipe is not None and "recipe" not in takes:
-        raise ValueError(f"--recipe is for `minillm bench train`; {name} has none to choose")
-    given = {"text": text, "recipe": recipe}
-    asked: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    if record is not None:  # now: a file that cannot be written costs no run
-        if record.is_dir():
-            raise ValueError(f"--record must name a file; {record} is a folder")
-        record.parent.mkdir(parents=True, exist_ok=True)
-    finished = Finished(None if quick else record)
-    if "finished" in takes:
-        asked["finished"] = finished
-    use_threads()
-    figures = _plain(run(quick=quick, **asked))
-    if record is not None:
-        origin = {"made by": f"minillm bench {name}", "versions": versions(), "machine": machine()}
-        write_whole(record, json.dumps({**origin, "figures": figures}, indent=1) + "\n")
-        finished.clear()
-        print(f"the figures are in {record}")
-
-
-def _plain(value: Any, where: str = "") -> Any:
-    """Figures as JSON has them: null for NaN and infinity, which it does not know, and says so."""
-    if isinstance(value, dict):
-        return {key: _plain(each, f"{where}.{key}") for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each, f"{where}.{i}") for i, each in enumerate(value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        print(f"no number came of {where[1:]}: it is {value}")
-        return None
-    return value
+    _run.run(name, record, quick=quick, text=text, recipe=recipe)
 
 
 def _finished() -> list[str]:

@@ -39,10 +39,10 @@ def parts_keep_their_order(root: Path) -> list[str]:
 
 
 def unused_modules(root: Path) -> dict[str, str]:
-    """Modules that neither notebooks nor apps nor tools reach over imports: module → file."""
+    """Modules that no notebook, app, tool or grader reaches over imports: module → file."""
     modules = {".".join(source.parts): source for source in library(root)}
     reached = {name for name, source in modules.items() if source.is_app}
-    trees = [source.tree for source in sources(root, "tools")]
+    trees = [source.tree for part in ("tools", "exercises") for source in sources(root, part)]
     trees += [tree for _, tree in notebook_code(root)] + [modules[name].tree for name in reached]
     while trees:
         named = {each.module for each in imports(trees.pop()) if each.module in modules}

@@ -86,7 +86,7 @@ def test_every_option_of_every_command_is_explained():
         (["claims", "nonsense", "--json"], "kv-cache-576"),
         (["reproduce", "nonsense"], "kv-cache-576"),
         (["bench", "nonsense"], "bpe"),
-        (["bench", "bpe", "--text", "a.txt"], "--text is for `minillm bench train`; bpe brings"),
+        (["bench", "bpe", "--text", "a.txt"], "--text is not for `minillm bench bpe`, which"),
         (["bench", "train", "--quick", "--text", "no/such/file.txt"], "no/such/file.txt"),
         (["bench", "bpe", "--quick", "--record", "."], "--record must name a file"),
         (["train", "tokenizer", "no/such/file.txt"], "no/such/file.txt"),
@@ -244,10 +244,16 @@ def test_a_record_that_cannot_be_written_is_said_before_the_benchmark(
 
 def test_a_text_reaches_the_benchmark_that_learns_it(minillm, monkeypatch):
     asked = []
-    monkeypatch.setattr("minillm.bench.train.run", lambda **each: asked.append(each))
+
+    def pretended(quick, text=None, recipe="shakespeare"):
+        asked.append((quick, text, recipe))
+        return {}
+
+    monkeypatch.setattr("minillm.bench.train.run", pretended)
     minillm("bench", "train", "--quick", "--text", "letters.txt")
-    minillm("bench", "train")
-    assert asked == [{"quick": True, "text": Path("letters.txt")}, {"quick": False}]
+    minillm("bench", "train", "--recipe", "shakespeare-tokens")
+    asked_for = [(True, Path("letters.txt"), "shakespeare"), (False, None, "shakespeare-tokens")]
+    assert asked == asked_for
 
 
 def test_output_that_knows_neither_ticks_nor_chinese_does_not_stop_it(tmp_path):

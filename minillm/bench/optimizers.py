@@ -22,7 +22,7 @@ from typing import Any, final
 
 import torch
 
-from minillm.bench._finished import Finished
+from minillm.bench._run import Finished
 from minillm.lab.track import track
 from minillm.optim.build import build
 from minillm.train.compare import Task, attempt, sentences

@@ -2,13 +2,14 @@
 
 `minillm bench train` says that ours is better. It does not say why: the two recipes differ in a
 dozen numbers and parts. Here they are changed in groups, and each side of a comparison gets the
-same search, four learning rates:
+same search: four learning rates, and further ones, a factor of 2 apart, for as long as the best is
+the smallest or the largest that was tried.
 
                               AdamW                         Muon
     nanoGPT as published      its rate of 0.001             -
-    the same, rate tuned      four rates                    -
-    our shape and schedule    four rates                    four rates
-    and our blocks            four rates                    four rates
+    the same, rate tuned      searched                      -
+    our shape and schedule    searched                      searched
+    and our blocks            searched                      searched
 
 *Shape and schedule*: rows of 128 letters in place of 64, 16 rows in place of 12, width 96 in place
 of 128, 800 steps in place of 2,000 (so 1.64 and 1.54 million letters are read), no warm-up, and
@@ -33,7 +34,7 @@ from typing import Any, final
 import torch
 from torch import nn
 
-from minillm.bench._finished import Finished
+from minillm.bench._run import Finished
 from minillm.bench.train import Runner, chosen, of_nanogpt, of_recipe
 from minillm.optim.muon import Muon
 from minillm.recipes import nanogpt
@@ -52,7 +53,7 @@ class Side:
 
     Args:
         name: as the record has it.
-        rates: that are tried.
+        rates: that are tried first; one alone is not searched.
         build: (rate, seed) to a run that has not begun.
     """
 
@@ -139,8 +140,13 @@ def run(
             name = f"{side.name}, rate {rate}, seed {seed}"
             return finished(name, lambda: _run(side, rate, seed, theirs.context_length))
 
-        runs = [measured(rate, SEEDS[0]) for rate in side.rates[: 1 if quick else None]]
+        rates = list(side.rates[: 1 if quick else None])
+        runs = [measured(rate, SEEDS[0]) for rate in rates]
         best = min(runs, key=lambda each: each["loss"])["rate"]
+        while len(rates) > 1 and best in (min(rates), max(rates)):  # a better may lie beyond
+            rates.append(best / 2 if best == min(rates) else best * 2)
+            runs.append(measured(rates[-1], SEEDS[0]))
+            best = min(runs, key=lambda each: each["loss"])["rate"]
         runs += [measured(best, seed) for seed in SEEDS[1 : 1 if quick else None]]
         figures[side.name] = {"rate": best, "runs": runs}
     return figures

@@ -184,12 +184,12 @@ def of_nanogpt(
         return Total(nats, torch.tensor(rows[:, 1:].numel()))
 
     def evaluate(context_length: int = n_tokens) -> float:
-        n_rows = (len(held_out) - 1) // context_length
-        rows = held_out[: n_rows * context_length + 1]
+        n_places = (len(held_out) - 1) // context_length
+        rows = held_out[: n_places * context_length + 1]
         rows = rows.unfold(0, context_length + 1, context_length)
         with torch.no_grad():
             totals = [loss(model, part) for part in rows.split(EVALUATED_ROWS)]
-        return sum(total.nats.item() for total in totals) / (n_rows * context_length)
+        return sum(total.nats.item() for total in totals) / (n_places * context_length)
 
     optimizer = make_optimizer(model) if make_optimizer else nanogpt.optimizer(model, theirs)
     config = LoopConfig(

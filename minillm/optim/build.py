@@ -20,8 +20,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
-from minillm.model.transformer import Transformer
 from minillm.optim.adafactor import Adafactor
 from minillm.optim.adamw import AdamW
 from minillm.optim.came import CAME
@@ -31,7 +31,7 @@ from minillm.optim.muon import Muon
 
 
 def build(
-    model: Transformer, name: str, learning_rate: float, **options: float
+    model: nn.Module, name: str, learning_rate: float, **options: float
 ) -> torch.optim.Optimizer:
     """An optimizer for all parameters of a model.
 
@@ -61,44 +61,42 @@ def build(
     return NAMES[name](model, learning_rate, **options)
 
 
-def _sgd(model: Transformer, lr: float) -> torch.optim.SGD:
+def _sgd(model: nn.Module, lr: float) -> torch.optim.SGD:
     return torch.optim.SGD(model.parameters(), lr=lr)
 
 
-def _momentum(model: Transformer, lr: float, beta1: float = 0.9) -> torch.optim.SGD:
+def _momentum(model: nn.Module, lr: float, beta1: float = 0.9) -> torch.optim.SGD:
     return torch.optim.SGD(model.parameters(), lr=lr, momentum=beta1, dampening=beta1)
 
 
-def _rmsprop(model: Transformer, lr: float, beta2: float = 0.99) -> torch.optim.RMSprop:
+def _rmsprop(model: nn.Module, lr: float, beta2: float = 0.99) -> torch.optim.RMSprop:
     return torch.optim.RMSprop(model.parameters(), lr=lr, alpha=beta2)
 
 
-def _adamw(model: Transformer, lr: float, beta2: float = 0.99, weight_decay: float = 0.1) -> AdamW:
+def _adamw(model: nn.Module, lr: float, beta2: float = 0.99, weight_decay: float = 0.1) -> AdamW:
     return AdamW(_decaying(model, weight_decay), lr=lr, betas=(0.9, beta2), weight_decay=0.0)
 
 
 def _adafactor(
-    model: Transformer, lr: float, clip: float = 1.0, weight_decay: float = 0.1
+    model: nn.Module, lr: float, clip: float = 1.0, weight_decay: float = 0.1
 ) -> Adafactor:
     return Adafactor(_decaying(model, weight_decay), lr=lr, clip=clip)
 
 
-def _came(model: Transformer, lr: float, beta3: float = 0.999, weight_decay: float = 0.1) -> CAME:
+def _came(model: nn.Module, lr: float, beta3: float = 0.999, weight_decay: float = 0.1) -> CAME:
     return CAME(_decaying(model, weight_decay), lr=lr, betas=(0.9, 0.99, beta3))
 
 
-def _lion(model: Transformer, lr: float, weight_decay: float = 0.1) -> Lion:
+def _lion(model: nn.Module, lr: float, weight_decay: float = 0.1) -> Lion:
     return Lion(_decaying(model, weight_decay), lr=lr, betas=(0.9, 0.99))
 
 
-def _muon(
-    model: Transformer, lr: float, others_lr: float = 1e-2, weight_decay: float = 0.1
-) -> Muon:
+def _muon(model: nn.Module, lr: float, others_lr: float = 1e-2, weight_decay: float = 0.1) -> Muon:
     matrices, others = hidden_matrices_and_others(model)
     return Muon(matrices, others, lr=lr, weight_decay=weight_decay, others_lr=others_lr)
 
 
-def _decaying(model: Transformer, weight_decay: float) -> list[dict[str, Any]]:
+def _decaying(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     matrices, others = matrices_and_others(model)
     return groups(model, (matrices, {"weight_decay": weight_decay}), (others, {}))
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from minillm.bench import optimizers as bench
-from minillm.bench._finished import Finished
+from minillm.bench._run import Finished
 from minillm.model.config import tiny
 from minillm.optim.build import build
 

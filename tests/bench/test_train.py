@@ -8,6 +8,9 @@ import pytest
 
 from minillm.bench import train as bench
 from minillm.bench.train import Runner, loss_at, seconds_at
+from minillm.data.packing import Packed
+from minillm.recipes.data import END
+from minillm.text.bpe import train as learn
 
 CURVE = [(2.0, 4.0), (4.0, 3.0), (6.0, 3.5), (8.0, 1.5)]
 
@@ -148,7 +151,7 @@ def test_a_seed_decides_first_weights_and_order(text):
 
 def test_in_earnest_the_recipes_are_as_they_stand():
     ours, theirs = bench.chosen(False, None, 0)
-    assert (ours, theirs) == (bench.recipe.find("shakespeare"), bench.nanogpt.Recipe())
+    assert (ours, theirs) == (bench.find("shakespeare"), bench.nanogpt.Recipe())
 
 
 # --- what stops it ------------------------------------------------------------------------------
@@ -177,3 +180,13 @@ def test_letters_of_more_than_a_byte_are_refused(tmp_path):
     file.write_text("Mei drinks café au lait à 8.\n" * 100, encoding="utf-8")
     with pytest.raises(ValueError, match="the same in ASCII only; the text has 'à' and 2 such"):
         bench.run(quick=True, text=file)
+
+
+def test_a_loss_of_tokens_is_told_by_the_letter():
+    tokenizer = learn("plum plums " * 20, 260, special_tokens=[END])
+    text = "plum plums plum plums"
+    packed = Packed([tokenizer.encode(text)], end_id=259, context_length=2, batch_size=1)
+    targets = packed.stream[1 : 2 * packed.n_places + 1].tolist()
+    n_letters = len(tokenizer.decode([token for token in targets if token != 259]))
+    assert n_letters > len(targets)  # a token is more than a letter here
+    assert bench.tokens_a_letter(packed, tokenizer) == len(targets) / n_letters

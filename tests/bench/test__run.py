@@ -1,8 +1,8 @@
-"""minillm.bench._finished: a long benchmark goes on after a stop."""
+"""minillm.bench._run: a long benchmark goes on after a stop."""
 
 import pytest
 
-from minillm.bench._finished import Finished
+from minillm.bench._run import Finished
 
 
 def never():
