@@ -8,30 +8,23 @@ from minillm.lab.task import task
 
 @task("6.1", minutes=8)
 def lion_step(weight, gradient, mean, rate, betas, weight_decay):
-    """One step of Lion: every weight moves by the same length, only the sign is computed.
+    """One step of Lion; see the three lines above. The m in the first is the one that was given.
 
-        c = β₁ m + (1 - β₁) g
-        θ ← θ - rate · (sign(c) + weight_decay · θ)
-        m ← β₂ m + (1 - β₂) g
-
-    The m in the first line is the one that was given. The sign of 0 is 0.
+    Weight decay is neither in the sign nor in m, and is multiplied by the rate. The sign of 0 is 0.
 
     中文：Lion 优化器的一步。先用给定的（旧的）m 算 c = β₁ m + (1 - β₁) g，只取它的符号（0 的符号
     是 0）；权重减去 rate ·（符号 + weight_decay · 权重本身）；最后用 β₂ 更新 m。权重衰减不进符号，
-    也不进 m，但要乘以 rate。返回（新的权重，新的 m），不得改动传入的张量。
+    也不进 m。返回（新的权重，新的 m），不得改动传入的张量。
 
     Args:
-        weight: θ, a tensor of any shape.
-        gradient: g, of the same shape.
-        mean: m, of the same shape; zeros before the first step.
-        rate: the learning rate.
+        weight, gradient, mean: θ, g and m, tensors of one shape; m is 0 before the first step.
+        rate: the learning rate η.
         betas: (β₁, β₂).
-        weight_decay: a share, for instance 0.1.
+        weight_decay: λ, for instance 0.1.
 
     Returns:
-        (tensor, tensor): the new weight and the new mean; those given are left as they are. θ = 1,
-        g = 3 and m = 0 with rate 0.5 and weight_decay 0.1 give θ = 0.45, since
-        1 - 0.5 · (1 + 0.1 · 1) is.
+        (tensor, tensor): the new weight and the new mean; those given stay as they are. θ = 1,
+        g = 3, m = 0, rate 0.5 and weight_decay 0.1 give θ = 1 - 0.5 · (1 + 0.1 · 1) = 0.45.
     """
     # BEGIN SOLUTION
     beta1, beta2 = betas
@@ -43,30 +36,24 @@ def lion_step(weight, gradient, mean, rate, betas, weight_decay):
 
 @task("6.2", minutes=8)
 def factored_step(gradient, rows, columns, beta):
-    """Adafactor's second moment of a matrix, remembered as n + m numbers in place of n · m.
+    """Adafactor's second moment of a matrix, kept as n + m numbers in place of n · m.
 
         R ← β R + (1 - β) · (the mean of each row of G²)
         C ← β C + (1 - β) · (the mean of each column of G²)
-        V[i, j] = R[i] · C[j] / mean(R)
-
-    G² is taken number by number. V is made of the new R and C. Where G² has rank one, this loses
-    nothing: with β = 0, V is G² itself. (Adafactor adds 1e-30 to G², so that mean(R) is never
-    0; here no gradient is 0 everywhere, and you need not.)
+        V[i, j] = R[i] · C[j] / mean(R), of the new R and C
 
     中文：Adafactor 的二阶矩。不记住整个矩阵，只记住 G²（逐元素平方）每一行的均值 R 和每一列的均值
-    C 的滑动平均；再用新的 R 和 C 还原：V[i, j] = R[i] · C[j] / mean(R)。若 G² 的秩为 1，则还原没有
-    误差。返回（V, R, C），不得改动传入的张量。
+    C 的滑动平均；再用新的 R 和 C 还原：V[i, j] = R[i] · C[j] / mean(R)。不得改动传入的张量。
 
     Args:
-        gradient: G, tensor [n, m].
-        rows: R of the step before, tensor [n].
-        columns: C of the step before, tensor [m].
+        gradient: G, tensor [n, m]; G² is its square, number by number.
+        rows, columns: R and C of the step before, tensors [n] and [m].
         beta: β, how much of R and of C is kept.
 
     Returns:
-        (tensor [n, m], tensor [n], tensor [m]): V, and the new R and C. G = [[2, -2], [0, 4]] with
-        R = [4, 16], C = [10, 10] and β = 0.5 gives V = [[3, 5], [9, 15]], R = [4, 12] and
-        C = [6, 10].
+        (tensor [n, m], tensor [n], tensor [m]): V, and the new R and C. G = [[2, -2], [0, 4]]
+        with R = [4, 16], C = [10, 10] and β = 0.5 gives R = [4, 12], C = [6, 10], and the V that
+        you had on paper, [[3, 5], [9, 15]].
     """
     # BEGIN SOLUTION
     squares = gradient**2
@@ -80,25 +67,19 @@ def factored_step(gradient, rows, columns, beta):
 def confident_direction(update, momentum, rows, columns, beta, epsilon):
     """CAME's confidence: a short step where updates lie far from their running mean.
 
-        U = (û - m)² + ε                                     the instability, number by number
-        R ← β R + (1 - β) · (the mean of each row of U)
-        C ← β C + (1 - β) · (the mean of each column of U)
-        S[i, j] = R[i] · C[j] / mean(R)
+        U = (û - m)² + ε                       the instability, number by number
+        R, C ← the running means, with β, of U's row means and of its column means
+        S[i, j] = R[i] · C[j] / mean(R)        of the new R and C
         direction = m / √S
-
-    The last two lines take the new R and C.
 
     中文：CAME 的置信度。û 是这一步的更新量，m 是它的滑动平均（已经包含 û，不要再更新）。不稳定度
     U = (û - m)² + ε 按行、按列的均值记成 R 和 C 的滑动平均，再像 Adafactor 那样还原成 S，方向是
-    m / √S：更新量离平均越远，步子越小。返回（方向, R, C），不得改动传入的张量。
+    m / √S。不得改动传入的张量。
 
     Args:
-        update: û, tensor [n, m]; Adafactor's direction of this step.
-        momentum: m, tensor [n, m], which has taken in this update.
-        rows: R of the step before, tensor [n].
-        columns: C of the step before, tensor [m].
-        beta: the third of CAME's betas, for instance 0.9999.
-        epsilon: for instance 1e-16; it counts where û = m.
+        update, momentum: û and m, tensors [n, m]; m has taken in this update.
+        rows, columns: R and C of the step before, tensors [n] and [m].
+        beta, epsilon: β and ε; ε counts where û = m.
 
     Returns:
         (tensor [n, m], tensor [n], tensor [m]): the direction, and the new R and C. û = [[4, 0]],
@@ -151,33 +132,23 @@ def first_step_of_came():
 def adam_mini_update(gradient, mean, square, step, betas, epsilon):
     """Adam-mini's direction for a matrix: one second moment a row in place of one a weight.
 
-        m ← β₁ m + (1 - β₁) g               a number a weight, as in Adam
-        v ← β₂ v + (1 - β₂) · (the mean of g² over the row)              a number a row
-        direction = m̂ / (√v̂ + ε)            with m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ)
+        m ← β₁ m + (1 - β₁) g                                    a number a weight, as in Adam
+        v ← β₂ v + (1 - β₂) · (the mean of g² over the row)      a number a row
+        direction = m̂ / (√v̂ + ε)       m̂ = m / (1 - β₁ᵗ), v̂ = v / (1 - β₂ᵗ)
 
-    A row holds the weights of one output neuron: they share one size of gradients. So 1.00 times
-    the bytes of the matrix are kept, and one number more a row; Adam keeps 2.00 times.
-
-    Zhang et al. 2024, "Adam-mini: Use Fewer Learning Rates To Gain More", arXiv:2406.16793. Their
-    package (version 1.1) has such blocks in the feed-forward part, after attention, and in the two
-    tables, where a row is a token. (Of queries and keys a block is a head; not asked for here.)
-
-    中文：Adam-mini 对一个矩阵的更新方向。一阶矩 m 和 Adam 一样，每个权重一个数；二阶矩 v 每一行
-    （一个输出神经元的全部权重）只存一个数：这一行 g² 的均值的滑动平均。两者都做偏差修正，ε 加在根号
-    之外。返回（方向, m, v），其中 m 和 v 是未修正的，不得改动传入的张量。
+    中文：Adam-mini 对一个矩阵的更新方向。m 和 Adam 一样；v 每一行（一个神经元的全部权重）只存一个
+    数：这一行 g² 的均值的滑动平均。两者都做偏差修正，ε 加在根号之外。返回的 m 和 v 是未修正的。
 
     Args:
-        gradient: g, tensor [rows, columns], a row for each number that comes out.
-        mean: m, tensor [rows, columns]; zeros before the first step.
+        gradient, mean: g and m, tensors [rows, columns]; m is 0 before the first step.
         square: v, tensor [rows]; zeros before the first step.
         step: t, from 1 on.
-        betas: (β₁, β₂).
-        epsilon: ε.
+        betas, epsilon: (β₁, β₂), and ε.
 
     Returns:
-        (tensor [rows, columns], tensor [rows, columns], tensor [rows]): the direction, and the new
-        m and v, without hats. The first step with g = [[1, 7], [-3, 3]] has the direction
-        [[0.2, 1.4], [-1, 1]], since √((1 + 49) / 2) is 5.
+        (tensor [rows, columns], tensor [rows, columns], tensor [rows]): the direction, m and v.
+        The first step with g = [[1, 7], [-3, 3]] has the direction [[0.2, 1.4], [-1, 1]], since
+        √((1 + 49) / 2) is 5.
     """
     # BEGIN SOLUTION
     beta1, beta2 = betas
@@ -192,28 +163,21 @@ def adam_mini_update(gradient, mean, square, step, betas, epsilon):
 def rounds_of_newton_schulz(strength):
     """Predict, measure, explain: how many rounds until a weak direction is strong?
 
-    A round of Newton–Schulz acts on each singular value s alone. The textbook's polynomial is
+        the textbook's round      s ← 1.5 s - 0.5 s³
+        Muon's round              s ← 3.4445 s - 4.7750 s³ + 2.0315 s⁵
 
-        s ← 1.5 s - 0.5 s³
+    Begin with s = strength. With each of the two, count the rounds until s is at least 0.5 for the
+    first time. Guess for 0.001 first. Then explain: what is s³ when s is small?
 
-    and Muon's is
-
-        s ← 3.4445 s - 4.7750 s³ + 2.0315 s⁵
-
-    Begin with s = strength. Count the rounds until s is at least 0.5 for the first time, with each
-    of the two; 0 if it is so at the start. Guess for 0.001 before you run it. Then say in one
-    sentence why one of them is faster: what is s³ when s is small?
-
-    中文：先猜，再测，再解释。Newton–Schulz 的每一轮只改变奇异值的大小。从 s = strength 开始，用
-    教科书的三次多项式和 Muon 的五次多项式，各需要多少轮才能第一次让 s 不小于 0.5？（一开始就够
-    则为 0 轮。）返回（三次的轮数, 五次的轮数, 一句解释）。
+    中文：先猜，再测，再解释。从 s = strength 开始，两种多项式各需要多少轮才能第一次让 s 不小于 0.5？
+    （一开始就够则为 0 轮。）返回（教科书的轮数, Muon 的轮数, 一句解释）。
 
     Args:
         strength: s before the first round, above 0 and at most 1.
 
     Returns:
-        (int, int, str): rounds of the textbook's, rounds of Muon's, and your sentence. For
-        strength = 0.3 the first two are 2 and 1.
+        (int, int, str): the textbook's rounds, Muon's, and one sentence that says why one is
+        faster. For strength = 0.3 the rounds are 2 and 1; for 0.5 they are 0 and 0.
     """
     # BEGIN SOLUTION
     counts = []
@@ -229,27 +193,17 @@ def rounds_of_newton_schulz(strength):
 
 @task("6.7", minutes=8)
 def fair_verdict(search_a, search_b, again_a, again_b):
-    """Decide which of two optimizers may be called better, if any.
-
-    Each was searched with one seed. The best rate of each was then run again, with seeds that had
-    no part in the choice. Lower losses are better. Decide by three thoughts:
-
-    - If the best rate is the smallest or the largest that was tried, a better one may lie beyond
-      it. Then the search is not finished, whatever the losses are: "search more".
-    - The loss that chose a rate is flattered by the choice. Only runs with new seeds may decide.
-    - If the new losses of the two overlap, the difference may be the luck of the seeds:
-      "cannot tell".
+    """Decide which of two optimizers may be called better, if any; see the three thoughts above.
 
     中文：判断两个优化器中哪一个可以说更好。若某一方的最佳学习率在所试范围的边上，返回
     "search more"；只有新种子的损失可以作判断；若两组新损失的范围有重叠，返回 "cannot tell"；
     否则返回 "A" 或 "B"（损失低的一方）。
 
     Args:
-        search_a: the losses of A's search by rate, for instance {0.01: 2.5, 0.02: 2.4, 0.04: 2.6},
-            in any order; a run that broke has the loss infinity. No two losses are equal.
+        search_a: losses of A's search by rate, such as {0.01: 2.5, 0.02: 2.4, 0.04: 2.6}, in any
+            order; a run that broke has the loss infinity. No two are equal.
         search_b: the same of B.
-        again_a: A's losses with new seeds, at its best rate.
-        again_b: B's.
+        again_a, again_b: losses at the best rate of each, with seeds that had no part in it.
 
     Returns:
         "A", "B", "cannot tell" or "search more". With the search above for both, and again_a =
