@@ -34,7 +34,6 @@ RECIPE = Recipe(
         batch_size=16,
         optimizer="muon",
         learning_rate=1e-2,
-        matrix_rate=1e-2,
         weight_decay=0.0,
         warmup_steps=0,
         decay_steps=560,
