@@ -130,7 +130,7 @@ def grade_entropy_rate(answer):
 
 
 # --- 2.3 ------------------------------------------------------------------------------------------
-def counted(grams, key=lambda gram: gram[1:], weight=lambda count: 1):
+def sums_by(grams, key=lambda gram: gram[1:], weight=lambda count: 1):
     totals = {}
     for gram, count in grams.items():
         totals[key(gram)] = totals.get(key(gram), 0) + weight(count)
@@ -144,19 +144,19 @@ GRAMS = [
 ]
 COUNTS_WRONG = [
     (
-        lambda grams: counted(grams, weight=lambda count: count),
+        lambda grams: sums_by(grams, weight=lambda count: count),
         "you add up how often they were seen; count how many DIFFERENT tokens stood in front.",
     ),
     (
-        lambda grams: counted(grams, key=lambda gram: gram[:-1]),
+        lambda grams: sums_by(grams, key=lambda gram: gram[:-1]),
         "you leave out the newest token; leave out the oldest, the first.",
     ),
     (
-        lambda grams: counted(grams, key=lambda gram: gram[1]),
+        lambda grams: sums_by(grams, key=lambda gram: gram[1]),
         "keep the keys tuples, also of one token: gram[1:], not gram[1].",
     ),
     (
-        lambda grams: counted(grams, key=lambda gram: gram[-1:]),
+        lambda grams: sums_by(grams, key=lambda gram: gram[-1:]),
         "of three tokens two remain, not one: gram[1:], not gram[-1:].",
     ),
 ]
