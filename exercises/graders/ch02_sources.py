@@ -12,7 +12,8 @@ import numpy as np
 from minillm.baselines.ngram import KneserNey, continuation_counts
 from minillm.lab.diagnose import hold
 from minillm.lab.grade import Diagnosis, Grader, as_number
-from minillm.town.dialects import Markov, dialects, token_rows
+from minillm.town.dialects import Markov, dialects
+from minillm.train.plain import token_rows
 
 
 def _on_arrays(answer):

@@ -426,34 +426,6 @@ def _vary(means: np.ndarray, sharpness: float, rng: np.random.Generator) -> np.n
     return ((1 - FLOOR) * drawn + FLOOR * rows).reshape(means.shape)
 
 
-def token_rows(source: Source, n_tokens: int, seed: int | str, row_length: int = 64) -> np.ndarray:
-    """So many tokens of a source, in independent rows of one length: [n_tokens / row_length, T].
-
-    Args:
-        source: who speaks.
-        n_tokens: a multiple of row_length.
-        seed: other seeds, other rows.
-        row_length: T.
-
-    Raises:
-        ValueError: n_tokens is not a positive multiple of row_length.
-
-    Example:
-        >>> coin = Markov([0.5, 0.5], [[0.5, 0.5], [0.5, 0.5]])
-        >>> token_rows(coin, 6400, seed="train").shape
-        (100, 64)
-    """
-    if row_length < 1 or n_tokens < 1 or n_tokens % row_length:
-        raise ValueError(
-            f"n_tokens must be a multiple of row_length, at least one row; got {n_tokens} tokens "
-            f"in rows of {row_length}"
-        )
-    n_rows = n_tokens // row_length
-    n_blocks = -(-n_rows // BLOCK_ROWS)
-    blocks = [source.block(index, seed, row_length).tokens for index in range(n_blocks)]
-    return np.concatenate(blocks)[:n_rows]
-
-
 def context_entropy(source: Source, n_context: int) -> float:
     """The loss that no model can beat which sees only the last n_context symbols.
 

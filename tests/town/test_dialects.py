@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from minillm.town.chance import generator, stationary
-from minillm.town.dialects import HiddenMarkov, Markov, context_entropy, dialects, token_rows
+from minillm.town.dialects import HiddenMarkov, Markov, context_entropy, dialects
 from minillm.town.world import World
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -232,14 +232,6 @@ def test_a_block_is_a_function_of_name_seed_and_index():
             assert (block.tokens == different.tokens).mean() < 0.5
 
 
-def test_rows_of_tokens_are_the_first_of_their_blocks_and_fewer_are_a_part_of_more():
-    source = markov()
-    rows = token_rows(source, 70 * 8, seed="a", row_length=8)
-    assert np.array_equal(rows[:64], source.block(0, "a", 8).tokens)
-    assert np.array_equal(rows[64:], source.block(1, "a", 8).tokens[:6])
-    assert np.array_equal(token_rows(source, 16, seed="a", row_length=8), rows[:2])
-
-
 def test_districts_do_not_depend_on_how_many_there_are_and_differ():
     two, twenty = dialects(n_districts=2), dialects(World(), n_districts=20, order=1)
     assert [source.name for source in twenty[17:]] == ["hill", "district 19", "district 20"]
@@ -315,7 +307,6 @@ def test_the_truth_of_a_hidden_block_is_the_state_behind_each_token():
         (lambda: markov().block(0, n_tokens=0), "n_tokens at least 1"),
         (lambda: context_entropy(markov(), -1), "n_context must be at least 0"),
         (lambda: context_entropy(markov(), 12), r"4\^13 entries"),
-        (lambda: token_rows(markov(), 100, seed=0), "got 100 tokens in rows of 64"),
     ],
 )
 def test_what_is_wrong_is_named(make, says):
