@@ -9,169 +9,245 @@ from fractions import Fraction
 
 import numpy as np
 
-from minillm.baselines import ngram
-from minillm.lab.grade import Diagnosis, Grader
-
-COIN = np.array([[0.9, 0.1], [0.1, 0.9]])
-SUN_AND_RAIN = np.array([[0.9, 0.1], [0.5, 0.5]])
-ALTERNATING = np.array([[0.0, 0.5, 0.5], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
-LONG_MEMORY = np.array([[0.9999, 0.0001, 0.0], [0.0, 0.5, 0.5], [0.001, 0.499, 0.5]])
-FLOOR = 1.5329  # of the market square, in nats a token
+from minillm.baselines.ngram import KneserNey, continuation_counts
+from minillm.lab.diagnose import hold
+from minillm.lab.grade import Diagnosis, Grader, as_number
+from minillm.town.dialects import Markov, dialects
+from minillm.train.plain import token_rows
 
 
-def grade_bits_per_byte(answer):
-    """Numbers that can be worked out on paper."""
-    four_bits = np.log([1 / 8, 1 / 2])
-    got = _number(answer(four_bits, 2))
-    if math.isclose(got, -2.0):
-        raise Diagnosis("a price is positive; logarithms of probabilities are not: take minus.")
-    if math.isclose(got, 2 * math.log(2)):
-        raise Diagnosis("these are nats a byte; one bit is log 2 nats.")
-    if math.isclose(got, 4.0):
-        raise Diagnosis("these are the bits of the whole text; divide by its bytes.")
-    if math.isclose(got, 2 * math.log(2) ** 2):
-        raise Diagnosis("to get bits, divide by log 2; you multiply.")
-    for log_probs, n_bytes, right in (
-        (four_bits, 2, 2.0),
-        (four_bits, 8, 0.5),
-        (np.log([0.25]), 8, 0.25),
-        (np.log([0.5] * 6), 4, 1.5),
-        ([math.log(0.5)] * 2, 1, 2.0),
-    ):
-        got = _number(answer(log_probs, n_bytes))
-        if n_bytes == 8 and len(log_probs) == 2 and math.isclose(got, 2.0):
-            raise Diagnosis("you divide by the number of tokens; divide by n_bytes.")
-        if not math.isclose(got, right, rel_tol=1e-6):
-            probabilities = [round(math.exp(log_p), 4) for log_p in log_probs]
-            raise Diagnosis(
-                f"tokens of probability {probabilities} on {n_bytes} bytes cost {right} bits a "
-                f"byte; yours gives {got:.4g}."
-            )
-    got = _number(answer([math.log(0.25)] * 2_000, 500))
-    if not math.isclose(got, 8.0, rel_tol=1e-6):
-        raise Diagnosis(
-            f"2,000 tokens of probability ¼ on 500 bytes are 8 bits a byte; yours gives {got:.4g}: "
-            "the product of so many probabilities is 0 for a computer: add their logarithms."
-        )
+def _on_arrays(answer):
+    """The answer with arrays for lists, which must stay as they are, and a float for a number."""
+
+    def called(*case):
+        given = [np.array(each) if isinstance(each, list) else each for each in case]
+        got = answer(*given)
+        for before, after in zip(case, given, strict=True):
+            if isinstance(before, list) and not np.array_equal(before, after):
+                raise Diagnosis("you change the array that was given; work on a copy of it.")
+        return got if isinstance(got, str) else as_number(got)
+
+    return called
+
+
+LOG_2 = math.log(2)
+
+
+# --- 2.1 ------------------------------------------------------------------------------------------
+def bits_per_byte(log_probs, n_bytes, nats_per_bit=LOG_2):
+    return float(-sum(log_probs) / nats_per_bit / n_bytes)
+
+
+def bits_of_the_product(log_probs, n_bytes):
+    product = math.prod(math.exp(each) for each in log_probs)
+    return -math.log2(product) / n_bytes if product else math.inf
+
+
+TEXTS = [
+    ([math.log(1 / 8), math.log(1 / 2)], 2),
+    ([math.log(1 / 8), math.log(1 / 2)], 8),
+    ([math.log(1 / 2)] * 6, 4),
+    ([math.log(1 / 4)] * 2_000, 500),
+]
+BITS_WRONG = [
+    (
+        lambda logs, n: -bits_per_byte(logs, n),
+        "logarithms of probabilities are negative: take minus.",
+    ),
+    (lambda logs, n: bits_per_byte(logs, n, 1), "these are nats per byte; one bit is log 2 nats."),
+    (
+        lambda logs, n: bits_per_byte(logs, 1),
+        "these are the bits of the whole text: divide by n_bytes.",
+    ),
+    (
+        lambda logs, n: bits_per_byte(logs, len(logs)),
+        "you divide by the number of tokens, not n_bytes.",
+    ),
+    (lambda logs, n: bits_per_byte(logs, n, 1 / math.log(2)), "divide by log 2; you multiply."),
+    (
+        bits_of_the_product,
+        "the product of 2,000 probabilities is 0 for a computer: add their logarithms instead.",
+    ),
+]
+
+
+# --- 2.2 ------------------------------------------------------------------------------------------
+def entropy_rate(chain, weights=None):
+    chain = np.array(chain)
+    n = len(chain)
+    equations = np.vstack([chain.T - np.eye(n), np.ones(n)])
+    pi = np.linalg.lstsq(equations, np.append(np.zeros(n), 1), rcond=None)[0]
+    rows = -(chain * np.log(np.where(chain > 0, chain, 1))).sum(axis=1)
+    return float(rows @ (pi if weights is None else np.full(n, weights)))
+
+
+def rate_with_zeros(chain):
+    return math.nan if 0 in np.array(chain) else entropy_rate(chain)
+
+
+def rate_soon(chain):
+    """π after a hundred lazy steps."""
+    chain = np.array(chain)
+    pi = np.full(len(chain), 1 / len(chain))
+    for _ in range(100):
+        pi = (pi + pi @ chain) / 2
+    return float(pi @ -(chain * np.log(np.where(chain > 0, chain, 1))).sum(axis=1))
+
+
+CHAINS = [([[0.9, 0.1], [0.1, 0.9]],), ([[0.9, 0.1], [0.5, 0.5]],)]
+ALTERNATING = [[0.0, 0.5, 0.5], [1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
+LONG_MEMORY = [[0.9999, 0.0001, 0.0], [0.0, 0.5, 0.5], [0.001, 0.499, 0.5]]
+RATE_WRONG = [
+    (lambda c: entropy_rate(c) / math.log(2), "these are bits; use the natural logarithm."),
+    (lambda c: -entropy_rate(c), "an entropy is never negative: it is MINUS the sum of p log p."),
+    (
+        lambda c: entropy_rate(c, 1),
+        "you add the rows' entropies; weight them by π, which sums to one.",
+    ),
+    (
+        lambda c: entropy_rate(c, 1 / len(c)),
+        "you weight all rows alike. (Or your π solves P · π = π; it must be π · P = π.)",
+    ),
+]
 
 
 def grade_entropy_rate(answer):
-    """Chains of which the rate is known on paper, and one that alternates."""
-    got = _rate(answer, COIN)
-    if math.isclose(got, 0.3251 / math.log(2), rel_tol=1e-3):
-        raise Diagnosis("these are bits; the answer is wanted in nats: use the natural logarithm.")
-    if math.isclose(got, 2 * 0.3251, rel_tol=1e-3):
-        raise Diagnosis("you add the rows' entropies; weight them by π, which sums to one.")
-    if math.isclose(got, -0.3251, rel_tol=1e-3):
-        raise Diagnosis("an entropy is never negative: it is MINUS the sum of p log p.")
-    got = _rate(answer, SUN_AND_RAIN)
-    if math.isclose(got, _rows(SUN_AND_RAIN).mean(), rel_tol=1e-6):
-        raise Diagnosis(
-            "you weight all rows alike; in [[0.9, 0.1], [0.5, 0.5]] the source stands at the first "
-            "symbol five times of six. (Or your π solves P · π = π; it must be π · P = π.)"
-        )
-    if math.isclose(got, _rows(SUN_AND_RAIN) @ [1 / 6, 5 / 6], rel_tol=1e-6):
-        raise Diagnosis("your π has its symbols swapped; is the transition matrix turned over?")
-    _same_rate(got, _rows(SUN_AND_RAIN) @ [5 / 6, 1 / 6], "[[0.9, 0.1], [0.5, 0.5]]")
-    got = _rate(answer, ALTERNATING)
+    """Two chains of two symbols, then one that alternates, and one that settles very slowly."""
+    rate = _on_arrays(answer)
+    hold(rate, entropy_rate, CHAINS, RATE_WRONG)
+    got = rate(ALTERNATING)
     if math.isnan(got):
-        raise Diagnosis("0 · log 0 is NaN for a computer; a probability of zero costs nothing.")
+        raise Diagnosis("0 · log 0 is NaN for a computer; a probability of zero adds nothing.")
     if not math.isclose(got, math.log(2) / 2, rel_tol=1e-3):
         raise Diagnosis(
-            "[[0, ½, ½], [1, 0, 0], [1, 0, 0]] goes away from 0 and back for ever: half its time "
-            f"it stands at 0, so the rate is {math.log(2) / 2:.4f}; yours is {got:.4g}. "
-            "If you multiply π again and again: that never settles here."
+            f"{ALTERNATING} has {math.log(2) / 2:.4f} nats, half its time being at 0; yours gives "
+            f"{got:.4g}. If you multiply π again and again: that never settles here."
         )
-    got = _rate(answer, LONG_MEMORY)
-    if not math.isclose(got, _rows(LONG_MEMORY) @ _stationary(LONG_MEMORY), rel_tol=1e-3):
+    if not math.isclose(rate(LONG_MEMORY), entropy_rate(LONG_MEMORY), rel_tol=1e-3):
         raise Diagnosis(
             "for a source that changes its mind once in 10,000 steps yours is wrong: π had no time "
-            "to settle. Multiply far more often, or solve the equations."
+            "to settle. Solve the equations."
         )
+
+
+# --- 2.3 ------------------------------------------------------------------------------------------
+def sums_by(grams, key=lambda gram: gram[1:], weight=lambda count: 1):
+    totals = {}
+    for gram, count in grams.items():
+        totals[key(gram)] = totals.get(key(gram), 0) + weight(count)
+    return totals
+
+
+GRAMS = [
+    ({(0, 2): 9, (0, 3): 1, (1, 3): 2},),
+    ({(0, 1, 2): 5, (3, 1, 2): 1, (0, 1, 3): 2, (0, 2, 2): 1, (1, 2, 2): 4, (2, 2, 2): 7},),
+    ({},),
+]
+COUNTS_WRONG = [
+    (
+        lambda grams: sums_by(grams, weight=lambda count: count),
+        "you add up how often they were seen; count how many DIFFERENT tokens stood in front.",
+    ),
+    (
+        lambda grams: sums_by(grams, key=lambda gram: gram[:-1]),
+        "you leave out the newest token; leave out the oldest, the first.",
+    ),
+    (
+        lambda grams: sums_by(grams, key=lambda gram: gram[1]),
+        "keep the keys tuples, also of one token: gram[1:], not gram[1].",
+    ),
+    (
+        lambda grams: sums_by(grams, key=lambda gram: gram[-1:]),
+        "of three tokens two remain, not one: gram[1:], not gram[-1:].",
+    ),
+]
 
 
 def grade_continuation_counts(answer):
-    """Kinds, not occurrences; and the oldest token goes."""
-    san, los, francisco, angeles = range(4)
-    grams = {(san, francisco): 9, (san, angeles): 1, (los, angeles): 2}
-    before = dict(grams)
-    got = answer(grams)
-    if grams != before:
-        raise Diagnosis("you change the dictionary that was given.")
-    if not isinstance(got, dict):
-        raise Diagnosis("return a dictionary: what remains of a gram -> how many surroundings.")
-    if got == {(francisco,): 9, (angeles,): 3}:
-        raise Diagnosis(
-            "you add up how often they were seen; count how many DIFFERENT tokens stood in front."
-        )
-    if got == {(san,): 2, (los,): 1}:
-        raise Diagnosis("you leave out the newest token; leave out the oldest, the first.")
-    if got and all(not isinstance(key, tuple) for key in got):
-        raise Diagnosis("keep the keys tuples, also of one token: gram[1:], not gram[1].")
-    longer = {(0, 1, 2): 5, (3, 1, 2): 1, (0, 1, 3): 2, (0, 2, 2): 1, (1, 2, 2): 4, (2, 2, 2): 7}
-    for case in (grams, longer, {(0, 0): 1}, {}):
-        right, got = dict(ngram.continuation_counts(case)), dict(answer(dict(case)))
-        if got != right:
-            raise Diagnosis(f"{case} must give {right}; yours gives {got}.")
+    """A Counter is a dictionary, too."""
+
+    def as_dict(grams):
+        got = answer(grams)
+        return dict(got) if isinstance(got, dict) else got
+
+    hold(as_dict, lambda grams: dict(continuation_counts(grams)), GRAMS, COUNTS_WRONG)
 
 
-def grade_price_of_reading_backwards(answer):
+# --- 2.4 ------------------------------------------------------------------------------------------
+ENTROPY = 1.5329  # of the market square, in nats a token
+BACKWARDS_WRONG = [
+    (
+        lambda: (2.212, "both directions have the same product"),
+        "these are bits; nats are asked for.",
+    ),
+    (lambda: (3.466, "it cannot know anything"), "3.47 nats is blind guessing among 32 signs"),
+    (lambda: (1.2, "the end tells how it began"), "lower than forwards? Then reading backwards"),
+    (
+        lambda: (1.746, "causes come before effects"),
+        "train one, KneserNey(train_rows[:, ::-1], 32, 3)",
+    ),
+    (lambda: (1.533, "same"), "the number is right; now say in a sentence why."),
+    (lambda: 1.533, "return two things: the number and your sentence"),
+]
+
+
+def grade_reading_backwards(answer):
     """The number is graded; the sentence must be there."""
     got = answer()
     if not (isinstance(got, tuple | list) and len(got) == 2):
         raise Diagnosis('return two things: the number and your sentence, as in 2.0, "because …".')
-    nats, sentence = got
-    nats = _number(nats)
-    if not math.isfinite(nats):
-        raise Diagnosis(f"the number must be finite; yours is {nats}.")
-    if math.isclose(nats, FLOOR / math.log(2), rel_tol=0.02):
-        raise Diagnosis("these are bits; the answer is wanted in nats.")
+    nats, sentence = as_number(got[0]), got[1]
+    if math.isclose(nats, ENTROPY / math.log(2), rel_tol=0.02):
+        raise Diagnosis("these are bits; nats are asked for.")
     if math.isclose(nats, math.log(32), rel_tol=0.02):
         raise Diagnosis(
-            "3.47 nats is pure guessing among 32 symbols; but the next symbols do tell something "
+            "3.47 nats is blind guessing among 32 signs; but the next signs do tell something "
             "about this one. Train a model on the reversed rows."
         )
-    if nats < FLOOR * 0.985:
+    if nats < ENTROPY * 0.985:
         raise Diagnosis(
-            "less than forwards? Then one could read the whole text backwards and pay less for the "
-            "same text."
+            "lower than forwards? Then reading backwards would compress the same text further."
         )
-    if nats > FLOOR * 1.03:
+    if not nats < ENTROPY * 1.03:
         raise Diagnosis(
-            "train one, KneserNey(train_rows[:, ::-1], 32, 3), and grade it on held_out[:, ::-1]: "
-            "it pays less than that, so the floor is lower still."
+            "train one, KneserNey(train_rows[:, ::-1], 32, 3), and measure it on the reversed "
+            "held-out rows: its loss is lower than that, so the lowest is lower still."
         )
     if not isinstance(sentence, str) or (len(sentence.split()) < 4 and len(sentence) < 8):
         raise Diagnosis("the number is right; now say in a sentence why.")
 
 
+# --- 2.5 ------------------------------------------------------------------------------------------
+def shortest_code(low, high, least=0, largest=False, pad=True):
+    n = least
+    while math.ceil(low * 2**n) + 1 > high * 2**n:
+        n += 1
+    m = math.floor(high * 2**n) - 1 if largest else math.ceil(low * 2**n)
+    return format(m, f"0{n}b" if pad else "b") if n else ""
+
+
+def code_of_a_point(low, high):
+    """Digits of a number inside, though what they name reaches outside."""
+    n = max(0, math.ceil(-math.log2(high - low)) - 1)
+    return format(math.ceil(low * 2**n), f"0{n}b") if n else ""
+
+
+INTERVALS = [(Fraction(a, 12), Fraction(b, 12)) for a in range(12) for b in range(a + 1, 13)]
+CODE_WRONG = [
+    (code_of_a_point, "all numbers that your bits name must be inside, not only the first."),
+    (lambda a, b: shortest_code(a, b, largest=True), "of equally short rows take the smaller m."),
+    (
+        lambda a, b: shortest_code(a, b, pad=False),
+        "m of n bits needs n digits: a leading 0 is a bit.",
+    ),
+    (lambda a, b: shortest_code(a, b, least=1), "0 to 1 is everything: its shortest row is empty."),
+    (lambda a, b: shortest_code(a, b) + "0", "that is a bit more than is needed."),
+]
+
+
 def grade_shortest_code(answer):
-    """Every short interval, and one far too narrow for floats."""
-    half, third = Fraction(1, 2), Fraction(1, 3)
-    got = answer(third, 2 * third)
-    if not isinstance(got, str):
-        raise Diagnosis('return the bits as text, such as "011".')
-    if got == "1":
-        raise Diagnosis(
-            '"1" names 1/2 to 1, and 2/3 to 1 lies outside; all its numbers must be inside.'
-        )
-    if got == "100":
-        raise Diagnosis("both 011 and 100 lie inside 1/3 to 2/3; of those, take the smaller m.")
-    if got == "11":
-        raise Diagnosis("m = 3 of 8 needs three digits: 011. A leading 0 is a bit like any other.")
-    if got in ("010", "0101", "01010", "010101"):
-        raise Diagnosis("these are digits of `low` itself: where they end, they name too much.")
-    if answer(Fraction(0), Fraction(1)) == "0":
-        raise Diagnosis("0 to 1 is everything: the shortest row is the empty one.")
-    cases = [(Fraction(a, 12), Fraction(b, 12)) for a in range(12) for b in range(a + 1, 13)]
-    for low, high in cases:
-        right, got = _shortest_code(low, high), answer(low, high)
-        if got != right:
-            if isinstance(got, str) and right[: len(got)] == got and (low, high) != (third, half):
-                raise Diagnosis(
-                    f"for {low} to {high} your bits {got!r} name numbers that lie outside."
-                )
-            raise Diagnosis(f"{low} to {high} is named by {right!r}; yours gives {got!r}.")
+    """Every interval of twelfths, and two far too narrow for floats or for trying every row."""
+    hold(answer, shortest_code, INTERVALS, CODE_WRONG)
     low = Fraction(2, 7)
     began = time.process_time()  # a busy machine is no fault of the answer
     answer(low, low + Fraction(1, 10**5))
@@ -181,64 +257,116 @@ def grade_shortest_code(answer):
             "the lengths must be tried, m follows."
         )
     try:
-        got = answer(low, low + Fraction(1, 10**200))
-    except (OverflowError, ZeroDivisionError) as error:
-        raise Diagnosis("an interval of 10^-200 is too narrow for floats; stay exact.") from error
-    if got != _shortest_code(low, low + Fraction(1, 10**200)):
-        raise Diagnosis(
-            "an interval of 10^-200 comes out wrong: floats are too coarse, stay exact."
+        right = answer(low, low + Fraction(1, 10**200)) == shortest_code(
+            low, low + Fraction(1, 10**200)
         )
+    except (OverflowError, ZeroDivisionError):
+        right = False
+    if not right:
+        raise Diagnosis("an interval of 10^-200 is too narrow for floats; stay exact.")
 
 
-def _number(got) -> float:
-    if got is None:
-        raise Diagnosis("your function returns nothing; is there a `return`?")
-    try:
-        return float(got)
-    except (TypeError, ValueError):
-        raise Diagnosis(f"return one number; yours is {type(got).__name__}.") from None
+# --- 2.6 ------------------------------------------------------------------------------------------
+def losses_of_orders(learn, held_out):
+    return {n: -KneserNey(learn, 8, n).log_probs(held_out).mean() for n in range(1, 6)}
 
 
-def _rate(answer, chain: np.ndarray) -> float:
-    given = chain.copy()
-    got = _number(answer(given))
-    if not np.array_equal(given, chain):
-        raise Diagnosis("you change the matrix that was given; work on a copy of it.")
-    return got
+def best_order(rows, best=min, held_out=0.2):
+    rows = np.array(rows)
+    n = int(held_out * len(rows))
+    losses = losses_of_orders(rows[n:], rows[:n] if n else rows)
+    return float(best(losses, key=losses.get))
 
 
-def _rows(transition: np.ndarray) -> np.ndarray:
-    logs = np.log(np.where(transition > 0, transition, 1))
-    return -(transition * logs).sum(axis=1)
+def order_cases():
+    """Sources of order 0 to 3, and enough of each that any fair choice finds the same."""
+    base = dialects(n_symbols=8, order=1)[0].stationary
+    sources = [Markov(base, np.tile(base, (8, 1)))]
+    sources += [
+        dialects(n_districts=3, n_symbols=8, order=k)[i] for k, i in ((1, 0), (2, 2), (3, 1))
+    ]
+    sizes = (2**11, 2**11, 2**13, 2**13)
+    return [
+        (token_rows(source, n, seed="grade", row_length=32).tolist(),)
+        for source, n in zip(sources, sizes, strict=True)
+    ]
 
 
-def _stationary(transition: np.ndarray) -> np.ndarray:
-    n = len(transition)
-    equations = np.vstack([transition.T - np.eye(n), np.ones(n)])
-    return np.linalg.lstsq(equations, np.append(np.zeros(n), 1), rcond=None)[0]
+ORDER_WRONG = [
+    (
+        lambda rows: best_order(rows, held_out=0),
+        "you measure on the rows that the models learned from, where the longest order wins. "
+        "Hold some rows out.",
+    ),
+    (lambda rows: best_order(rows, best=max), "that order has the HIGHEST loss; lower is better."),
+    (lambda rows: best_order(rows) - 1, "you count orders from 0; the unigram model has order 1."),
+    (lambda rows: 3.0, "you give 3 for every text; try the orders on each."),
+]
 
 
-def _same_rate(got: float, right: float, chain: str) -> None:
-    if not math.isclose(got, right, rel_tol=1e-3):
-        raise Diagnosis(f"{chain} pays {right:.4f} nats a symbol; yours gives {got:.4g}.")
+def grade_choose_order(answer):
+    """Four sources, of which a fair choice finds the order."""
+    hold(_on_arrays(answer), best_order, order_cases(), ORDER_WRONG)
 
 
-def _shortest_code(low: Fraction, high: Fraction) -> str:
-    n = 0
-    while math.ceil(low * 2**n) + 1 > high * 2**n:
-        n += 1
-    return format(math.ceil(low * 2**n), f"0{n}b") if n else ""
+# --- 2.7 ------------------------------------------------------------------------------------------
+def verdict(training, held_out, error, *, errors=3, memory_first=False, leak_by="held out"):
+    luck = errors * error
+    memorised = training < -luck
+    if memory_first and memorised:
+        return "overfitting"
+    if (training if leak_by == "training" else held_out) < -luck:
+        return "leak"
+    return "overfitting" if memorised else "learn on" if held_out > luck else "at the entropy"
+
+
+RUNS = [
+    (0.3, 0.31, 0.004),
+    (-0.66, 0.73, 0.02),
+    (-1.5, -1.4, 0.01),
+    (-0.003, -0.005, 0.004),
+    (0.05, 0.045, 0.02),
+    (-0.9, -0.2, 0.02),
+]
+RUNS_WRONG = [
+    (
+        lambda t, h, e: verdict(t, h, e, errors=0),
+        "a loss of one or two standard errors beside 0 is luck; you read it as news.",
+    ),
+    (
+        lambda t, h, e: verdict(t, h, e, leak_by="training"),
+        "a low TRAINING loss is memory. A leak shows in the held-out loss.",
+    ),
+    (
+        lambda t, h, e: verdict(t, h, e, memory_first=True),
+        "one run shows both: if the held-out loss is too low, the rows are not held out, and "
+        "nothing else counts: leak comes first.",
+    ),
+    (
+        lambda t, h, e: verdict(0.0, h, e),
+        "you never look at the training loss: below the source's own, it is memory.",
+    ),
+    (
+        lambda t, h, e: verdict(-t, -h, e),
+        "turned round: what has seen the answers has a loss that is too LOW.",
+    ),
+]
+
+
+def _held(right, cases, wrong):
+    return lambda answer: hold(answer, right, cases, wrong)
 
 
 GRADERS = {
     "2.1": Grader(
         function="bits_per_byte",
         level="everyone",
-        grade=grade_bits_per_byte,
+        grade=lambda answer: hold(_on_arrays(answer), bits_per_byte, TEXTS, BITS_WRONG),
+        wrong=BITS_WRONG,
         target="minillm.baselines.ngram.bits_per_byte",
         hints=(
-            "The price of the whole text is minus the sum of log_probs, in nats.",
-            "A bit is log 2 = 0.693 nats, so a price in nats divided by log 2 is in bits.",
+            "The loss of the whole text is minus the sum of log_probs, in nats.",
+            "A bit is log 2 = 0.693 nats, so nats divided by log 2 are bits.",
             "-sum(log_probs) / math.log(2) / n_bytes",
         ),
     ),
@@ -246,6 +374,14 @@ GRADERS = {
         function="entropy_rate",
         level="stretch",
         grade=grade_entropy_rate,
+        wrong=[
+            *RATE_WRONG,
+            (
+                rate_with_zeros,
+                "0 · log 0 is NaN for a computer; a probability of zero adds nothing.",
+            ),
+            (rate_soon, "for a source that changes its mind once in 10,000 steps yours is wrong"),
+        ],
         hints=(
             "Two steps: find π, then add up π(i) · entropy of row i.",
             "π solves a linear system: (transition.T - 1) π = 0, and one more row, Σ π = 1.",
@@ -256,6 +392,7 @@ GRADERS = {
         function="continuation_counts",
         level="everyone",
         grade=grade_continuation_counts,
+        wrong=COUNTS_WRONG,
         target="minillm.baselines.ngram.continuation_counts",
         hints=(
             "gram[1:] is the gram without its oldest token. Its count does not matter.",
@@ -266,7 +403,8 @@ GRADERS = {
     "2.4": Grader(
         function="price_of_reading_backwards",
         level="everyone",
-        grade=grade_price_of_reading_backwards,
+        grade=grade_reading_backwards,
+        wrong=BACKWARDS_WRONG,
         hints=(
             "What is the probability of a whole row, if you may begin at either end?",
             "-KneserNey(train_rows[:, ::-1], 32, 3).log_probs(held_out[:, ::-1]).mean()",
@@ -274,7 +412,7 @@ GRADERS = {
         ),
         model_answer=(
             "The chain rule may be begun at either end: p(a) p(b|a) = p(b) p(a|b). A row has one "
-            "probability, so its price is the same in both directions, and the floor is 1.533 nats "
+            "probability, so its loss is the same in both directions, and the lowest is 1.533 nats "
             "backwards, too. (A model need not reach it as easily: Papadopoulos et al. 2024, "
             '"Arrows of Time for Large Language Models", find real text slightly harder backwards.)'
         ),
@@ -283,10 +421,33 @@ GRADERS = {
         function="shortest_code",
         level="stretch",
         grade=grade_shortest_code,
+        wrong=CODE_WRONG,
         hints=(
             "Try n = 0, 1, 2, … bits. For each n there is one best m; you need not try all.",
             "m is the first with m / 2^n >= low: m = math.ceil(low * 2**n).",
             'Stop when (m + 1) / 2^n <= high; then format(m, f"0{n}b"), but "" for n = 0.',
+        ),
+    ),
+    "2.6": Grader(
+        function="choose_order",
+        level="stretch",
+        grade=grade_choose_order,
+        wrong=ORDER_WRONG,
+        hints=(
+            "On which rows may a model be measured, if it is to be used on new ones?",
+            "Keep a fifth of the rows away from all five models, and measure on those.",
+            "min(losses, key=losses.get), where losses[n] is the held-out loss of order n.",
+        ),
+    ),
+    "2.7": Grader(
+        function="what_happened",
+        level="everyone",
+        grade=_held(verdict, RUNS, RUNS_WRONG),
+        wrong=RUNS_WRONG,
+        hints=(
+            "luck = 3 * error; between -luck and luck a difference says nothing.",
+            "Which of the four makes all the others meaningless? Ask for that one first.",
+            "Leak: held_out < -luck. Overfitting: training < -luck. Else: is held_out > luck?",
         ),
     ),
 }

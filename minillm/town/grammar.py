@@ -33,15 +33,13 @@ from bisect import bisect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, final
+from typing import final
 
 import numpy as np
 
 from minillm.town import left_corner, parse
 from minillm.town.english import english_rules, spell
-
-if TYPE_CHECKING:
-    from minillm.town.world import World
+from minillm.town.world import World
 
 Alternative = tuple[float, tuple[str, ...]]
 Rules = Mapping[str, Sequence[Alternative]]
@@ -341,16 +339,19 @@ class Grammar:
         return root[0]
 
 
-def town_grammar(world: "World") -> Grammar:
+def town_grammar(town: World | int | str = "tinytown") -> Grammar:
     """The town English of a world: its people in proportion to their fame, its places and goods.
 
+    Args:
+        town: a world, or the seed of one.
+
     Example:
-        >>> from minillm.town.world import World
-        >>> grammar = town_grammar(World())
+        >>> grammar = town_grammar()
         >>> sentence = grammar.block(0)[0]
         >>> sentence.text
         'Ranqi sees the baker at Duck Lane.'
     """
+    world = town if isinstance(town, World) else World(town)
     return Grammar(english_rules(world), "S")
 
 

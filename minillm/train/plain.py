@@ -18,7 +18,7 @@ Chapter: 02
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -126,3 +126,39 @@ def draw_rows(rows: np.ndarray, batch_size: int, seed: int = 0) -> Callable[[int
         return torch.from_numpy(rows[chosen])
 
     return batch_at
+
+
+class Source(Protocol):
+    """What draws blocks of independent rows, such as a dialect of the town."""
+
+    def block(self, index: int, seed: int | str, n_tokens: int) -> Any:
+        """The rows of a block, as `.tokens` [rows, n_tokens]."""
+
+
+def token_rows(source: Source, n_tokens: int, seed: int | str, row_length: int = 64) -> np.ndarray:
+    """So many tokens of a source, in independent rows of one length: [n_tokens / T, T].
+
+    Args:
+        source: what draws them.
+        n_tokens: a multiple of row_length.
+        seed: other seeds, other rows.
+        row_length: T.
+
+    Raises:
+        ValueError: n_tokens is not a positive multiple of row_length.
+
+    Example:
+        >>> from minillm.town.dialects import Markov
+        >>> coin = Markov([0.5, 0.5], [[0.5, 0.5], [0.5, 0.5]])
+        >>> token_rows(coin, 6400, seed="train").shape
+        (100, 64)
+    """
+    if row_length < 1 or n_tokens < 1 or n_tokens % row_length:
+        raise ValueError(
+            f"n_tokens must be a multiple of row_length, at least one row; got {n_tokens} tokens "
+            f"in rows of {row_length}"
+        )
+    blocks = [source.block(0, seed, row_length).tokens]
+    while sum(map(len, blocks)) * row_length < n_tokens:
+        blocks.append(source.block(len(blocks), seed, row_length).tokens)
+    return np.concatenate(blocks)[: n_tokens // row_length]

@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from minillm.optim.step import Total
-from minillm.train.plain import draw_rows, fit
+from minillm.town.dialects import dialects
+from minillm.train.plain import draw_rows, fit, token_rows
 
 
 def line(weight=0.0):
@@ -156,3 +157,16 @@ def test_a_mean_is_refused():
 def test_rows_that_cannot_be_drawn_are_refused(rows, batch_size):
     with pytest.raises(ValueError, match=f"batch_size={batch_size}"):
         draw_rows(rows, batch_size)
+
+
+def test_rows_of_tokens_are_those_of_the_blocks_and_fewer_are_a_part_of_more():
+    source = dialects(n_symbols=4)[0]
+    rows = token_rows(source, 70 * 8, seed="a", row_length=8)
+    assert np.array_equal(rows[:64], source.block(0, "a", 8).tokens)
+    assert np.array_equal(rows[64:], source.block(1, "a", 8).tokens[:6])
+    assert np.array_equal(token_rows(source, 16, seed="a", row_length=8), rows[:2])
+
+
+def test_tokens_that_fill_no_whole_rows_are_refused():
+    with pytest.raises(ValueError, match="got 100 tokens in rows of 64"):
+        token_rows(dialects(n_symbols=4)[0], 100, seed=0)
