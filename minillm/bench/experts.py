@@ -53,23 +53,24 @@ from minillm.model.transformer import Transformer
 from minillm.train import districts
 from minillm.train.districts import BATCH_ROWS, DENSE, HASHED, Contender, Rows, experts
 
-N_EXPERTS = (2, 4, 8, 16, 32)
 SEEDS = (1, 2, 3)
 TWO = experts(8, top_k=2, norm_topk=True)
 #: By name; the dense one is first, since the others are compared with it.
 CONTENDERS: dict[str, Contender] = {
     "dense": Contender(ffn=DENSE),
-    **{str(n): Contender(ffn=experts(n)) for n in N_EXPERTS},
-    "8, no balance": Contender(ffn=experts(8), balance_weight=0.0, z=0.0),
-    "8, by bias": Contender(ffn=experts(8), balance_weight=0.0, bias_rate=0.01),
-    "32, no balance": Contender(ffn=experts(32), balance_weight=0.0, z=0.0),
-    "hashed": Contender(ffn=HASHED),
-    "dense, 48": Contender(ffn=SwiGLUConfig(d_ff=48)),
+    "8": Contender(ffn=experts(8)),
     "8, two": Contender(ffn=TWO),
-    "8, up-cycled, weight 1": Contender(ffn=experts(8, norm_topk=True), from_dense=True),
-    "8, up-cycled": Contender(ffn=experts(8), from_dense=True),
     "8, up-cycled, two": Contender(ffn=TWO, from_dense=True),
     "8, up-cycled, two, kept": Contender(ffn=TWO, from_dense=True, keep_state=True),
+    "8, up-cycled": Contender(ffn=experts(8), from_dense=True),
+    "8, up-cycled, weight 1": Contender(ffn=experts(8, norm_topk=True), from_dense=True),
+    "dense, 48": Contender(ffn=SwiGLUConfig(d_ff=48)),
+    "8, no balance": Contender(ffn=experts(8), balance_weight=0.0, z=0.0),
+    "8, by bias": Contender(ffn=experts(8), balance_weight=0.0, bias_rate=0.01),
+    "32": Contender(ffn=experts(32)),
+    "32, no balance": Contender(ffn=experts(32), balance_weight=0.0, z=0.0),
+    "hashed": Contender(ffn=HASHED),
+    **{str(n): Contender(ffn=experts(n)) for n in (2, 4, 16)},
 }
 #: Run with other rates, too.
 SEARCHED = ("dense", "8", "dense, 48", "8, two", "8, up-cycled, two", "8, up-cycled, two, kept")
@@ -189,13 +190,15 @@ def run(quick: bool = False, finished: Finished | None = None) -> dict[str, dict
         runs = [measured(f"{name}, seed {seed}", contender, seed) for seed in work.seeds]
         dense = figures["dense"]["curves"] if figures else [each["curve"] for each in runs]
         figures[name] = figures_of(runs, [curve[-1] for curve in dense])
-        if name in SEARCHED:
-            sides = {rate: replace(contender, rate=rate) for rate in RATES}
-            figures[name]["search"] = {
-                str(rate): measured(f"{name}, rate {rate}", side, 0)["curve"][-1]
-                for rate, side in sides.items()
-            }
         print(line(name, figures[name]), flush=True)
+    for name in SEARCHED:
+        rates = RATES[: 1 if quick else None]
+        sides = {rate: replace(CONTENDERS[name], rate=rate) for rate in rates}
+        figures[name]["search"] = {
+            str(rate): measured(f"{name}, rate {rate}", side, 0)["curve"][-1]
+            for rate, side in sides.items()
+        }
+        print(f"{name:<25}", ", ".join(f"{r}: {x:.3f}" for r, x in figures[name]["search"].items()))
     pool = districts.rows(work.n_pool, "train", work.seeds[0])
     for name, ms in finished("ms", lambda: least_ms(pool, work.n_rounds)).items():
         figures[name]["ms"] = ms
