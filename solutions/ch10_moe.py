@@ -109,25 +109,20 @@ def sinkhorn_routing(logits, n_rounds):
                  then every row times a number of its own, so that it sums to 1: one token
 
     After enough rounds both hold at once. Logits of 1000 and of -1000 must work: keep the logarithm
-    of the plan, where a factor is something to subtract, and take exp at the very end.
+    of the plan, where a factor is something to subtract, and take exp at the very end. A token goes
+    where its row of the plan is largest (Clark et al. 2022, arXiv:2202.01169).
 
-    Clark et al. 2022, "Unified Scaling Laws for Routed Language Models", arXiv:2202.01169, route
-    with such a plan (their S-BASE): a token goes where its row of the plan is largest. It looks at
-    the whole batch, later tokens with it, as expert choice does.
-
-    中文：用 Sinkhorn 算法做均衡的路由。从 plan = exp(logits) 出发，每一轮先把每一列乘上一个数，使列
-    和为 N / E（各专家用得一样多），再把每一行乘上一个数，使行和为 1（一个词元只有一份）。先列后行，
-    共 n_rounds 轮，返回最后的 plan。logits 可能是 ±1000：请在对数域里计算（logsumexp），最后再取
-    exp。不得改动传入的张量。
+    中文：Sinkhorn 均衡路由。从 plan = exp(logits) 出发，每一轮先把每一列乘上一个数，使列和为 N / E，
+    再把每一行乘上一个数，使行和为 1；共 n_rounds 轮，返回最后的 plan。logits 可能是 ±1000：请在对数
+    域里计算（logsumexp），最后再取 exp。不得改动传入的张量。
 
     Args:
-        logits: tensor [N, E], of each token for each expert.
-        n_rounds: how many rounds, at least 1.
+        logits: tensor [N, E].
+        n_rounds: at least 1.
 
     Returns:
-        tensor [N, E]: the plan, after its rows were scaled. One round for exp(logits) =
-        [[4, 1], [2, 1]] gives [[0.5714, 0.4286], [0.4, 0.6]]: both tokens prefer expert 0, and the
-        second, which prefers it less, now goes to expert 1.
+        tensor [N, E]. One round for exp(logits) = [[4, 1], [2, 1]] gives [[0.5714, 0.4286],
+        [0.4, 0.6]]: both tokens prefer expert 0; the second, which does so less, goes to expert 1.
     """
     # BEGIN SOLUTION
     import math

@@ -73,6 +73,17 @@ class Rows:
     districts: Tensor
     nll: float
 
+    def of(self, district: int, known_as: int | None = None) -> "Rows":
+        """The rows of one district; `nll` stays that of all.
+
+        Args:
+            district: whose.
+            known_as: its number in a model that was cut out for it: 0.
+        """
+        mine = self.districts == district
+        number = district if known_as is None else known_as
+        return Rows(self.tokens[mine], torch.full_like(self.districts[mine], number), self.nll)
+
 
 @cache
 def sources() -> tuple[Source, ...]:

@@ -90,6 +90,12 @@ def test_rows_depend_on_their_key_alone(held_out):
     assert not torch.equal(districts.rows(32, "train", 2).tokens, other.tokens)
 
 
+def test_a_district_has_its_own_rows_and_may_be_known_by_another_number(held_out):
+    for number, rows in ((3, held_out.of(3)), (0, held_out.of(3, known_as=0))):
+        assert torch.equal(rows.tokens, held_out.tokens[12:16])
+        assert rows.districts.tolist() == [number] * 4
+
+
 def test_hashed_experts_know_the_district(held_out):
     tables = districts.sent(districts.built(HASHED, seed=0), held_out)
     assert [table.tolist() for table in tables] == [(torch.eye(8).long() * 4 * 64).tolist()] * 2
