@@ -73,7 +73,7 @@ CONTENDERS: dict[str, Contender] = {
     **{str(n): Contender(ffn=experts(n)) for n in (2, 4, 16)},
 }
 #: Run with other rates, too.
-SEARCHED = ("dense", "8", "dense, 48", "8, two", "8, up-cycled, two", "8, up-cycled, two, kept")
+SEARCHED = ("dense", "8", "8, two", "8, up-cycled, two, kept")
 RATES = (0.005, 0.01, 0.02)
 
 
