@@ -15,11 +15,14 @@ from minillm.data.corpus import python_documentation
 from minillm.data.packing import Batch
 from minillm.experts.moe import auxiliary_loss, routed
 from minillm.model.config import FFNConfig
+from minillm.model.ffn import SwiGLUConfig
 from minillm.model.transformer import Transformer, next_token_loss
 from minillm.optim.step import Total
 from minillm.train.compare import Task, real_text
 from minillm.train.losses import language_loss
 from minillm.train.plain import fit
+
+DENSE_64 = SwiGLUConfig(d_ff=64)  #: the dense side
 
 
 @cache
