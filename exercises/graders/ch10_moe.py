@@ -187,7 +187,7 @@ MIXED_WRONG = [
 def grade_mix(answer):
     """By hand and longer, with functions that count their rows; the gradients."""
 
-    def counted(x, experts, weights, functions):
+    def with_its_calls(x, experts, weights, functions):
         calls = []
 
         def counting(e):
@@ -203,7 +203,7 @@ def grade_mix(answer):
                 )
         return y
 
-    hold(counted, mixed, MIXED, MIXED_WRONG[:-1])
+    hold(with_its_calls, mixed, MIXED, MIXED_WRONG[:-1])
     x, experts, weights, functions = MIXED[1]
     for place, leaf in ((0, x), (2, weights)):
         given = [x, experts, weights, functions]

@@ -76,10 +76,10 @@ def draw_shares(ax: Axes, shares: np.ndarray) -> None:
     ax.set(xlabel="expert", ylabel="district", xticks=range(n_experts), yticks=range(n_districts))
 
 
-def _box(ax: Axes, x: float, y: float, width: float, text: str, colour: str, dashed: bool = False):
+def _box(ax: Axes, x: float, y: float, length: float, text: str, colour: str, dashed: bool = False):
     style = {"ls": "--" if dashed else "-", "lw": 1 if dashed else 2}
-    ax.add_patch(Rectangle((x, y), width, 1.0, fc="white", ec=colour, **style))
-    ax.text(x + width / 2, y + 0.5, text, ha="center", va="center", color=colour, fontsize=9)
+    ax.add_patch(Rectangle((x, y), length, 1.0, fc="white", ec=colour, **style))
+    ax.text(x + length / 2, y + 0.5, text, ha="center", va="center", color=colour, fontsize=9)
 
 
 def _arrow(ax: Axes, start: tuple, end: tuple, colour: str, dashed: bool = False) -> None:

@@ -217,10 +217,10 @@ def steps(
 
     schedule = Constant(warmup_steps=warmup_steps)
     config = LoopConfig(n_steps=len(order), schedule=schedule, clip_norm=None)
-    for report in train(TrainState(model, optimizer), loss, order.__getitem__, config):
+    for metrics in train(TrainState(model, optimizer), loss, order.__getitem__, config):
         if contender.bias_rate:
             moe.balance_by_bias(model, routings, contender.bias_rate)
-        yield report
+        yield metrics
 
 
 def _adamw(model: Transformer, contender: Contender) -> torch.optim.Optimizer:
