@@ -94,7 +94,7 @@ def sinkhorn_routing(logits, n_rounds):
     of the plan, where a factor is something to subtract, and take exp at the very end. A token goes
     where its row of the plan is largest (Clark et al. 2022, arXiv:2202.01169).
 
-    中文：Sinkhorn 均衡路由。从 plan = exp(logits) 出发，每一轮先把每一列乘上一个数，使列和为 N / E，
+    中文：均衡路由。从 plan = exp(logits) 出发，每一轮先把每一列乘上一个数，使列和为 N / E，
     再把每一行乘上一个数，使行和为 1；共 n_rounds 轮，返回最后的 plan。logits 可能是 ±1000：请在对数
     域里计算（logsumexp），最后再取 exp。不得改动传入的张量。
 

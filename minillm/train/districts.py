@@ -188,7 +188,7 @@ def trained(
         for _ in track(run, label, total=len(half)):
             n_taken += 1
             if held_out is not None and n_taken % every == 0:
-                curve.append(loss_above_entropy(model, held_out))
+                curve.append(above_entropy(model, held_out))
     return Run(model, curve)
 
 
@@ -270,7 +270,7 @@ def loss_of(
 
 # --- what came out ------------------------------------------------------------------------------
 @torch.no_grad()
-def loss_above_entropy(model: Transformer, held_out: Rows) -> float:
+def above_entropy(model: Transformer, held_out: Rows) -> float:
     """Nats a symbol above the negative log-likelihood of the dialects themselves."""
     context = Context(domains=held_out.districts)  # which hashed experts read, and no others
     return transformer.loss(model, held_out.tokens, context=context).mean.item() - held_out.nll

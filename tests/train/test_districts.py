@@ -40,7 +40,7 @@ def test_a_model_that_knows_nothing_has_the_logarithm_of_the_vocabulary(held_out
     model = districts.built(DENSE, seed=0)
     nn.init.zeros_(model.head.weight)
     expected = math.log(40) - held_out.nll
-    assert districts.loss_above_entropy(model, held_out) == pytest.approx(expected, abs=1e-5)
+    assert districts.above_entropy(model, held_out) == pytest.approx(expected, abs=1e-5)
 
 
 # --- twin ---------------------------------------------------------------------------------------
@@ -125,16 +125,16 @@ def test_an_up_cycled_model_is_dense_for_the_first_half(held_out, monkeypatch, n
     assert sparse.blocks[0].ffn.norm_topk is norm_topk
     assert run.model is sparse
     assert run.curve[0] == quick(Contender(ffn=DENSE), held_out).curve[0]
-    assert run.curve[0] == districts.loss_above_entropy(dense, held_out)  # and it stays as it was
+    assert run.curve[0] == districts.above_entropy(dense, held_out)  # and it stays as it was
 
 
 def test_an_up_cycled_model_begins_as_the_dense_one_nearly_so_where_its_weight_is_p(held_out):
     dense = districts.built(DENSE, seed=0)
-    goal = districts.loss_above_entropy(dense, held_out)
-    exact = districts.loss_above_entropy(districts.grown(dense, TWO, 0), held_out)
+    goal = districts.above_entropy(dense, held_out)
+    exact = districts.above_entropy(districts.grown(dense, TWO, 0), held_out)
     by_p = districts.grown(dense, experts(8), 0)
     assert exact == pytest.approx(goal, abs=1e-5)
-    assert districts.loss_above_entropy(by_p, held_out) == pytest.approx(goal, abs=0.2)
+    assert districts.above_entropy(by_p, held_out) == pytest.approx(goal, abs=0.2)
 
 
 def test_a_kept_state_makes_the_first_step_after_the_change_another_one(held_out):
