@@ -8,82 +8,76 @@ from minillm.lab.task import task
 
 @task("10.1", minutes=6)
 def top_k_weights(logits, top_k):
-    """Which k experts each token passes, and how much each of them counts.
+    """Which k experts each token is routed to, and with which weights.
 
         p = softmax(logits)                              over the experts, for each token
         experts = the k with the largest p, the largest first
         weights = their p, divided by the sum of these k
 
-    The gradient must find its way through the weights: that is how the router learns. No two
-    logits of a token are equal here.
+    The gradient must find its way through the weights: that is how the router learns.
 
     中文：top-k 路由。对每个词元，在所有专家上做 softmax 得到 p；选出 p 最大的 k 个专家，按 p 从大到
-    小排列；权重是这 k 个 p 除以它们的和，所以每个词元的权重之和为 1。返回（专家编号, 权重），编号是
-    从 0 开始的整数。梯度要能经过权重传回 logits，不得改动传入的张量。
+    小排列；权重是这 k 个 p 除以它们的和。返回（专家编号, 权重），编号从 0 开始。梯度要能经过权重
+    传回 logits，不得改动传入的张量。
 
     Args:
-        logits: tensor [N, E], of each token for each expert.
+        logits: tensor [N, E]; no two of a token are equal.
         top_k: k, from 1 to E.
 
     Returns:
-        (tensor [N, k] of integers, tensor [N, k]): the experts' numbers, from 0 on, and their
-        weights. The logits log 1, log 3 and log 6 of one token with k = 2 give the experts
-        [[2, 1]] and the weights [[0.6667, 0.3333]].
+        (integers [N, k], weights [N, k]). One token with logits log 1, log 3, log 6 and k = 2
+        gives the experts [[2, 1]] and the weights [[0.6667, 0.3333]].
     """
     raise NotImplementedError
 
 
 @task("10.2", minutes=8)
 def load_balance(logits):
-    """Switch's auxiliary loss: 1 when the experts are in even use, E when one has everything.
+    """The load-balancing loss: 1 in even use, up to E where one expert gets every token.
 
         f_e = the share of the tokens whose largest logit is that of expert e
         P_e = the mean over all tokens of p_e, with p = softmax(logits)
         loss = E · Σ f_e · P_e                                          the sum over the experts
 
-    f counts, so it has no gradient; P has one, and is pushed down where f is large. No two logits
-    of a token are equal here.
+    f counts, so it has no gradient; P has one, and is pushed down where f is large.
 
-    Fedus et al. 2021, "Switch Transformers", arXiv:2101.03961, equations (4) to (6), without α.
-
-    中文：Switch 的负载均衡损失。f_e 是选中专家 e 的词元（logit 在 e 处最大）所占的比例，P_e 是全部
-    词元的 p_e 的均值，p 是在专家上的 softmax。损失 = E · Σ f_e · P_e：各专家用得一样多时为 1，全部
-    词元挤到一个专家时可以大到 E。f 是计数，没有梯度；梯度经过 P 传回 logits。返回一个标量张量，不得
-    改动传入的张量。
+    中文：负载均衡损失。f_e 是选中专家 e 的词元（logit 在 e 处最大）所占的比例，P_e 是全部词元的 p_e
+    的均值，p 是在专家上的 softmax。损失 = E · Σ f_e · P_e。f 是计数，没有梯度；梯度经过 P 传回
+    logits。返回一个标量张量，不得改动传入的张量。
 
     Args:
-        logits: tensor [N, E], of each token for each expert.
+        logits: tensor [N, E]; no two of a token are equal.
 
     Returns:
-        tensor []: the loss, with its gradient. Three tokens with p = (0.8, 0.2), (0.6, 0.4) and
-        (0.2, 0.8) have f = (2/3, 1/3) and P = (1.6/3, 1.4/3), so the loss is 1.0222.
+        tensor []. Three tokens with p = (0.8, 0.2), (0.6, 0.4) and (0.2, 0.8) have f = (2/3, 1/3)
+        and P = (1.6/3, 1.4/3), so the loss is 1.0222.
     """
     raise NotImplementedError
 
 
 @task("10.3", minutes=12)
 def mix(x, experts, weights, functions):
-    """What a layer of experts gives: for each token, the weighted sum of its k experts' answers.
+    """What an MoE layer gives: for each token, the weighted sum of its k experts' answers.
 
         y[n] = Σ_j weights[n, j] · f(x[n])          with f = functions[experts[n, j]]
 
-    An expert is called once, with the rows of all tokens that ask for it (in any order), and not
-    at all where no token does: that is what a mixture saves. So no call for each token.
+    An expert is called once, with the rows of all its tokens (in any order), and not at all if it
+    has none. So there is no call for each token.
 
-    中文：混合专家层的输出。词元 n 的输出是它的 k 个专家的回答按权重相加。每个专家函数接收 [n, D]，
-    返回 [n, D]：把要用它的词元收集起来，最多只调用一次；没有词元要用的专家不得调用。结果要放回词元
-    原来的位置。梯度要能传到 x、权重和专家，不得改动传入的张量。
+    中文：混合专家层的输出。词元 n 的输出是它的 k 个专家的回答按权重相加。把要用同一专家的词元收集
+    起来，每个专家最多调用一次；没有词元的专家不得调用。结果要放回词元原来的位置。梯度要能传到 x、
+    权重和专家，不得改动传入的张量。
 
     Args:
         x: tensor [N, D], the tokens.
-        experts: tensor [N, k] of integers; a token's k experts differ.
+        experts: integers [N, k]; a token's k experts differ.
         weights: tensor [N, k].
-        functions: a list of E functions, each from a tensor [n, D] to a tensor [n, D].
+        functions: E functions, each from a tensor [n, D] to a tensor [n, D].
 
     Returns:
-        tensor [N, D], of the type of x: y, in the order of the tokens. x = [[1], [2]], experts =
-        [[0, 1], [1, 2]], weights = [[0.75, 0.25], [0.5, 0.5]] and functions that multiply by 10,
-        100 and 1000 give [[32.5], [1100]]: two rows for the second function, one for the others.
+        tensor [N, D], of the dtype of x. x = [[1], [2]], experts = [[0, 1], [1, 2]], weights =
+        [[0.75, 0.25], [0.5, 0.5]] and functions that multiply by 10, 100 and 1000 give
+        [[32.5], [1100]]: the second function gets two rows, the others one.
     """
     raise NotImplementedError
 
@@ -96,39 +90,34 @@ def sinkhorn_routing(logits, n_rounds):
         a round  every column times a number of its own, so that it sums to N / E: even use;
                  then every row times a number of its own, so that it sums to 1: one token
 
-    After enough rounds both hold at once. (The rows come last; so a factor that all columns have in
-    common cancels.) Logits of 1000 and of -1000 must work: work with the
-    logarithm of the plan, where a factor is something to subtract, and take exp at the very end.
+    After enough rounds both hold at once. Logits of 1000 and of -1000 must work: keep the logarithm
+    of the plan, where a factor is something to subtract, and take exp at the very end. A token goes
+    where its row of the plan is largest (Clark et al. 2022, arXiv:2202.01169).
 
-    Clark et al. 2022, "Unified Scaling Laws for Routed Language Models", arXiv:2202.01169, route
-    with such a plan (their S-BASE): a token goes where its row of the plan is largest. It looks at
-    the whole batch, later tokens with it, as expert choice does.
-
-    中文：用 Sinkhorn 算法做均衡的路由。从 plan = exp(logits) 出发，每一轮先把每一列乘上一个数，使列
-    和为 N / E（各专家用得一样多），再把每一行乘上一个数，使行和为 1（一个词元只有一份）。先列后行，
-    共 n_rounds 轮，返回最后的 plan。logits 可能是 ±1000：请在对数域里计算（logsumexp），最后再取
-    exp。不得改动传入的张量。
+    中文：均衡路由。从 plan = exp(logits) 出发，每一轮先把每一列乘上一个数，使列和为 N / E，
+    再把每一行乘上一个数，使行和为 1；共 n_rounds 轮，返回最后的 plan。logits 可能是 ±1000：请在对数
+    域里计算（logsumexp），最后再取 exp。不得改动传入的张量。
 
     Args:
-        logits: tensor [N, E], of each token for each expert.
-        n_rounds: how many rounds, at least 1.
+        logits: tensor [N, E].
+        n_rounds: at least 1.
 
     Returns:
-        tensor [N, E]: the plan, after its rows were scaled. One round for exp(logits) =
-        [[4, 1], [2, 1]] gives [[0.5714, 0.4286], [0.4, 0.6]]: both tokens like expert 0 better,
-        and the second, which likes it less, now goes to expert 1.
+        tensor [N, E]. One round for exp(logits) = [[4, 1], [2, 1]] gives [[0.5714, 0.4286],
+        [0.4, 0.6]]: both tokens prefer expert 0; the second, which does so less, goes to expert 1.
     """
     raise NotImplementedError
 
 
 @task("10.5", minutes=8)
 def share_without_a_place():
-    """Predict, measure, explain: as many places as tokens. How many tokens find none?
+    """Predict, measure, explain: as much room as tokens. How many tokens find none?
 
-    64 tokens, 8 experts. Each token asks for one expert, at random, all equally likely. Each expert
-    has 8 places: a capacity factor of 1. Which share of the tokens finds no place, in the mean over
-    many draws? Guess; then measure it with minillm.experts.routing.route_switch(logits, capacity=8)
-    and its n_dropped, for random logits; then return the share and one sentence that says why.
+    64 tokens, 8 experts. Each token is routed to one expert, at random, all equally likely. Each
+    expert has room for 8: a capacity factor of 1. Which share of the tokens finds no room, in the
+    mean over many draws? Guess; then measure it with
+    minillm.experts.routing.route_switch(logits, capacity=8) and its n_dropped, for random logits;
+    then return the share and one sentence that says why.
 
     中文：先猜，再测，再解释。64 个词元、8 个专家，每个词元随机选一个专家，概率相同；每个专家的容量
     是 8 个位置（容量因子为 1），位置总数正好等于词元数。平均有多大比例的词元没有位置而被丢弃？用随
@@ -137,5 +126,55 @@ def share_without_a_place():
 
     Returns:
         (float, str): the share of the tokens, from 0 to 1, and your sentence.
+    """
+    raise NotImplementedError
+
+
+@task("10.6", minutes=8)
+def model_to_serve(models, memory_gb, bandwidth_gb_s, tokens_per_s):
+    """Decide: which model do you take for this machine?
+
+    One reader waits for a text that is written token by token. All parameters have to lie in the
+    machine's memory, two bytes each. For each token the active ones are read from memory once, and
+    that reading takes all the time; the machine reads `bandwidth_gb_s` gigabytes a second. Take the
+    model with the lowest loss among those that fit and are fast enough.
+
+    中文：为这台机器选模型。全部参数都要放进内存，每个参数两个字节；每生成一个词元，激活的参数要从
+    内存读一遍，时间全部花在读内存上。在放得下、速度也够的模型中，返回损失最低的一个的名字；一个也
+    没有时返回 "none"。
+
+    Args:
+        models: name to (billions of parameters in total, billions active, loss).
+        memory_gb: gigabytes of memory.
+        bandwidth_gb_s: gigabytes that are read in a second.
+        tokens_per_s: what the reader needs at least.
+
+    Returns:
+        str: a name, or "none". {"dense": (13, 13, 2.0), "sparse": (47, 13, 1.8)} with 64 GB, 900
+        GB/s and 30 tokens/s gives "dense"; with 100 GB it gives "sparse".
+    """
+    raise NotImplementedError
+
+
+@task("10.7", minutes=10)
+def smallest_capacity_factor(counts, factors, most_dropped):
+    """Decide: how much room do the experts need?
+
+    An expert has room for capacity = factor · tokens / experts tokens, rounded up. What comes
+    beyond that is dropped. Room costs memory, so you want the smallest factor with which no batch
+    loses more than the share `most_dropped` of its tokens.
+
+    中文：决定容量系数。每个专家的容量是 系数 × 词元数 ÷ 专家数（向上取整），超出的词元被丢弃。在给
+    定的系数中返回最小的一个，使每个批次被丢弃的比例都不超过 most_dropped；没有时返回 "none"。
+
+    Args:
+        counts: for each batch a list: how many tokens are routed to each expert.
+        factors: the factors to choose from, in no order.
+        most_dropped: a share of a batch's tokens, from 0 to 1.
+
+    Returns:
+        float, or "none". [[3, 1], [2, 2]] drops 1 of 4 tokens of its first batch with factor 1
+        (room for 2) and none with 1.25 (room for 2.5, so 3). So with the factors [2.0, 1.25, 1.0]
+        and most_dropped = 0.1 the answer is 1.25.
     """
     raise NotImplementedError

@@ -1,7 +1,7 @@
-"""Mixture of experts (混合专家模型, MoE): E feed-forward parts, of which a token passes only a few.
+"""Mixture of experts (混合专家模型, MoE): E feed-forward networks, of which a few are active.
 
-A router picks k experts for each token (`minillm.experts.routing`), and their answers are weighted
-and added up. What was learned grows with E, the work for a token only with k:
+A router sends each token to k experts (`minillm.experts.routing`), and their answers are weighted
+and added up. The parameters grow with E, the work for a token only with k:
 
     y = Σ w_e expert_e(x) over the chosen e  (+ shared(x))         expert: a `SwiGLU`
 
@@ -11,7 +11,7 @@ tokens, cutting them into slices, and adding each answer back to its token's pla
 surrounds the experts.
 
 Fine-grained experts are more and narrower ones (`n_experts`, `top_k`, `d_expert`); shared
-experts see every token, and no router.
+experts are used by every token, without a router.
 
 `MoEConfig` stands where any FFN's config may (`TransformerConfig(ffn=MoEConfig())`). A block hands
 out how it routed; `routed` collects that from all blocks, and `moe_loss` trains with it.
@@ -90,11 +90,11 @@ class MoEConfig:
 
     Args:
         n_experts: E.
-        top_k: k, how many experts a token passes; with expert choice, in the mean.
+        top_k: k, how many experts a token is routed to; with expert choice, in the mean.
         d_expert: F of each expert; None for 8/3 of the width, rounded up to a multiple of 8.
-        n_shared: how many experts of that width every token passes besides.
+        n_shared: how many experts of that width every token uses besides.
         router: "top_k", "switch" or "expert_choice", see `minillm.experts.routing`.
-        capacity_factor: places for this many times the pairs that there are. None: no limit for
+        capacity_factor: room for this many times the pairs that there are. None: no limit for
             top_k, 1.25 for switch, 1 for expert_choice. A limit makes what a token gets depend on
             the others in the same call: on their number, on padding, and on later ones too with
             expert_choice, so that text written token by token differs from text read whole.
@@ -168,7 +168,7 @@ class MoE(nn.Module):
         d_model: D.
         experts: E of them, all for that width.
         top_k: k.
-        shared: what every token passes besides, or None.
+        shared: what every token uses besides, or None.
         router, capacity_factor, norm_topk: see `MoEConfig`.
         device, dtype: of the router. The bias for the choice (`expert_bias`, zeros at first,
             moved by `balance_by_bias` and by no gradient) has at least 32 bits, since its steps
@@ -202,19 +202,19 @@ class MoE(nn.Module):
     def route(self, x: Float[Tensor, "N D"]) -> ExpertRouting:
         """Where each token is sent."""
         logits, n_experts = self.router(x), len(self.experts)
-        positions = None
+        room = None
         if self.capacity_factor is not None:
-            positions = capacity(self.top_k * len(x), n_experts, self.capacity_factor)
+            room = capacity(self.top_k * len(x), n_experts, self.capacity_factor)
         if self.router_type == "switch":
-            return route_switch(logits, positions)
+            return route_switch(logits, room)
         if self.router_type == "expert_choice":
-            return route_expert_choice(logits, positions)
+            return route_expert_choice(logits, room)
         return route_top_k(
             logits,
             self.top_k,
             norm_topk=self.norm_topk,
             bias=self.expert_bias,
-            capacity=positions,
+            capacity=room,
         )
 
     def forward(
@@ -235,7 +235,7 @@ class MoE(nn.Module):
                 if len(mine)
             ]
         )
-        # 4. The answers, weighted, are added at their tokens' places.
+        # 4. The answers, weighted, are added to their tokens' rows.
         answers = answers * routing.weights[:, None].to(answers.dtype)
         y = answers.new_zeros(flat.shape).index_add_(0, routing.tokens, answers).view(x.shape)
         if self.shared is not None:
@@ -372,9 +372,9 @@ def balance_by_bias(model: Transformer, routings: Sequence[Routing | None], rate
 
 
 def active_parameters(model: Transformer) -> ParameterCount:
-    """All parameters, and those that one token passes: k of E experts in each layer.
+    """Total and active parameters: of a layer's E experts k are active.
 
-    As in `minillm.model.count`, tables of tokens count as passed.
+    As in `minillm.model.count`, tables of tokens count as active.
 
     Example:
         >>> from minillm.model.config import TransformerConfig

@@ -1,14 +1,14 @@
 """Routing (路由): which of E experts a token is sent to, and how much each of them counts.
 
-A matrix gives every token a number for each expert (logits); their softmax p says how well the two
-fit. What differs is who may choose:
+A matrix gives every token a score for each expert (logits); their softmax p are the router
+probabilities. What differs is who may choose:
 
     top k           every token takes its k best experts, weighted by p / (sum of the k chosen p)
-    Switch          every token takes its best one, weighted by p; an expert has only so many places
+    Switch          every token takes its best one, weighted by p; an expert has only so much room
     expert choice   every expert takes its best tokens, weighted by p
 
 Where tokens choose, all may choose the same expert, and the others never learn. Three means against
-that: limited places (`capacity`), a loss that is smallest when the experts are in even use
+that: limited room (`capacity`), a loss that is smallest when the experts are in even use
 (`load_balance`), and a bias on the choice alone, moved a little after each step (`balanced_bias`).
 
 What comes out is a list of pairs, token and expert (`ExpertRouting`), sorted by expert.
@@ -37,16 +37,16 @@ from torch import Tensor
 class ExpertRouting:
     """How N tokens were sent to E experts: a `minillm.model.ffn.Routing`.
 
-    Pairs are sorted by expert, and those of one expert in the order in which they found a place.
+    Pairs are sorted by expert, and those of one expert in the order in which they found room.
 
     Args:
         logits: of each token for each expert.
         tokens: of each pair, which token.
         experts: of each pair, which expert.
         weights: of each pair, what the expert's answer is multiplied by.
-        tokens_per_expert: how many pairs each expert was asked for, those with them that found no
-            place.
-        n_dropped: how many pairs found no place.
+        tokens_per_expert: how many pairs were routed to each expert, those with them that found no
+            room.
+        n_dropped: how many pairs found no room.
     """
 
     logits: Float[Tensor, "N E"]
@@ -66,7 +66,7 @@ def route_top_k(
     bias: Float[Tensor, "_"] | None = None,
     capacity: int | None = None,
 ) -> ExpertRouting:
-    """Every token takes the experts that fit it best.
+    """Every token is routed to the k experts with the largest router probabilities.
 
     Args:
         logits: of each token for each expert.
@@ -75,7 +75,7 @@ def route_top_k(
             the router learns nothing from what the experts answer.
         bias: added to p for the choice alone; weights are p's own. See `balanced_bias`.
         capacity: how many pairs an expert takes; None for all. All tokens' first choices are
-            served before second choices, and of equal ones the earlier token. What finds no place
+            served before second choices, and of equal ones the earlier token. What finds no room
             is dropped, and the weights of the token's other pairs stay as they are.
 
     Raises:
@@ -94,13 +94,13 @@ def route_top_k(
     Differs: GShard's and ST-MoE's second choices are limited in the same order.
     """
     n_tokens, n_experts = logits.shape
-    _check_places(capacity)
+    _check_capacity(capacity)
     if not 1 <= top_k <= n_experts:
         raise ValueError(
             f"top_k must be at least 1 and at most the number of experts, {n_experts}; got {top_k}"
         )
     # 1. router probabilities p = softmax(logits), [N E]
-    router_probabilities = _fit(logits)
+    router_probabilities = _probabilities(logits)
     # 2. keep the k best experts of each token, [N k]
     if bias is None:
         weights, experts = router_probabilities.topk(top_k, dim=-1)
@@ -133,14 +133,14 @@ def route_top_k(
 
 
 def route_switch(logits: Float[Tensor, "N E"], capacity: int) -> ExpertRouting:
-    """Every token takes the one expert that fits it best, if there is a place left.
+    """Every token is routed to the expert with the largest p, if there is room left.
 
     The weight is p itself: that is how the router learns from the loss.
 
     Args:
         logits: of each token for each expert.
-        capacity: how many tokens an expert takes, the earlier ones first; the rest are dropped and
-            pass the layer unchanged.
+        capacity: how many tokens an expert takes, the earlier ones first; the rest are dropped:
+            the layer adds nothing to them.
 
     Raises:
         ValueError: capacity below 1.
@@ -158,7 +158,7 @@ def route_switch(logits: Float[Tensor, "N E"], capacity: int) -> ExpertRouting:
 
 
 def route_expert_choice(logits: Float[Tensor, "N E"], capacity: int) -> ExpertRouting:
-    """Every expert takes the tokens that fit it best; a token may get many experts, or none.
+    """Every expert takes the tokens with the largest p; a token may get many experts, or none.
 
     So all experts are in even use, without any loss for it. **But it looks into the future**:
     whether an expert takes a token depends on all tokens of the batch, later ones with them. A
@@ -182,9 +182,9 @@ def route_expert_choice(logits: Float[Tensor, "N E"], capacity: int) -> ExpertRo
     Differs: none.
     """
     n_tokens, n_experts = logits.shape
-    _check_places(capacity)
+    _check_capacity(capacity)
     taken = min(capacity, n_tokens)
-    weights, tokens = _fit(logits).T.topk(taken, dim=-1)
+    weights, tokens = _probabilities(logits).T.topk(taken, dim=-1)
     experts = torch.arange(n_experts, device=logits.device)
     return ExpertRouting(
         logits=logits,
@@ -196,12 +196,12 @@ def route_expert_choice(logits: Float[Tensor, "N E"], capacity: int) -> ExpertRo
 
 
 def capacity(n_tokens: int, n_experts: int, factor: float) -> int:
-    """How many places an expert has: its even part times the factor, rounded up.
+    """For how many tokens an expert has room: its even share times the factor, rounded up.
 
     Args:
-        n_tokens: how many places are wanted: N, or k N where each token takes k experts.
+        n_tokens: how many pairs there are: N, or k N where each token is routed to k experts.
         n_experts: E.
-        factor: 1 for as many places as are wanted; more, since tokens are never spread evenly.
+        factor: 1 for as much room as pairs; more, since tokens are never spread evenly.
 
     Raises:
         ValueError: a count below 1, a factor that is not above 0.
@@ -211,7 +211,7 @@ def capacity(n_tokens: int, n_experts: int, factor: float) -> int:
         4
 
     Paper: Fedus et al. 2021, equation (3).
-    Differs: rounded up, so that no expert is without any place.
+    Differs: rounded up, so that no expert is without any room.
     """
     if n_tokens < 1 or n_experts < 1 or not 0 < factor < math.inf:
         raise ValueError(
@@ -223,10 +223,10 @@ def capacity(n_tokens: int, n_experts: int, factor: float) -> int:
 
 # --- are they in even use? ----------------------------------------------------------------------
 def shares(routing: ExpertRouting) -> Float[Tensor, "E"]:
-    """Which part of all pairs each expert was asked for, dropped pairs with them; sums to 1.
+    """Which share of all pairs was routed to each expert, dropped pairs with them; sums to 1.
 
-    What was asked and not what was served: an expert that everyone wants and few reach would look
-    like any other.
+    Dropped pairs count: an expert that everyone is routed to and few reach would look like any
+    other.
 
     Example:
         >>> logits = torch.tensor([[4.0, 1.0], [3.0, 2.0], [1.0, 4.0]]).log()
@@ -250,9 +250,10 @@ def load_balance(routing: ExpertRouting) -> Float[Tensor, ""]:
     Paper: Fedus et al. 2021, equations (4) to (6), without their factor α.
     Differs: f counts pairs, where they have one expert a token.
     """
-    mean_fit = _fit(routing.logits).mean(dim=0)  # P_e, [E]
-    # E · Σ f_e P_e, where f_e is the share of pairs
-    return routing.logits.shape[1] * (shares(routing) * mean_fit).sum()
+    # f_e, the share of the pairs, and P_e, the mean probability, [E]
+    f, P = shares(routing), _probabilities(routing.logits).mean(dim=0)
+    n_experts = routing.logits.shape[1]
+    return n_experts * (f * P).sum()
 
 
 def z_loss(routing: ExpertRouting) -> Float[Tensor, ""]:
@@ -297,7 +298,7 @@ def balanced_bias(
 
 
 # --- small parts --------------------------------------------------------------------------------
-def _fit(logits: Tensor) -> Tensor:
+def _probabilities(logits: Tensor) -> Tensor:
     return _wide(logits).softmax(dim=-1)
 
 
@@ -305,9 +306,9 @@ def _wide(logits: Tensor) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _check_places(capacity: int | None) -> None:
+def _check_capacity(capacity: int | None) -> None:
     if capacity is not None and capacity < 1:
-        raise ValueError(f"capacity must be at least 1, a place for one token; got {capacity}")
+        raise ValueError(f"capacity must be at least 1, room for one token; got {capacity}")
 
 
 def _check_length(name: str, values: Tensor, n_experts: int) -> None:

@@ -7,18 +7,22 @@ however it weighs, the weights of a token sum to 1, and so
     Σ w_e expert_e(x) = Σ w_e ffn(x) = ffn(x)
 
 The model says at first exactly what the dense one said. The copies then part, since each is sent
-other tokens.
+other tokens. What the optimizer kept of the dense weights is as good for their copies
+(`upcycle_state`).
 
 Paper: Komatsuzaki et al. 2022, "Sparse Upcycling", arXiv:2212.05055, section 2.1 and figure 1
 (the copies), section 3.1 and appendix B (weights that sum to 1).
 Differs: token choice in every layer, where their encoders let experts choose; no limit on an
-expert's tokens; the optimizer's state is not taken over.
+expert's tokens.
 
 Chapter: 10
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+
+import torch
 
 from minillm.experts.moe import MoEConfig
 from minillm.model.ffn import SwiGLU
@@ -83,6 +87,44 @@ def upcycle(
     return grown.train(model.training)
 
 
+def upcycle_state(
+    optimizer: torch.optim.Optimizer,
+    model: Transformer,
+    new_optimizer: torch.optim.Optimizer,
+    new_model: Transformer,
+) -> None:
+    """Give every weight of an up-cycled model the optimizer state of the weight it is a copy of.
+
+    The routers are new and have no state yet.
+
+    Args:
+        optimizer: of the dense model.
+        model: the dense model.
+        new_optimizer: of the same class, changed in place.
+        new_model: what `upcycle` made of the dense model.
+
+    Example:
+        >>> from minillm.model.config import TransformerConfig
+        >>> dense = TransformerConfig(vocab_size=50, d_model=16, n_layers=1).build(seed=0)
+        >>> sparse = upcycle(dense, MoEConfig(n_experts=4))
+        >>> old, new = (torch.optim.AdamW(m.parameters()) for m in (dense, sparse))
+        >>> dense(torch.tensor([[7, 3, 9]])).sum().backward()
+        >>> old.step()
+        >>> upcycle_state(old, dense, new, sparse)
+        >>> len(old.state), len(new.state)  # gate_up and down four times, each once before
+        (9, 15)
+    """
+    weights = dict(model.named_parameters())
+    for name, weight in new_model.named_parameters():
+        source = weights.get(re.sub(r"\.experts\.\d+\.", ".", name))
+        if source is not None and source in optimizer.state:
+            state = optimizer.state[source]
+            new_optimizer.state[weight] = {
+                key: value.clone() if isinstance(value, torch.Tensor) else value
+                for key, value in state.items()
+            }
+
+
 def _check_same(config: MoEConfig) -> None:
     needed = {"router": "top_k", "norm_topk": True, "capacity_factor": None, "n_shared": 0}
     for name, value in needed.items():
@@ -109,10 +151,10 @@ def _expert_width(model: Transformer, layer: int, config: MoEConfig) -> int:
             f"experts are copies of a SwiGLU; block {layer} has {type(ffn).__name__}. Leave it out "
             "of layers"
         )
-    d_model = ffn.down.in_features
-    if config.d_expert not in (None, d_model):
+    d_ff = ffn.down.in_features
+    if config.d_expert not in (None, d_ff):
         raise ValueError(
-            f"a copy is as wide as its model: d_expert must be {d_model} in block {layer}, or "
-            f"None; got {config.d_expert}"
+            f"a copy is as wide as the FFN that it is a copy of: d_expert must be {d_ff} in block "
+            f"{layer}, or None; got {config.d_expert}"
         )
-    return d_model
+    return d_ff

@@ -19,7 +19,7 @@ BITS_PER_PARAMETER = {"fp32": 32, "bf16": 16, "fp16": 16, "int8": 8, "int4": 4}
 
 
 class ParameterCount(NamedTuple):
-    """What a mixture of experts stores (``total``) and what one token passes (``active``)."""
+    """What a mixture of experts stores (``total``) and what works for one token (``active``)."""
 
     total: int
     active: int
@@ -180,10 +180,10 @@ def mixture_parameters(
     """Total and active parameters of a mixture of experts: shared + E·expert, shared + k·expert.
 
     Args:
-        shared_parameters: what every token passes (attention, embeddings, norms, routers).
+        shared_parameters: what works for every token (attention, embeddings, norms, routers).
         expert_parameters: one expert, summed over all layers.
         n_experts: E, experts a layer.
-        n_active_experts: k, experts that a token passes in each layer.
+        n_active_experts: k, experts that a token is routed to in each layer.
 
     Raises:
         ValueError: a count is not whole, or more experts are active than exist.
@@ -203,7 +203,7 @@ def mixture_parameters(
     if top_k > n_experts:
         raise ValueError(
             f"n_active_experts must be at most n_experts, but {top_k} > {n_experts}: a token "
-            f"cannot pass more experts than there are. Choose 1 to {n_experts}."
+            f"cannot be routed to more experts than there are. Choose 1 to {n_experts}."
         )
     return ParameterCount(total=shared + n_experts * expert, active=shared + top_k * expert)
 
@@ -247,7 +247,7 @@ def mixtral_parameters(
 
 
 def active_fraction(*, n_parameters: int, n_active_parameters: int) -> float:
-    """The share of a model's parameters that one token passes: active/total.
+    """The share of a model's parameters that work for one token: active/total.
 
     Raises:
         ValueError: a count is not whole, or more parameters are active than exist.

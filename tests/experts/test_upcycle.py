@@ -6,7 +6,7 @@ from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
 from minillm.experts.moe import MoEConfig, active_parameters
-from minillm.experts.upcycle import upcycle
+from minillm.experts.upcycle import upcycle, upcycle_state
 from minillm.model.config import TransformerConfig
 from minillm.model.ffn import MLPConfig, SwiGLUConfig
 from minillm.model.transformer import Transformer, loss
@@ -104,6 +104,27 @@ def test_after_a_step_the_copies_part_and_the_dense_model_has_not_moved():
     first, second = sparse.blocks[0].ffn.experts
     assert not torch.equal(first.down.weight, second.down.weight)
     assert torch.equal(model(TOKENS), expected)
+
+
+def test_every_copy_has_the_optimizer_state_of_its_source_and_a_router_has_none():
+    model = dense(ffn=SwiGLUConfig(d_ff=5))
+    sparse = upcycle(model, MoEConfig(n_experts=3), layers=[1])
+    old, new = (torch.optim.AdamW(m.parameters(), lr=0.1) for m in (model, sparse))
+    loss(model, TOKENS).nats.backward()
+    old.step()
+    upcycle_state(old, model, new, sparse)
+    weights, copies = dict(model.named_parameters()), dict(sparse.named_parameters())
+    assert copies["blocks.1.ffn.router.weight"] not in new.state
+    assert len(new.state) == len(copies) - 1
+    pairs = [
+        (f"blocks.1.ffn.experts.{e}.down.weight", "blocks.1.ffn.down.weight") for e in range(3)
+    ]
+    for copy, source in [*pairs, ("blocks.0.ffn.down.weight",) * 2, ("embedding.weight",) * 2]:
+        for key, value in old.state[weights[source]].items():
+            assert torch.equal(new.state[copies[copy]][key], value)
+            assert new.state[copies[copy]][key] is not value
+    loss(sparse, TOKENS).nats.backward()
+    new.step()  # the router's begins by itself
 
 
 # --- what stops it -----------------------------------------------------------------------------

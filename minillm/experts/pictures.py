@@ -1,0 +1,89 @@
+"""Pictures of a mixture of experts: the layer as boxes and arrows, and who was routed where.
+
+Chapter: 10
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyArrowPatch, Rectangle
+
+from minillm.lab.figures import BLUE, GREY, INK
+
+
+def draw_layer(axes: Sequence[Axes], probabilities: Sequence[float], top_k: int) -> None:
+    """A dense FFN on the left axes; on the right one a router and the experts that it chooses.
+
+    Args:
+        axes: two.
+        probabilities: of the router, one an expert, the lowest box first.
+        top_k: how many are chosen.
+
+    Example:
+        >>> from minillm.lab.figures import figure
+        >>> fig, axes = figure(columns=2)
+        >>> draw_layer(axes, [0.1, 0.3, 0.6], top_k=2)
+        >>> [text.get_text() for text in axes[1].texts if "expert" in text.get_text()]
+        ['expert 0, p = 0.1', 'expert 1, p = 0.3', 'expert 2, p = 0.6']
+    """
+    for ax, title in zip(
+        axes, ("Dense: one FFN for all tokens", "Sparse: a few of many"), strict=True
+    ):
+        ax.set(xlim=(0, 10), ylim=(-0.6, 6.2), title=title)
+        ax.axis("off")
+    dense, sparse = axes
+    _box(dense, 0.2, 2.4, 1.2, "x", INK)
+    _box(dense, 3.6, 2.4, 2.8, "FFN", BLUE)
+    _box(dense, 8.4, 2.4, 1.2, "+", INK)
+    _arrow(dense, (1.4, 2.9), (3.6, 2.9), BLUE)
+    _arrow(dense, (6.4, 2.9), (8.4, 2.9), BLUE)
+
+    _box(sparse, 0.1, 2.4, 0.8, "x", INK)
+    _box(sparse, 1.6, 2.4, 1.6, "router", INK)
+    _arrow(sparse, (0.9, 2.9), (1.6, 2.9), INK)
+    _box(sparse, 9.1, 2.4, 0.8, "+", INK)
+    chosen = set(np.argsort(probabilities)[-top_k:].tolist())
+    total = sum(probabilities[e] for e in chosen)
+    heights = np.linspace(0.0, 4.8, len(probabilities))
+    for e, (p, y) in enumerate(zip(probabilities, heights, strict=True)):
+        colour = BLUE if e in chosen else GREY
+        _box(sparse, 4.4, y, 3.4, f"expert {e}, p = {p:.1f}", colour, dashed=e not in chosen)
+        _arrow(sparse, (3.2, 2.9), (4.4, y + 0.5), colour, dashed=e not in chosen)
+        words = {"ha": "left", "va": "top", "color": colour, "fontsize": 9}
+        if e in chosen:
+            _arrow(sparse, (7.8, y + 0.5), (9.1, 2.9), colour)
+            level = abs(y - 2.4) < 0.1  # an arrow that falls or rises would cross the text
+            sparse.text(7.9 if level else 8.6, y + 0.4, f"× {p / total:.2f}", **words)
+        else:
+            sparse.text(7.9, y + 0.7, "not called", **words)
+
+
+def draw_shares(ax: Axes, shares: np.ndarray) -> None:
+    """A table of districts and experts, coloured by share, with the percentages in it.
+
+    Args:
+        ax: to draw on.
+        shares: [districts, experts] of a district's tokens, the share that each expert got.
+    """
+    ax.imshow(100 * shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        if share >= 0.1:
+            colour = "white" if share > 0.5 else "black"
+            words = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+            ax.text(column, row, f"{100 * share:.0f}", **words)
+    n_districts, n_experts = shares.shape
+    ax.set(xlabel="expert", ylabel="district", xticks=range(n_experts), yticks=range(n_districts))
+
+
+def _box(ax: Axes, x: float, y: float, length: float, text: str, colour: str, dashed: bool = False):
+    style = {"ls": "--" if dashed else "-", "lw": 1 if dashed else 2}
+    ax.add_patch(Rectangle((x, y), length, 1.0, fc="white", ec=colour, **style))
+    ax.text(x + length / 2, y + 0.5, text, ha="center", va="center", color=colour, fontsize=9)
+
+
+def _arrow(ax: Axes, start: tuple, end: tuple, colour: str, dashed: bool = False) -> None:
+    style = {"ls": "--" if dashed else "-", "lw": 1 if dashed else 1.6}
+    ax.add_patch(
+        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=10, color=colour, **style)
+    )

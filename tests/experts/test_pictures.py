@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+from matplotlib.patches import FancyArrowPatch
+
+from minillm.experts.pictures import draw_layer, draw_shares
+from minillm.lab.figures import figure
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3])
+def test_the_k_most_probable_experts_have_a_weight_and_the_others_are_not_called(top_k):
+    axes = figure(columns=2)[1]
+    draw_layer(axes, [0.5, 0.1, 0.4], top_k)
+    texts = [text.get_text() for text in axes[1].texts]
+    weights = [float(text[2:]) for text in texts if text.startswith("×")]
+    assert len(weights) == top_k
+    assert sum(weights) == pytest.approx(1, abs=0.02)
+    assert texts.count("not called") == 3 - top_k
+    arrows = [patch for patch in axes[1].patches if isinstance(patch, FancyArrowPatch)]
+    assert len(arrows) == 1 + 3 + top_k
+
+
+def test_a_table_shows_the_shares_of_a_tenth_and_more():
+    ax = figure()[1]
+    draw_shares(ax, np.array([[0.05, 0.95], [0.5, 0.5]]))
+    assert [text.get_text() for text in ax.texts] == ["95", "50", "50"]
