@@ -133,8 +133,8 @@ def rounds_of_newton_schulz(strength):
     Begin with s = strength. With each of the two, count the rounds until s is at least 0.5 for the
     first time. Guess for 0.001 first. Then explain: what is s³ when s is small?
 
-    中文：先猜，再测，再解释。从 s = strength 开始，两种多项式各需要多少轮才能第一次让 s 不小于 0.5？
-    （一开始就够则为 0 轮。）返回（教科书的轮数, Muon 的轮数, 一句解释）。
+    中文：先猜，再测，再解释。从 s = strength 开始，两种多项式各需要多少轮才能第一次让 s 不小于
+    0.5？（一开始就够则为 0 轮。）返回（教科书的轮数, Muon 的轮数, 一句解释）。
 
     Args:
         strength: s before the first round, above 0 and at most 1.
