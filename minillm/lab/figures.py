@@ -110,7 +110,7 @@ def diagram(
     ax.axis("off")
     places = [place[:2] for place in boxes.values()]
     for axis, values in zip("xy", zip(*places, strict=True), strict=True):
-        margin = 0.14 * (max(values) - min(values) or 1)
+        margin = {"x": 0.12, "y": 0.3}[axis] * (max(values) - min(values) or 1)
         getattr(ax, f"set_{axis}lim")(min(values) - margin, max(values) + margin)
     patches = {}
     for name, (x, y, words) in boxes.items():
