@@ -70,12 +70,9 @@ class Experiment:
     @torch.no_grad()
     def evaluate(self, model: Transformer) -> Total:
         """The loss of all held-out rows together."""
-        n_rows = self.held_out.n_places
-        numbers = [
-            range(first, min(first + EVALUATED_ROWS, n_rows))
-            for first in range(0, n_rows, EVALUATED_ROWS)
-        ]
-        totals = (language_loss(model, self.held_out.rows(some)) for some in numbers)
+        numbers = range(self.held_out.n_places)
+        parts = (numbers[i : i + EVALUATED_ROWS] for i in range(0, len(numbers), EVALUATED_ROWS))
+        totals = (language_loss(model, self.held_out.rows(some)) for some in parts)
         return sum(totals, Total(torch.zeros(()), 0))
 
 

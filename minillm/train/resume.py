@@ -59,12 +59,12 @@ def resume(
     if save_every < 1:
         raise ValueError(f"save_every must be at least 1; got {save_every}")
     # 1. what the newest whole checkpoint holds replaces the beginning
-    found, refused = checkpoint.newest(folder)
+    last, refused = checkpoint.newest(folder)
     for why in refused:
         warnings.warn(f"a damaged checkpoint is passed over: {why}", stacklevel=2)
-    if found is not None:
-        run_state.unpack(found, state.model, state.optimizer)
-        state.step = found.step
+    if last is not None:
+        run_state.unpack(last, state.model, state.optimizer)
+        state.step = last.step
     # 2. on from there, with a checkpoint every few steps
     for metrics in train(state, loss, batch_at, config):
         if state.step % save_every == 0:
