@@ -8,24 +8,21 @@ from minillm.lab.task import task
 
 @task("5.1", minutes=8)
 def masked_log_probs(logits, targets, loss_mask):
-    """log p of each wanted token, and exactly 0 where a token does not count.
+    """log p of each target token, and exactly 0 where a token does not count.
 
-    The probabilities at a position are the softmax of its logits, over the last axis. Where
-    `loss_mask` is False, `targets` may hold anything, even a value such as -100 that marks
-    padding: it must not be looked up.
+    p is the softmax of a position's logits, over the last axis. Where `loss_mask` is False,
+    `targets` may hold anything, such as -100 for padding: it must not be looked up.
 
-    中文：对最后一维做 softmax 得到概率，返回每个目标词元的自然对数概率。loss_mask 为 False 的位置
-    必须恰好是 0；那里的 targets 可以是任意数（例如填充值 -100），不能拿去查表。logits 可能大到
-    1000，也可能含 -inf（不可能出现的词），结果都不得为 NaN；训练要用它的梯度；不得改动传入的张量。
+    中文：对最后一维做 softmax，返回每个目标词元的自然对数概率。loss_mask 为 False 处必须恰好是 0；
+    那里的 targets 可以是任意数（例如填充值 -100），不能拿去查表。结果不得为 NaN；训练要用它的梯度。
 
     Args:
         logits: tensor [B, T, V], as large as 1,000; -inf for a word that cannot be.
-        targets: tensor of integers [B, T]; ids below V where they count.
+        targets: tensor of integers [B, T].
         loss_mask: tensor of bool [B, T].
 
     Returns:
-        tensor [B, T], never NaN, through which gradients flow: log(3/4) for the logits (log 3, 0)
-        and token 0. The inputs are left as they are.
+        tensor [B, T]: log(3/4) for the logits (log 3, 0) and target 0. Gradients flow through it.
     """
     # BEGIN SOLUTION
     import torch
@@ -36,27 +33,23 @@ def masked_log_probs(logits, targets, loss_mask):
     # END SOLUTION
 
 
-@task("5.2", minutes=8)
+@task("5.2", minutes=10)
 def accumulated_gradient(weight, parts, nats):
     """The gradient of one large batch, from parts that do not fit into memory together.
 
-    Of the loss per token, that is: all nats of all parts, divided by all tokens of all parts. The
-    parts differ in how many tokens they have. Between two parts no graph may stay alive, so that
-    the memory is that of one part.
+    Of the loss a token, that is: all nats of all parts ÷ all tokens of all parts. Go backward after
+    each part, before nats is called for the next, so that only one part's graph is alive.
 
     中文：梯度累积。几个部分不能同时放进内存，但要得到把它们并成一个大批次时的梯度：损失是所有部分
-    的 nats 之和除以所有部分的词元总数。各部分词元数不同。每个部分只调用一次 nats，调用下一次之前
-    必须已经反向传播，释放上一次的计算图。结束时 weight.grad 仍为 None，weight 不变。
+    的 nats 之和除以所有部分的词元总数。每个部分只调用一次 nats，并在下一次调用之前完成反向传播。
 
     Args:
-        weight: tensor [D] with requires_grad; weight.grad is None.
-        parts: a list of batches.
-        nats: a function; nats(weight, part) gives (the sum of -log p over the part's tokens, a
-            scalar tensor, and how many tokens these are, an int, perhaps 0). Call it once for each
-            part.
+        weight: tensor [D] with requires_grad; weight.grad is None, and must be so at the end.
+        parts: a list of batches, of unequal numbers of tokens.
+        nats: nats(weight, part) gives (the part's sum of -log p, its number of tokens, perhaps 0).
 
     Returns:
-        tensor [D]. weight.grad is None again at the end, and weight is what it was.
+        tensor [D], the gradient.
     """
     # BEGIN SOLUTION
     import torch
@@ -70,7 +63,7 @@ def accumulated_gradient(weight, parts, nats):
     # END SOLUTION
 
 
-@task("5.3", minutes=8)
+@task("5.3", minutes=12)
 def learning_rate(step, n_steps, warmup_steps, peak, final):
     """A straight line up, then half a cosine down.
 
@@ -103,22 +96,19 @@ def learning_rate(step, n_steps, warmup_steps, peak, final):
     # END SOLUTION
 
 
-@task("5.4", minutes=10)
+@task("5.4", minutes=8)
 def first_update_after_a_reset():
-    """Predict, measure, explain: what does AdamW do first, when its memory is gone?
+    """Predict, measure, explain: what does AdamW do first, when its state is gone?
 
-    A run is stopped in the middle and goes on from its weights alone: AdamW's two averages begin
-    again at zero, and so does its count of steps. How far does the first step then move a weight,
-    in learning rates? (No weight decay; the gradient is anything but tiny.) Guess; then measure it
-    with torch.optim.AdamW and one weight, for a small gradient and a large one; then return the
-    number and one sentence that says why.
+    A run goes on from its weights alone: m, v and the count of steps begin again at zero. How far
+    does the first step move a weight, in learning rates? Guess. Measure it with torch.optim.AdamW,
+    weight_decay=0 and one weight, for a small gradient and for a large one.
 
-    中文：先猜，再测，再解释。训练中断后只用权重继续，AdamW 的两个滑动平均和步数都从零开始。第一步会
-    把一个权重移动多少个学习率？（没有权重衰减，梯度不是极小。）用 torch.optim.AdamW 和一个权重测
-    一测，小梯度和大梯度都试试。返回（这个数，一句解释）。
+    中文：先猜，再测，再解释。训练只用权重继续，AdamW 的两个滑动平均和步数都从零开始。第一步会把一个
+    权重移动多少个学习率？用 torch.optim.AdamW（weight_decay=0）测一测，小梯度和大梯度都试。
 
     Returns:
-        (float, str): how many learning rates, and your sentence.
+        (float, str): how many learning rates, and one sentence that says why.
     """
     # BEGIN SOLUTION
     import torch
@@ -167,4 +157,57 @@ def spikes(norms, window, factor):
         else:
             good.append(norm)
     return spikes
+    # END SOLUTION
+
+
+@task("5.6", minutes=8)
+def better_model(a, b, spread):
+    """Decide from two evaluations which language model is the better one, if that can be said.
+
+    The tokenizers may differ. Losses of different texts prove nothing, nor does a difference that
+    another seed would have made: one of at most `spread`, in bits a byte.
+
+    中文：两个语言模型各有一次评测，分词器可能不同。判断哪个更好。文本不同就无法比较；每字节比特数
+    之差不超过 spread（换一个随机种子也会有的差别）时，也不能下结论。
+
+    Args:
+        a, b: each a dict with "text" (the name of the held-out text), "nats" (the sum of -log p
+            over the whole text), "n_tokens" and "n_bytes".
+        spread: how much bits a byte differ from seed to seed.
+
+    Returns:
+        "a", "b" or "cannot tell".
+    """
+    # BEGIN SOLUTION
+    import math
+
+    bits_a, bits_b = (each["nats"] / math.log(2) / each["n_bytes"] for each in (a, b))
+    if a["text"] != b["text"] or abs(bits_a - bits_b) <= spread:
+        return "cannot tell"
+    return "a" if bits_a < bits_b else "b"
+    # END SOLUTION
+
+
+@task("5.7", minutes=8)
+def loss_scale(sizes):
+    """Decide how a run is to be saved from float16's two ends: by which scale, or not at all.
+
+    Its gradients have these sizes. Multiplied by the scale, none may lie above float16's largest
+    number, 65,504, and none below its smallest, 2⁻²⁴. Take the largest power of two that does
+    both. If none does, float16 is the wrong format.
+
+    中文：给出一次训练中各梯度的大小（绝对值）。选择损失缩放的倍数：乘上之后，没有一个超过 65504，
+    也没有一个小于 2⁻²⁴。取满足两者的最大的 2 的幂；若不存在，返回 "bfloat16"。
+
+    Args:
+        sizes: a list of floats above 0.
+
+    Returns:
+        a number, a power of two (it may be below 1), or the word "bfloat16".
+    """
+    # BEGIN SOLUTION
+    import math
+
+    scale = 2.0 ** math.floor(math.log2(65504 / max(sizes)))
+    return scale if scale * min(sizes) >= 2.0**-24 else "bfloat16"
     # END SOLUTION

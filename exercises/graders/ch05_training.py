@@ -4,331 +4,169 @@ Chapter: 05
 """
 
 import math
-import random
 import statistics
 
 import torch
 from torch import Tensor
 
+from minillm.lab.diagnose import hold, same, shown
 from minillm.lab.grade import Diagnosis, Grader, as_number, as_tensor
-from minillm.optim.schedule import Cosine
+
+NAN, INF = math.nan, math.inf
+
+
+# --- 5.1 ------------------------------------------------------------------------------------------
+def log_probs(logits, targets, loss_mask, *, dim=-1):
+    ids = targets.masked_fill(~loss_mask, 0)[..., None]
+    picked = logits.log_softmax(dim).gather(-1, ids)[..., 0]
+    return torch.where(loss_mask, picked, 0.0)
+
+
+def log_probs_of_all(logits, targets, loss_mask):
+    return log_probs(logits, targets, torch.ones_like(loss_mask))
+
+
+def log_probs_in_two_steps(logits, targets, loss_mask):
+    p = logits.softmax(-1).gather(-1, targets[..., None])[..., 0]
+    return torch.where(loss_mask, p.log(), 0.0)
+
+
+MASK = torch.tensor([[True, False, True], [True, True, False]])
+IDS = torch.tensor([[1, 4, 0], [0, 2, 3]]).masked_fill(~MASK, 0)
+LOGITS = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
+FORBIDDEN = LOGITS.masked_fill(~MASK[..., None] & (torch.arange(5) == 0), -INF)
+LOG_PROBS = [
+    (
+        torch.tensor([[[3.0, 1.0], [2.0, 2.0]]]).log(),
+        torch.tensor([[0, 1]]),
+        torch.ones(1, 2, dtype=torch.bool),
+    ),
+    (LOGITS, IDS, MASK),
+    (FORBIDDEN, IDS, MASK),
+    (
+        torch.tensor([[[1000.0, 0.0], [1000.0, 0.0]]]),
+        torch.tensor([[0, 1]]),
+        torch.ones(1, 2, dtype=torch.bool),
+    ),
+]
+LOG_PROBS_WRONG = [
+    (lambda x, t, m: -log_probs(x, t, m), "this is the loss, -log p; log p is never above 0."),
+    (
+        lambda x, t, m: torch.where(m, log_probs(x, t, m).exp(), 0.0),
+        "these are probabilities; return their logarithms.",
+    ),
+    (log_probs_of_all, "where `loss_mask` is False the result is exactly 0; yours is not."),
+    (
+        lambda x, t, m: log_probs_of_all(x, t, m) * m,
+        "0 · -inf is NaN: do not multiply by the mask, choose with torch.where or masked_fill.",
+    ),
+    (
+        lambda x, t, m: log_probs(x, t, m, dim=1),
+        "your softmax runs over the positions of the text; it is dim=-1, the vocabulary.",
+    ),
+    (
+        log_probs_in_two_steps,
+        "a softmax of exp(-1000) is 0 and its log -inf; log_softmax does both at once: -1000.",
+    ),
+]
 
 
 def grade_masked_log_probs(answer):
-    """Two tokens by hand, padding of every kind, large logits, the gradient."""
-    logits = torch.tensor([[[3.0, 1.0], [2.0, 2.0]]]).log()
-    all_count = torch.ones(1, 2, dtype=torch.bool)
-    got = _log_probs(answer, logits, torch.tensor([[0, 1]]), all_count)
-    if got.numel() == 1:
-        raise Diagnosis("return a number for each token; yours is one for all of them.")
-    if got.shape == (1, 2, 1):
-        raise Diagnosis("an axis of 1 is left at the end; the result is [B, T].")
-    if got.shape != (1, 2):
-        raise Diagnosis(f"for logits [1, 2, 2] the result is [1, 2]; yours is {[*got.shape]}.")
-    if _near(got, [3 / 4, 1 / 2]):
-        raise Diagnosis("these are probabilities; return their logarithms.")
-    if _near(got, [math.log(4 / 3), math.log(2)]):
-        raise Diagnosis(
-            "this is the loss, -log p; here log p is asked for, which is never above 0."
-        )
-    if _near(got, [math.log(3), math.log(2)]):
-        raise Diagnosis("these are the logits; log p is the logit minus logsumexp of its place.")
-    if _near(got, [math.log(3 / 5), math.log(2 / 3)]):
-        raise Diagnosis("your softmax runs over the places of the text; it is dim=-1, the words.")
-    if _near(got, [0, 0]):
-        raise Diagnosis("your softmax runs over the rows of the batch; it is dim=-1, the words.")
-    if _near(got, [math.log2(3 / 4), -1]):
-        raise Diagnosis("that is in bits; take the natural logarithm.")
-    if _near(got, [0, math.log(1 / 2)]):
-        raise Diagnosis("id 0 is a word like any other: `loss_mask` alone says what is left out.")
-    if not _near(got, [math.log(3 / 4), math.log(1 / 2)]):
-        raise Diagnosis(
-            "p = 3/4 and 1/2 give log p = -0.2877 and -0.6931; yours gives "
-            f"{[round(number, 4) for number in got.flatten().tolist()]}."
-        )
+    """Four cases, padding that is no id, and the gradient."""
 
-    torch.manual_seed(0)
-    logits, ids = torch.randn(2, 3, 5), torch.tensor([[1, 4, 0], [0, 2, 3]])
-    loss_mask = torch.tensor([[True, False, True], [True, True, False]])
-    right = torch.where(loss_mask, logits.log_softmax(-1).gather(-1, ids[..., None])[..., 0], 0)
-    got = _log_probs(answer, logits, ids.masked_fill(~loss_mask, 0), loss_mask)
-    if got.shape != (2, 3):
-        raise Diagnosis(f"for logits [2, 3, 5] the result is [2, 3]; yours is {[*got.shape]}.")
-    if bool((got[~loss_mask] != 0).any()):
-        if not _log_probs(answer, logits, ids.masked_fill(~loss_mask, -100), loss_mask)[
-            ~loss_mask
-        ].any():
-            raise Diagnosis("you leave out ids of -100; what counts is said by `loss_mask` alone.")
-        raise Diagnosis("where `loss_mask` is False the result is exactly 0; yours is not.")
-    _agree(got, right, "2 rows of 3 tokens come out wrong")
-    forbidden = logits.clone()
-    forbidden[~loss_mask, 0] = -math.inf
-    got = _log_probs(answer, forbidden, ids.masked_fill(~loss_mask, 0), loss_mask)
-    if got.isnan().any():
-        raise Diagnosis(
-            "0 · -inf is NaN: do not multiply by the mask, choose with torch.where or masked_fill."
-        )
-    _agree(got, right, "wrong where a token that does not count has a logit of -inf")
-    for padding_id in (-100, 50_000):
+    def numbers(logits, targets, loss_mask):
+        return as_tensor(answer(logits, targets, loss_mask)).detach()
+
+    hold(numbers, log_probs, LOG_PROBS, LOG_PROBS_WRONG)
+    for padding in (-100, 50_000):
         try:
-            got = _log_probs(answer, logits, ids.masked_fill(~loss_mask, padding_id), loss_mask)
+            hold(numbers, log_probs, [(LOGITS, IDS.masked_fill(~MASK, padding), MASK)])
         except (IndexError, RuntimeError):
             raise Diagnosis(
-                f"your look-up fails at the padding {padding_id}: where `loss_mask` is False, put "
-                "an id that exists before you look up."
+                f"your look-up fails at the padding {padding}: where `loss_mask` is False, put an "
+                "id that exists before you look up."
             ) from None
-        _agree(got, right, f"wrong with the padding {padding_id}")
-
-    large = torch.tensor([[[1000.0, 0.0], [1000.0, 0.0]]])
-    got = _log_probs(answer, large, torch.tensor([[0, 1]]), all_count).flatten().tolist()
-    if not math.isfinite(got[0]):
-        raise Diagnosis(
-            "exp(1000) overflows: take log_softmax or logsumexp, which subtract the highest first."
-        )
-    if not math.isfinite(got[1]):
-        raise Diagnosis(
-            "a softmax of exp(-1000) is 0 and its log -inf; log_softmax does both at once: -1000."
-        )
-    if not math.isclose(got[1], -1000, rel_tol=1e-3):
-        raise Diagnosis(f"logits 1000 and 0, token 1: log p is -1000; yours is {got[1]:.4g}.")
-
-    leaf = logits.clone().requires_grad_()
-    got = as_tensor(answer(leaf, ids.masked_fill(~loss_mask, 0), loss_mask))
+    leaf = LOGITS.clone().requires_grad_()
+    got = as_tensor(answer(leaf, IDS, MASK))
     if not got.requires_grad:
-        raise Diagnosis(
-            "no gradient flows through your result; .item(), .detach(), no_grad and torch.tensor "
-            "cut it off."
-        )
-    (gradient,) = torch.autograd.grad(got.sum(), leaf)
-    one_hot = torch.nn.functional.one_hot(ids, 5)
-    _agree(
-        gradient,
-        (one_hot - logits.softmax(-1)) * loss_mask[..., None],
-        "the gradient comes out wrong",
-    )
+        raise Diagnosis("no gradient flows; .item(), .detach() and torch.tensor cut it off.")
+    right = (torch.nn.functional.one_hot(IDS, 5) - LOGITS.softmax(-1)) * MASK[..., None]
+    if not same(torch.autograd.grad(got.sum(), leaf)[0], right):
+        raise Diagnosis("the numbers are right, and their gradient is not.")
 
 
-def grade_accumulated_gradient(answer):
-    """Two parts by hand, then four of unequal size against one large batch."""
-
-    def weighted_sum(weight, part):
-        return (part @ weight).sum()
-
-    weight = torch.ones(2, requires_grad=True)
-    parts = [torch.tensor([[8.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0], [2.0, 3.0]])]
-    got = _gradient(answer, weight, parts, weighted_sum)
-    for numbers, what in (
-        (
-            (14 / 3, 1 / 2),
-            "that is the mean of the parts' means: 3 tokens weigh as much as 1 does.",
-        ),
-        ((28 / 3, 1), "that is the sum of the parts' means; divide once, by all tokens."),
-        ((12, 3), "that is the gradient of the sum; divide by how many tokens there are in all."),
-        ((6, 3 / 2), "you divide by the number of parts; divide by that of all tokens."),
-        ((4, 1), "you divide by the tokens of the last part only; count those of all parts."),
-        ((4, 3), "that is the last part alone; add up all parts."),
-        ((4 / 3, 1), "that is the last part's mean; add up all parts."),
-        ((1, 3 / 4), "all tokens are counted, but the gradient is the last part's only."),
-        ((5, 3 / 4), "the first part counts twice: weight.grad adds up by itself."),
-    ):
-        if _near(got, numbers):
-            raise Diagnosis(what)
-    if not _near(got, (3, 3 / 4)):
-        raise Diagnosis(
-            "1 token with the gradient (8, 0) and 3 with (4, 3) together give (3, 0.75) a token; "
-            f"yours gives {got.tolist()}."
-        )
-    if weight.grad is not None:
-        raise Diagnosis(
-            "a gradient is left in weight.grad, and the next step would add to it; set it to None, "
-            "or use torch.autograd.grad."
-        )
-    if not torch.equal(weight, torch.ones(2)):
-        raise Diagnosis("weight itself has changed; only its gradient is asked for.")
-
-    def squares(weight, part):
-        scores = part @ weight
-        return ((scores.exp() + scores**2) * part.any(dim=1)).sum()
-
-    torch.manual_seed(0)
-    weight = torch.randn(3, requires_grad=True)
-    parts = [torch.randn(5, 3), torch.randn(1, 3), torch.zeros(2, 3), torch.randn(7, 3)]
-    (right,) = torch.autograd.grad(squares(weight, torch.cat(parts)) / 13, weight)
-    got = _gradient(answer, weight, parts, squares)
-    if got.isnan().any():
-        raise Diagnosis("a part may have no token: do not divide by the tokens of a single part.")
-    if _near(got, (right * 13 / 15).tolist()):
-        raise Diagnosis("count the tokens as nats does; not every row of a part need be one.")
-    _agree(got, right, "right for two parts, wrong for four with 5, 1, 0 and 7 tokens")
+# --- 5.2 ------------------------------------------------------------------------------------------
+def gradients(weight, parts, nats):
+    """The gradient and the number of tokens of each part."""
+    pairs = []
+    for part in parts:
+        loss, n = nats(weight, part)
+        pairs.append((torch.autograd.grad(loss, weight)[0], n))
+    return zip(*pairs, strict=True)
 
 
-def grade_learning_rate(answer):
-    """Ten steps, four of them warm-up: each number that a mistake gives; then the library's."""
-
-    def at(step, n_steps=10, warmup_steps=4):
-        try:
-            return as_number(answer(step, n_steps, warmup_steps, 0.8, 0.1))
-        except ZeroDivisionError:
-            raise Diagnosis(
-                f"with warmup_steps={warmup_steps} and n_steps={n_steps} you divide by 0 at step "
-                f"{step}; how many steps go up, how many down?"
-            ) from None
-
-    first, top, last = at(0), at(3), at(9)
-    if _close(first, 0):
-        raise Diagnosis("step 0 gets nothing, and so is lost; its share is 1 / warmup_steps.")
-    if _close(first, 0.8):
-        raise Diagnosis("step 0 of 4 warm-up steps gets a quarter of the peak, not all of it.")
-    if _close(first, 0.25):
-        raise Diagnosis("that is the share of the peak; multiply by the peak.")
-    if _close(first, 0.16):
-        raise Diagnosis(
-            "you share the climb into 5 parts; with 4 warm-up steps step 3 is the peak."
-        )
-    if not _close(first, 0.2):
-        raise Diagnosis(
-            f"with 4 warm-up steps and the peak 0.8 step 0 gets 0.2; yours {first:.4g}."
-        )
-    if not _close(top, 0.8):
-        raise Diagnosis(f"step 3, the last of 4 warm-up steps, gets the peak; yours {top:.4g}.")
-    if _close(at(4), 0.8) and _close(last, 0.8):
-        raise Diagnosis("yours stays at the peak; after the warm-up half a cosine falls.")
-    if _close(at(4), 0.8):
-        raise Diagnosis(
-            "step 3 has the peak, so step 4 is on its way down already; yours has the peak twice."
-        )
-    for number, what in (
-        (0.1, "`final` is a share: the last step gets final · peak."),
-        (0.0, "you fall to 0; the last step gets final · peak."),
-        (0.8, "that is a whole cosine, down and up again; half of one goes from 0 to π."),
-        (_on_the_way(6 / 7), "the last step is n_steps - 1; yours would be there a step later."),
-        (_on_the_way(1, 180), "cos takes radians: half a cosine goes from 0 to π, not to 180."),
-        (_on_the_way(1, 1), "cos takes radians: half a cosine goes from 0 to π, not to 1."),
-    ):
-        if _close(last, number):
-            raise Diagnosis(what)
-    if not _close(last, 0.08):
-        raise Diagnosis(f"step 9, the last of 10, gets 0.1 · 0.8 = 0.08; yours {last:.4g}.")
-    if _close(at(6), 0.4):
-        raise Diagnosis("the cosine itself falls to final · peak; yours falls to 0 and is cut off.")
-    if _close(at(6), 0.08 + 0.72 * math.sqrt(0.5)):
-        raise Diagnosis("that is a quarter of a cosine, steepest at its end; take half of one.")
-    if _close(at(5), _on_the_way(0, 0) - 0.72 / 3):
-        raise Diagnosis("you fall in a straight line; the task wants half a cosine.")
-    for late in (10, 15, 100):
-        if not _close(at(late), 0.08):
-            raise Diagnosis(f"after the end the rate stays at 0.08; at step {late} yours is not.")
-    if not _close(at(0, n_steps=5, warmup_steps=0), 0.8):
-        raise Diagnosis("without a warm-up step 0 has the peak.")
-    for n_steps, warmup_steps in ((10, 4), (5, 0), (2, 0), (2, 1), (50, 1), (50, 7), (300, 299)):
-        factor = Cosine(n_steps=n_steps, warmup_steps=warmup_steps, final=0.1)
-        for step in range(n_steps + 5):
-            got, right = at(step, n_steps, warmup_steps), 0.8 * factor(step)
-            if not _close(got, right):
-                raise Diagnosis(
-                    f"n_steps={n_steps}, warmup_steps={warmup_steps}, peak 0.8, final 0.1: step "
-                    f"{step} gets {right:.4g}; yours {got:.4g}."
-                )
+def accumulated(weight, parts, nats):
+    g, n = gradients(weight, parts, nats)
+    return sum(g) / sum(n)
 
 
-def grade_first_update_after_a_reset(answer):
-    """The number is graded; the sentence must be there."""
-    got = answer()
-    if not (isinstance(got, tuple | list) and len(got) == 2):
-        raise Diagnosis('return two things: the number and your sentence, as in 2.0, "because …".')
-    number, sentence = got
-    if number is None:
-        raise Diagnosis("the number is None; measure, and put it there.")
-    number = as_number(number)
-    if number == 0:
-        raise Diagnosis("averages that begin at zero have the gradient in them after one step.")
-    if math.isclose(number, -1, abs_tol=1e-3):
-        raise Diagnosis("how far is asked for, not which way: without a sign.")
-    if math.isclose(number, 0.1, rel_tol=1e-3):
-        raise Diagnosis("0.1 is what the first average takes of the gradient; it is corrected.")
-    if math.isclose(number, 0.1 / math.sqrt(0.001), rel_tol=1e-2) or math.isclose(
-        number, 0.1 / math.sqrt(0.05), rel_tol=1e-2
-    ):
-        raise Diagnosis("that is m / √v as they are; AdamW divides each by 1 - βᵗ before.")
-    if 0 < number < 0.01:
-        raise Diagnosis("that is how far the weight moves; divide it by the learning rate.")
-    if 0.01 <= number < 0.999:
-        raise Diagnosis(
-            "so far moves a step in the middle of a run, or one with a tiny gradient; measure the "
-            "first step of a new torch.optim.AdamW, with weight_decay=0."
-        )
-    if not math.isclose(number, 1, abs_tol=1e-3):
-        raise Diagnosis(
-            f"{number:.4g} is not it: one weight, weight.grad = a number, one step of a new "
-            "torch.optim.AdamW with weight_decay=0; how many learning rates did it move?"
-        )
-    if not isinstance(sentence, str) or (len(sentence.split()) < 4 and len(sentence) < 8):
-        raise Diagnosis("the number is right; now say in a sentence why the gradient drops out.")
+def accumulated_means(weight, parts, nats, *, divided=True):
+    g, n = gradients(weight, parts, nats)
+    total = sum(each / tokens for each, tokens in zip(g, n, strict=True))
+    return total / len(parts) if divided else total
 
 
-def grade_spikes(answer):
-    """A short list of norms for each mistake, then random ones."""
-    bad, one = [1.0, 1.0, 1.0, 9.0, 2.0], [1.0, 1.0, 1.0]
-    got = _found(answer, bad, 3)
-    if got == [9.0]:
-        raise Diagnosis("return the numbers of the steps, not their norms.")
-    if got == [4]:
-        raise Diagnosis("steps are counted from 0: enumerate(norms) does that.")
-    if got == [0, 1, 2, 4]:
-        raise Diagnosis("these are the steps to keep; return those to leave out.")
-    if got == []:
-        raise Diagnosis("after 3 good norms, `window` is full: norm 9 after 1, 1, 1 is a spike.")
-    if got != [3]:
-        raise Diagnosis(f"1, 1, 1, 9, 2 with window 3 and factor 3 gives [3]; yours gives {got}.")
-    if _found(answer, [1.0, 50.0, 1.0], 3):
-        raise Diagnosis("fewer than `window` good norms were seen: no finite norm is a spike yet.")
-    if _found(answer, [*one, 3.0], 3):
-        raise Diagnosis("a spike is ABOVE factor times the median; exactly as much is good.")
-    if _found(answer, [1.0, 1.0, 9.0], 2) != [2]:
-        raise Diagnosis("a step must not be part of the median that it is measured by.")
-    got = _found(answer, [*one, *[9.0] * 4], 3)
-    if got == [3, 4]:
-        raise Diagnosis("spikes get into your median: after three of them, 9 looks usual.")
-    if got != [3, 4, 5, 6]:
-        raise Diagnosis(
-            "the last 3 GOOD norms count, however far back they lie: after 1, 1, 1 each 9 is a "
-            f"spike; yours finds {got}."
-        )
-    if 3 not in _found(answer, [*one, math.nan, 1.0], 3):
-        raise Diagnosis("NaN > x is False for every x: ask with math.isfinite.")
-    if _found(answer, [math.nan, math.inf, *one, 9.0], 3) != [0, 1, 5]:
-        raise Diagnosis("NaN and infinity are spikes from the first step on, and never good.")
-    if _found(answer, [*[1.0] * 5, *[2.5] * 3, 5.0], 3):
-        raise Diagnosis("take the last `window` good norms only, not all; norms change slowly.")
-    if _found(answer, [1.0, 1.0, 2.9, 4.0], 3) != [3]:
-        raise Diagnosis("the median of 1, 1, 2.9 is 1, and 4 is above 3; is yours a mean?")
-    if _found(answer, [1.0, 2.9, 1.0, 4.0], 3) != [3]:
-        raise Diagnosis("the median of 1, 2.9, 1 is 1: put them in order of size first.")
-    if _found(answer, [5.0, 5.0, 5.0, 1.0, 1.0, 1.0, 4.0], 3) != [6]:
-        raise Diagnosis("the LAST good norms, in the order of the steps; do not sort all of them.")
-    if _found(answer, [1.0, 3.0, 6.5], 2) != [2] or _found(answer, [1.0, 3.0, 5.0], 2):
-        raise Diagnosis(
-            "the median of two, 1 and 3, is the mean of both, 2; use statistics.median."
-        )
-    draw = random.Random(0)
-    for _ in range(60):
-        window = draw.randint(1, 6)
-        norms = [math.exp(draw.gauss(0, 0.7)) for _ in range(draw.randint(0, 25))]
-        norms = [draw.choice([math.nan, math.inf]) if draw.random() < 0.1 else n for n in norms]
-        right, got = _spikes(norms, window, 2.0), _found(answer, norms, window, 2.0)
-        if got != right:
-            shown = ", ".join(f"{norm:.3g}" for norm in norms)
-            raise Diagnosis(
-                f"norms {shown} with window {window} and factor 2 give {right}; yours gives {got}."
-            )
+def accumulated_divided(weight, parts, nats, by):
+    g, n = gradients(weight, parts, nats)
+    return sum(g) / by(n)
 
 
-def _log_probs(answer, logits: Tensor, targets: Tensor, loss_mask: Tensor) -> Tensor:
-    given = [logits.clone(), targets.clone(), loss_mask.clone()]
-    got = as_tensor(answer(*given))
-    if not all(map(torch.equal, given, (logits, targets, loss_mask))):
-        raise Diagnosis("you change the tensors that were given; build new ones.")
-    return got.detach().to(logits.dtype)
+def weighted_sum(weight, part):
+    return (part @ weight).sum(), len(part)
+
+
+def squares(weight, part):
+    """A token is a row; rows of zeros are padding."""
+    scores, counts = part @ weight, part.any(dim=1)
+    return ((scores.exp() + scores**2) * counts).sum(), int(counts.sum())
+
+
+_draw = torch.Generator().manual_seed(0)
+ACCUMULATED = [
+    (
+        torch.ones(2, requires_grad=True),
+        [torch.tensor([[8.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0], [2.0, 3.0]])],
+        weighted_sum,
+    ),
+    (
+        torch.randn(3, generator=_draw).requires_grad_(),
+        [torch.randn(5, 3, generator=_draw), torch.zeros(2, 3), torch.randn(7, 3, generator=_draw)],
+        squares,
+    ),
+]
+ACCUMULATED_WRONG = [
+    (accumulated_means, "that is the mean of the parts' means: 3 tokens weigh as much as 1 does."),
+    (
+        lambda w, p, f: accumulated_means(w, p, f, divided=False),
+        "that is the sum of the parts' means; divide once, by all tokens.",
+    ),
+    (
+        lambda w, p, f: accumulated_divided(w, p, f, lambda n: 1),
+        "that is the gradient of the sum; divide by how many tokens there are in all.",
+    ),
+    (
+        lambda w, p, f: accumulated_divided(w, p, f, len),
+        "you divide by the number of parts; divide by that of all tokens.",
+    ),
+    (
+        lambda w, p, f: accumulated_divided(w, p, f, lambda n: n[-1]),
+        "you divide by the tokens of the last part only; count those of all parts.",
+    ),
+    (
+        lambda w, p, f: accumulated_divided(w, p, f, lambda n: sum(map(len, p))),
+        "count the tokens as nats does; not every row of a part need be one.",
+    ),
+]
 
 
 class _Watch(torch.autograd.Function):
@@ -351,91 +189,277 @@ class _Watch(torch.autograd.Function):
         return gradient, None
 
 
-def _gradient(answer, weight: Tensor, parts: list[Tensor], sum_of) -> Tensor:
-    """The answer's gradient; nats looks at what it is given and at what is still alive.
+def grade_accumulated_gradient(answer):
+    """Two batches; nats looks at what it is given and at what is still alive."""
 
-    A token is a row of a part; rows of zeros are padding.
-    """
-    alive, seen = [0], []
+    def watched(weight, parts, nats):
+        alive, seen = [0], []
 
-    def nats(given, part):
-        place = next((i for i, own in enumerate(parts) if part is own), None)
-        if place is None:
-            raise Diagnosis(
-                "give nats one of the parts, as it stands in the list; all together do not fit."
-            )
-        if not (isinstance(given, Tensor) and given.requires_grad and torch.is_grad_enabled()):
-            raise Diagnosis(
-                "no gradient can flow: the weight was detached, or torch.no_grad is on."
-            )
-        if place in seen:
-            raise Diagnosis("nats is called twice for a part; each call is a whole pass forward.")
-        if alive[0] > 0:
-            raise Diagnosis(
-                "the last part's graph was still alive when nats was called again: all parts would "
-                "be in memory together. Go backward after each part."
-            )
-        seen.append(place)
-        return sum_of(_Watch.apply(given, alive), part), int(part.any(dim=1).sum())
+        def watching(given, part):
+            seen.append(next((i for i, own in enumerate(parts) if part is own), None))
+            if seen[-1] is None or seen.count(seen[-1]) > 1:
+                raise Diagnosis("call nats once for each part, with the part itself.")
+            if not (isinstance(given, Tensor) and given.requires_grad and torch.is_grad_enabled()):
+                raise Diagnosis("no gradient can flow: the weight is detached, or no_grad is on.")
+            if alive[0] > 0:
+                raise Diagnosis(
+                    "the last part's graph was still alive when nats was called again: all parts "
+                    "would be in memory together. Go backward after each part."
+                )
+            return nats(_Watch.apply(given, alive), part)
 
-    got = as_tensor(answer(weight, list(parts), nats))
-    if len(seen) < len(parts):
-        raise Diagnosis(f"there are {len(parts)} parts, and nats was called for {len(seen)}.")
-    if got.requires_grad:
-        raise Diagnosis("your result has a graph of its own; a gradient is plain numbers.")
-    if got.shape != weight.shape:
+        got = as_tensor(answer(weight, list(parts), watching))
+        if weight.grad is not None:
+            raise Diagnosis("a gradient is left in weight.grad, and the next step would add to it.")
+        if got.requires_grad:
+            raise Diagnosis("your result has a graph of its own; a gradient is plain numbers.")
+        return got
+
+    hold(watched, accumulated, ACCUMULATED, ACCUMULATED_WRONG)
+
+
+# --- 5.3 ------------------------------------------------------------------------------------------
+def cosine(step, n_steps, warmup_steps, peak, final, *, turn=math.pi, late=0, cut=True, to=None):
+    top, last = max(warmup_steps - 1, 0), n_steps - 1 + late
+    if step < top:
+        return peak * (step + 1) / warmup_steps
+    share = (step - top) / (last - top)
+    share = min(1.0, share) if cut else share
+    low = final if to is None else to
+    return peak * (low + (1 - low) * (1 + math.cos(turn * share)) / 2)
+
+
+def cosine_from_zero(step, n_steps, warmup_steps, peak, final):
+    if step < warmup_steps:
+        return peak * step / warmup_steps
+    return cosine(step, n_steps, warmup_steps, peak, final)
+
+
+def straight_line(step, n_steps, warmup_steps, peak, final):
+    top, last = max(warmup_steps - 1, 0), n_steps - 1
+    if step < top:
+        return peak * (step + 1) / warmup_steps
+    return peak * (1 - (1 - final) * min(1.0, (step - top) / (last - top)))
+
+
+RATES = [
+    (step, n_steps, warmup_steps, 0.8, 0.1)
+    for n_steps, warmup_steps in ((10, 4), (5, 0), (2, 1), (50, 7))
+    for step in range(0, n_steps + 5, 1 + n_steps // 20)
+]
+RATES_WRONG = [
+    (cosine_from_zero, "step 0 gets nothing, and so is lost; its share is 1 / warmup_steps."),
+    (straight_line, "you fall in a straight line; the task wants half a cosine."),
+    (lambda *a: cosine(*a, to=0.0), "you fall to 0; the last step has final · peak."),
+    (lambda *a: cosine(*a, turn=2 * math.pi), "that is a whole cosine, down and up again."),
+    (lambda *a: cosine(*a, late=1), "you arrive a step later; the last step is n_steps - 1."),
+    (lambda *a: cosine(*a, cut=False), "after the end the rate stays; your cosine goes on."),
+]
+
+
+# --- 5.4 ------------------------------------------------------------------------------------------
+BECAUSE = "because both averages hold this one gradient"
+UPDATE_WRONG = [
+    (lambda: (0.0, BECAUSE), "averages that begin at zero have the gradient in them after a step."),
+    (lambda: (-1.0, BECAUSE), "how far is asked for, not which way: without a sign."),
+    (lambda: (3.162, BECAUSE), "that is m / √v as they are; AdamW divides each by 1 - βᵗ before."),
+    (lambda: (0.001, BECAUSE), "that is how far the weight moves; divide by the learning rate."),
+    (lambda: (0.23, BECAUSE), "so far goes a step in the middle of a run; measure the first."),
+    (lambda: (1.0, "Adam"), "now say in a sentence why the size of the gradient drops out."),
+]
+
+
+def grade_first_update_after_a_reset(answer):
+    """The number is graded; the sentence must be there."""
+    got = answer()
+    if not (isinstance(got, tuple | list) and len(got) == 2):
+        raise Diagnosis('return two things: the number and your sentence, as in 2.0, "because …".')
+    number, sentence = as_number(got[0]), got[1]
+    messages = [message for _, message in UPDATE_WRONG]
+    for between, message in zip(
+        ((0, 0), (-1.001, -0.999), (3.1, 3.3), (1e-9, 0.0999), (0.1, 0.998)), messages, strict=False
+    ):
+        if between[0] <= number <= between[1]:
+            raise Diagnosis(message)
+    if not math.isclose(number, 1, abs_tol=1e-3):
         raise Diagnosis(
-            f"the result has the shape of weight, {[*weight.shape]}; yours {[*got.shape]}."
+            f"{shown(number)} is not it: one weight, weight.grad = a number, one step of a new "
+            "torch.optim.AdamW with weight_decay=0; how many learning rates did it move?"
         )
-    return got.to(weight.dtype).clone()
+    if not isinstance(sentence, str) or (len(sentence.split()) < 4 and len(sentence) < 8):
+        raise Diagnosis(messages[-1])
 
 
-def _on_the_way(share: float, half_turn: float = math.pi) -> float:
-    """From 0.8 down to 0.08, with whatever someone takes for π."""
-    return 0.08 + 0.72 * (1 + math.cos(half_turn * share)) / 2
-
-
-def _close(got: float, right: float) -> bool:
-    return math.isclose(got, right, rel_tol=1e-4, abs_tol=1e-9)
-
-
-def _found(answer, norms: list[float], window: int, factor: float = 3.0) -> list:
-    given = list(norms)
-    got = answer(given, window, factor)
-    if got is None:
-        raise Diagnosis("your function returns nothing; is there a `return`?")
-    if not isinstance(got, list | tuple):
-        raise Diagnosis(f"return a list of step numbers; yours is {type(got).__name__}.")
-    if any(isinstance(step, bool) for step in got):
-        raise Diagnosis("return the numbers of the steps, not True or False for each.")
-    # by identity, since NaN equals nothing
-    if [id(norm) for norm in given] != [id(norm) for norm in norms]:
-        raise Diagnosis("you change the list of norms that was given; keep the good ones apart.")
-    return list(got)
-
-
-def _spikes(norms: list[float], window: int, factor: float) -> list[int]:
+# --- 5.5 ------------------------------------------------------------------------------------------
+def spikes(norms, window, factor, *, usual=statistics.median, from_=0, above=float.__gt__, all_=0):
     good, found = [], []
-    for step, norm in enumerate(norms):
-        limit = factor * statistics.median(good[-window:]) if len(good) >= window else math.inf
-        if norm < math.inf and norm <= limit:  # NaN is neither
-            good.append(norm)
+    for step, norm in enumerate(norms, from_):
+        last = good if all_ else good[-window:]
+        limit = factor * usual(last) if len(good) >= window else INF
+        if not math.isfinite(norm) or above(norm, limit):
+            found.append(step)
         else:
+            good.append(norm)
+    return found
+
+
+def spikes_among_all(norms, window, factor):
+    """Spikes get into the median."""
+    found = []
+    for step, norm in enumerate(norms):
+        usual = statistics.median(norms[step - window : step]) if step >= window else INF
+        if not math.isfinite(norm) or norm > factor * usual:
             found.append(step)
     return found
 
 
-def _near(got: Tensor, numbers) -> bool:
-    right = torch.tensor([float(number) for number in numbers])
-    return torch.allclose(got.flatten().float(), right, rtol=1e-4, atol=1e-6)
+def spikes_but_nan(norms, window, factor):
+    return spikes([1.0 if math.isnan(norm) else norm for norm in norms], window, factor)
 
 
-def _agree(got: Tensor, right: Tensor, what: str) -> None:
-    if got.shape != right.shape or not torch.allclose(got, right, rtol=1e-4, atol=1e-5):
-        targets, found = (
-            [round(number, 3) for number in tensor.flatten().tolist()] for tensor in (right, got)
-        )
-        raise Diagnosis(f"{what}: {targets} would be right; yours gives {found}.")
+ONE = [1.0, 1.0, 1.0]
+SPIKES = [
+    ([*ONE, 9.0, 2.0], 3, 3.0),
+    ([1.0, 50.0, 1.0], 3, 3.0),
+    ([*ONE, 3.0], 3, 3.0),
+    ([*ONE, *[9.0] * 4], 3, 3.0),
+    ([*ONE, NAN, 1.0], 3, 3.0),
+    ([NAN, INF, *ONE, 9.0], 3, 3.0),
+    ([*[1.0] * 5, *[2.5] * 3, 5.0], 3, 3.0),
+    ([1.0, 1.0, 2.9, 4.0], 3, 3.0),
+    ([1.0, 3.0, 6.5], 2, 3.0),
+    ([1.0, 3.0, 5.0], 2, 3.0),
+    ([5.0, 5.0, 5.0, 1.0, 1.0, 1.0, 4.0], 3, 3.0),
+]
+SPIKES_WRONG = [
+    (lambda n, w, f: spikes(n, w, f, from_=1), "steps are counted from 0: enumerate does that."),
+    (
+        lambda n, w, f: spikes(n, w, f, above=float.__ge__),
+        "a spike is ABOVE factor times the median; exactly as much is good.",
+    ),
+    (spikes_among_all, "spikes get into your median: after three of them, 9 looks usual."),
+    (
+        lambda n, w, f: spikes(n, w, f, all_=1),
+        "take the last `window` good norms only, not all; norms change slowly.",
+    ),
+    (
+        lambda n, w, f: spikes(n, w, f, usual=statistics.mean),
+        "the median of 1, 1, 2.9 is 1, and 4 is above 3; is yours a mean?",
+    ),
+    (spikes_but_nan, "NaN > x is False for every x: ask with math.isfinite."),
+]
+
+
+# --- 5.6 ------------------------------------------------------------------------------------------
+LOG_2 = math.log(2)
+
+
+def better(a, b, spread, *, by="n_bytes", unit=LOG_2, texts=True, noise=True):
+    bits_a, bits_b = (each["nats"] / unit / each[by] for each in (a, b))
+    if (texts and a["text"] != b["text"]) or (noise and abs(bits_a - bits_b) <= spread):
+        return "cannot tell"
+    return "a" if bits_a < bits_b else "b"
+
+
+def _evaluation(bits, n_tokens, text="Python's documentation", n_bytes=1000):
+    nats = bits * n_bytes * LOG_2
+    return {"text": text, "nats": nats, "n_tokens": n_tokens, "n_bytes": n_bytes}
+
+
+BETTER = [
+    (_evaluation(2.0, 1000), _evaluation(1.5, 300), 0.05),
+    (_evaluation(1.5, 300), _evaluation(2.0, 1000), 0.05),
+    (_evaluation(1.5, 300), _evaluation(1.2, 300, "the town's stories"), 0.05),
+    (_evaluation(1.5, 300), _evaluation(1.54, 280), 0.05),
+    (_evaluation(1.5, 300), _evaluation(1.56, 280), 0.05),
+]
+BETTER_WRONG = [
+    (
+        lambda a, b, s: better(a, b, s, by="n_tokens"),
+        "you compare by the token; the tokens of two tokenizers are not worth the same.",
+    ),
+    (
+        lambda a, b, s: better(a, b, s, texts=False),
+        "two different texts prove nothing: one of them may be the easier.",
+    ),
+    (
+        lambda a, b, s: better(a, b, s, noise=False),
+        "a difference of at most `spread` could be another seed's: 'cannot tell'.",
+    ),
+    (
+        lambda a, b, s: {"a": "b", "b": "a"}.get(said := better(a, b, s), said),
+        "a and b are exchanged: fewer bits are better.",
+    ),
+    (
+        lambda a, b, s: better(a, b, s, unit=1.0),
+        "`spread` is in bits, and you compare it with nats: divide by log 2.",
+    ),
+]
+
+
+# --- 5.7 ------------------------------------------------------------------------------------------
+def scale_for(sizes, *, up=math.floor, smallest=2.0**-24, tested=True):
+    scale = 2.0 ** up(math.log2(65504 / max(sizes)))
+    return scale if not tested or scale * min(sizes) >= smallest else "bfloat16"
+
+
+def scale_for_the_smallest(sizes):
+    scale = 2.0 ** math.ceil(math.log2(2.0**-24 / min(sizes)))
+    return scale if scale * max(sizes) <= 65504 else "bfloat16"
+
+
+SIZES = [
+    ([1e-9, 1e-3, 0.5],),
+    ([3e-4, 300_000.0],),
+    ([1e-8, 1000.0],),
+    ([1e-13, 0.5],),
+    ([1e-10, 0.9],),
+    ([0.25],),
+]
+SIZES_WRONG = [
+    (
+        lambda s: scale_for(s, tested=False),
+        "with your scale the smallest of some runs is still lost: then it is 'bfloat16'.",
+    ),
+    (scale_for_the_smallest, "that is the SMALLEST power of two that saves all; take the largest."),
+    (
+        lambda s: scale_for(s, up=math.ceil),
+        "your scale takes the largest number beyond 65,504: round the power of two down.",
+    ),
+    (
+        lambda s: scale_for(s, up=lambda power: power),
+        "take a power of two: it changes no digit of the gradients.",
+    ),
+    (
+        lambda s: scale_for(s, smallest=2.0**-14),
+        "float16 goes on below 2⁻¹⁴ with fewer digits; its smallest number is 2⁻²⁴.",
+    ),
+]
+
+
+# --- all ------------------------------------------------------------------------------------------
+def _held(right, cases, wrong):
+    return lambda answer: hold(answer, right, cases, wrong)
+
+
+def _rate(answer):
+    """A learning rate is a number, of whatever type."""
+    hold(lambda *case: as_number(answer(*case)), cosine, RATES, RATES_WRONG)
+
+
+def _spikes(answer):
+    """Step numbers in a list, or in a tuple."""
+    hold(answer, spikes, SPIKES, SPIKES_WRONG)
+
+
+def _scale(answer):
+    """A number of whatever type, or a word."""
+
+    def called(sizes):
+        got = answer(sizes)
+        return got if isinstance(got, str) else as_number(got)
+
+    hold(called, scale_for, SIZES, SIZES_WRONG)
 
 
 GRADERS = {
@@ -443,17 +467,19 @@ GRADERS = {
         function="masked_log_probs",
         level="everyone",
         grade=grade_masked_log_probs,
+        wrong=LOG_PROBS_WRONG,
         target="minillm.train.losses.token_log_probs",
         hints=(
             "logits.log_softmax(dim=-1) is stable; .gather(-1, ids[..., None]) picks one of V.",
-            "Before the look-up: ids = wanted.masked_fill(~counted, 0), so that each id exists.",
-            "Afterwards: torch.where(counted, picked[..., 0], 0.0)",
+            "Before the look-up: ids = targets.masked_fill(~loss_mask, 0), so that each id exists.",
+            "Afterwards: torch.where(loss_mask, picked[..., 0], 0.0)",
         ),
     ),
     "5.2": Grader(
         function="accumulated_gradient",
         level="everyone",
         grade=grade_accumulated_gradient,
+        wrong=ACCUMULATED_WRONG,
         hints=(
             "The gradient of a sum is the sum of the gradients; divide once, at the end.",
             "torch.autograd.grad(loss, weight)[0] is a part's gradient, and frees its graph.",
@@ -468,7 +494,8 @@ GRADERS = {
     "5.3": Grader(
         function="learning_rate",
         level="everyone",
-        grade=grade_learning_rate,
+        grade=_rate,
+        wrong=RATES_WRONG,
         target="minillm.optim.schedule.Cosine",
         hints=(
             "Two cases: before step warmup_steps - 1 it is peak · (step + 1) / warmup_steps.",
@@ -481,6 +508,7 @@ GRADERS = {
         function="first_update_after_a_reset",
         level="stretch",
         grade=grade_first_update_after_a_reset,
+        wrong=UPDATE_WRONG,
         hints=(
             "weight = torch.nn.Parameter(torch.zeros(1)); set weight.grad; one optimizer.step().",
             "m = (1 - β₁) g and v = (1 - β₂) g²; then m is divided by 1 - β₁ and v by 1 - β₂.",
@@ -498,11 +526,34 @@ GRADERS = {
     "5.5": Grader(
         function="spikes",
         level="stretch",
-        grade=grade_spikes,
+        grade=_spikes,
+        wrong=SPIKES_WRONG,
         hints=(
             "Two lists: the good norms so far, and the numbers of the steps that were none.",
             "statistics.median(good[-window:]), but only if len(good) >= window.",
             "A spike: not math.isfinite(norm), or norm > factor * median. Else good.append(norm).",
+        ),
+    ),
+    "5.6": Grader(
+        function="better_model",
+        level="everyone",
+        grade=_held(better, BETTER, BETTER_WRONG),
+        wrong=BETTER_WRONG,
+        hints=(
+            "What do both models have in common, whatever their tokenizers: tokens, or bytes?",
+            "bits a byte = nats / log 2 / n_bytes, for each of the two.",
+            "'cannot tell' first: other texts, or abs(bits_a - bits_b) <= spread.",
+        ),
+    ),
+    "5.7": Grader(
+        function="loss_scale",
+        level="stretch",
+        grade=_scale,
+        wrong=SIZES_WRONG,
+        hints=(
+            "Only two of the sizes matter, the largest and the smallest.",
+            "The largest decides: 2 ** floor(log2(65504 / max(sizes))).",
+            "The smallest judges: scale * min(sizes) must be at least 2**-24, or it is 'bfloat16'.",
         ),
     ),
 }

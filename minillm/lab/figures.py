@@ -8,6 +8,7 @@ Chapter: 00
 
 import base64
 import io
+from collections.abc import Sequence
 
 import matplotlib
 
@@ -78,6 +79,51 @@ def label(ax, x: float, y: float, text: str, color: str, **options: object) -> N
     options = {"ha": "left", "va": "center", "fontweight": "bold", **options}
     offset = options.pop("offset", (6, 0))
     ax.annotate(text, (x, y), xytext=offset, textcoords="offset points", color=color, **options)
+
+
+def diagram(
+    boxes: dict[str, tuple[float, float, str]],
+    arrows: Sequence[tuple[str, str]],
+    *,
+    width: float = 7.8,
+    height: float = 3.0,
+    colours: dict[str, str] | None = None,
+):
+    """Boxes with words, and arrows between them: how something works, on a napkin.
+
+    Args:
+        boxes: name to (x, y, words); the centre of each, in a plane of any units.
+        arrows: pairs of names, from and to; two boxes side by side get a straight arrow.
+        width: of the figure, in inches.
+        height: in inches.
+        colours: of some boxes, by name; the others are grey.
+
+    Returns:
+        the figure, for `publish`.
+
+    Raises:
+        ValueError: an arrow to a box that is not there.
+    """
+    if strange := {name for arrow in arrows for name in arrow} - set(boxes):
+        raise ValueError(f"no box is called {', '.join(sorted(strange))}; there are {[*boxes]}")
+    fig, ax = figure(width, height)
+    ax.axis("off")
+    places = [place[:2] for place in boxes.values()]
+    for axis, values in zip("xy", zip(*places, strict=True), strict=True):
+        margin = {"x": 0.12, "y": 0.3}[axis] * (max(values) - min(values) or 1)
+        getattr(ax, f"set_{axis}lim")(min(values) - margin, max(values) + margin)
+    patches = {}
+    for name, (x, y, words) in boxes.items():
+        edge = {"edgecolor": (colours or {}).get(name, GREY), "facecolor": GROUND, "linewidth": 2}
+        style = {"boxstyle": "round,pad=0.5", **edge}
+        patches[name] = ax.text(x, y, words, ha="center", va="center", bbox=style, zorder=2)
+    fig.canvas.draw()  # only now a box knows how large it is
+    for start, end in arrows:
+        patch_a, patch_b = (patches[name].get_bbox_patch() for name in (start, end))
+        how = {"arrowstyle": "-|>", "color": INK, "lw": 1.5, "shrinkA": 2, "shrinkB": 2}
+        how |= {"patchA": patch_a, "patchB": patch_b}
+        ax.annotate("", boxes[end][:2], boxes[start][:2], arrowprops=how, zorder=1)
+    return fig
 
 
 def png(fig) -> bytes:

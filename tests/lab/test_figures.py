@@ -91,3 +91,12 @@ def test_columns_may_have_a_vertical_axis_each():
     _, (left, right) = figures.figure(columns=2, share_y=False)
     left.set_ylim(0, 7)
     assert right.get_ylim() != (0, 7)
+
+
+def test_a_diagram_joins_every_box_that_an_arrow_names():
+    figures.style()
+    fig = figures.diagram({"a": (0, 0, "one"), "b": (1, 0, "two")}, [("a", "b")])
+    words = [text.get_text() for text in fig.axes[0].texts]
+    assert words == ["one", "two", ""]
+    with pytest.raises(ValueError, match=r"no box is called c; there are \['a'\]"):
+        figures.diagram({"a": (0, 0, "one")}, [("a", "c")])
