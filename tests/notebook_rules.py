@@ -31,10 +31,8 @@ MOST_MINUTES = 75
 EXEMPT = {
     "sections_are_few": "01_tokenizer 09_long_context",
     "modules_are_few": "04_transformer 09_long_context",
-    "cells_are_short": "labs/00_claims 01_tokenizer 03_attention 04_transformer "
-    "09_long_context",
-    "minutes_are_those_of_the_formula": "01_tokenizer 03_attention 04_transformer "
-    "09_long_context",
+    "cells_are_short": "labs/00_claims 01_tokenizer 03_attention 04_transformer 09_long_context",
+    "minutes_are_those_of_the_formula": "01_tokenizer 03_attention 04_transformer 09_long_context",
     "tasks_are_in_reading_order": "09_long_context",
 }
 APPS_FOR_ALL = ("minillm.zoo.checkpoints",)  # shipped models, which any chapter may open

@@ -43,7 +43,7 @@ from typing import Any, final
 import numpy as np
 import torch
 
-from minillm.bench._finished import Finished
+from minillm.bench._run import Finished
 from minillm.experts import moe
 from minillm.experts.hash_routing import HashedMoE
 from minillm.lab.track import track

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from minillm.bench import experts as bench
-from minillm.bench._finished import Finished
+from minillm.bench._run import Finished
 from minillm.train import districts
 
 

@@ -134,7 +134,7 @@ def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
 def test_a_file_in_another_encoding_is_told_so(tmp_path):
     path = tmp_path / "answers.py"
     path.write_text("# 村\n" + RIGHT, encoding="gbk")
-    assert "is not UTF-8 text; save it again" in grade_file("0.1", path).message
+    assert "is not UTF-8: byte" in grade_file("0.1", path).message
 
 
 def test_a_name_that_is_no_function_is_said(tmp_path):

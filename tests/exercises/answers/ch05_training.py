@@ -21,8 +21,8 @@ def accumulated_gradient(weight, parts, nats):
     return gradient / count
 """,
     "5.3": """
-from math import cos, pi
 def learning_rate(step, n_steps, warmup_steps, peak, final):
+    from math import cos, pi
     if warmup_steps > 0 and step + 1 <= warmup_steps:
         return (step + 1) * peak / warmup_steps
     begin = warmup_steps - 1 if warmup_steps else 0
