@@ -23,8 +23,8 @@ from minillm.experts.moe import MoEConfig
 from minillm.formats import hf, hf_mixtral, safetensors_file
 from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.lab import claims, glossary
-from minillm.lab.files import write_whole
 from minillm.lab.answers import read_answers
+from minillm.lab.files import write_whole
 from minillm.lab.project import read_json, read_progress, read_syllabus
 from minillm.model.config import TransformerConfig
 from minillm.model.transformer import Transformer
