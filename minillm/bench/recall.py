@@ -19,8 +19,9 @@ A contender is `settled` if the last doubling added less than 2 points; one that
 more if it were trained longer.
 
 Then selective copying (`minillm.data.recall.SelectiveCopy`): two blocks of Mamba whose steps are
-computed from the token, and two whose steps are learned constants; both are searched in the same
-way.
+computed from the token, and two whose steps are learned constants. And real text: two blocks each
+of four mixers learn Python's documentation (`minillm.train.compare.real_text`). Both with the same
+search; on real text it goes on to 2,400 steps as long as anything is gained.
 
 After a stop the same command goes on.
 
@@ -34,14 +35,16 @@ Chapter: app
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import final
 
 import numpy as np
 import torch
 
 from minillm.bench._run import Finished
-from minillm.data.recall import Pairs, Questions, SelectiveCopy, accuracy, batch_at, recall_loss
+from minillm.data.corpus import python_documentation
+from minillm.data.recall import Pairs, SelectiveCopy
 from minillm.measure.metrics import n_parameters
 from minillm.mixers.linear_attention import LinearAttentionConfig
 from minillm.mixers.mamba import MambaConfig
@@ -49,18 +52,17 @@ from minillm.mixers.retention import RetentionConfig
 from minillm.mixers.rwkv import RWKVConfig
 from minillm.mixers.short_conv import ShiftedConfig
 from minillm.model.attention import AttentionConfig
-from minillm.model.config import MixerConfig, TransformerConfig
-from minillm.model.transformer import Transformer
-from minillm.optim.groups import hidden_matrices_and_others
-from minillm.optim.muon import Muon
-from minillm.train.plain import fit
+from minillm.model.config import MixerConfig
+from minillm.optim.build import build
+from minillm.train.compare import Task, attempt, real_text
+from minillm.train.recall import learned, of_mixers, right_share
 
 N_PAIRS = (4, 8, 16, 32, 64)
 SEEDS = (1, 2, 3)  # of the runs that are told; the search has seed 0
 RATES = (0.01, 0.02, 0.04)  # of Muon; what Muon does not take goes at half of it, with AdamW
 N_STEPS = (300, 600, 1200, 2400)
-LEAST_GAIN = 0.02  # of the mean accuracy; a doubling that adds less is the last
-N_QUESTIONS, N_BLOCKS = 512, 4
+N_QUESTIONS = 512
+ASKED = {Pairs(n_pairs=n): N_QUESTIONS // n for n in N_PAIRS}  # and how many rows of it a step
 
 
 def attending() -> MixerConfig:
@@ -102,6 +104,15 @@ COPIERS: dict[str, tuple[MixerConfig, ...]] = {
 }
 COPY = SelectiveCopy(n_tokens=64, n_copied=4, n_symbols=8)
 
+#: Two blocks of those that read.
+READERS: dict[str, tuple[MixerConfig, ...]] = {
+    "reading, attention": (ShiftedConfig(mixer=AttentionConfig(n_heads=4)),) * 2,
+    "reading, linear": (ShiftedConfig(mixer=LinearAttentionConfig(n_heads=4)),) * 2,
+    "reading, RWKV": (RWKVConfig(),) * 2,
+    "reading, Mamba": (MambaConfig(d_state=4),) * 2,
+}
+VOCAB_SIZE = 512
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +123,14 @@ class Work:
         n_steps: numbers of steps, each twice the one before.
         seeds: of the runs that are told.
         rates: tried first, each twice the one before.
+        least_gain: of the mean accuracy; a doubling that adds less is the last.
         contenders: names of `CONTENDERS`.
     """
 
     n_steps: tuple[int, ...] = N_STEPS
     seeds: tuple[int, ...] = SEEDS
     rates: tuple[float, ...] = RATES
+    least_gain: float = 0.02
     contenders: tuple[str, ...] = tuple(CONTENDERS)
 
 
@@ -135,7 +148,8 @@ def run(quick: bool = False, finished: Finished | None = None) -> dict[str, dict
     Returns:
         For each contender and copier what `searched` returns, where an accuracy is a list with a
         number for each of `N_PAIRS` (for a copier one number); for a contender `parameters` and
-        `state_bytes` (of one row after 192 tokens, all blocks), too.
+        `state_bytes` (of one row after 192 tokens, all blocks), too. For each reader the same with
+        a `loss`, held out, in nats a token, in place of an accuracy.
     """
     work, finished = QUICK if quick else Work(), finished or Finished()
     print(
@@ -145,7 +159,7 @@ def run(quick: bool = False, finished: Finished | None = None) -> dict[str, dict
     print(f"{'share right, of pairs:':<24}" + "".join(f"{n:>7}" for n in N_PAIRS) + "   bytes kept")
     figures = {}
     for name in work.contenders:
-        model = contender(name, 0)
+        model = of_mixers(CONTENDERS[name], Pairs(n_pairs=1).vocab_size, 3 * max(N_PAIRS))
         figures[name] = {
             "parameters": n_parameters(model),
             "state_bytes": sum(cache.n_bytes for cache in model.new_cache(1, 3 * max(N_PAIRS))),
@@ -156,6 +170,13 @@ def run(quick: bool = False, finished: Finished | None = None) -> dict[str, dict
     for name in COPIERS:
         figures[name] = searched(name, copied, work, finished)
         print(_line(name, figures[name]), flush=True)
+    print("held-out loss, nats a token")
+    for name in READERS:
+        figures[name] = found = searched(name, read, replace(work, least_gain=0), finished)
+        found["loss"] = [-score for [score] in found.pop("accuracy")]
+        for each in found["search"]:
+            each["loss"] = -each.pop("accuracy")[0]
+        print(f"{name:<24}" + "".join(f"{loss:7.3f}" for loss in found["loss"]), flush=True)
     return figures
 
 
@@ -203,7 +224,7 @@ def searched(name: str, score: Callable[..., list[float]], work: Work, finished:
         gain = np.mean(search[longer, slower]) - np.mean(search[n_steps, rate])
         if gain > 0:
             n_steps, rate = longer, slower
-        if settled := bool(gain < LEAST_GAIN):
+        if settled := bool(gain < work.least_gain):
             break
     return {
         "rate": rate,
@@ -219,57 +240,25 @@ def searched(name: str, score: Callable[..., list[float]], work: Work, finished:
 
 def recalled(name: str, rate: float, n_steps: int, seed: int) -> list[float]:
     """A contender learns recall; the share of its answers that are right, by length."""
-    model = contender(name, seed)
-    batches = [batch_at(Pairs(n_pairs=n), N_QUESTIONS // n, f"train {seed}") for n in N_PAIRS]
-    lengths = np.random.default_rng(seed).integers(len(N_PAIRS), size=n_steps)
-
-    def batch(step: int) -> Questions:
-        return batches[lengths[step]](step)
-
-    learn(model, batch, n_steps, rate, f"{name}, {n_steps} steps, rate {rate:g}, seed {seed}")
-    return [right_share(model, Pairs(n_pairs=n)) for n in N_PAIRS]
+    label = f"{name}, {n_steps} steps, rate {rate:g}, seed {seed}"
+    model = learned(CONTENDERS[name], ASKED, n_steps, rate, seed=seed, label=label)
+    return [right_share(model, source) for source in ASKED]
 
 
 def copied(name: str, rate: float, n_steps: int, seed: int) -> list[float]:
     """A copier learns to copy; the share of the symbols that it says right."""
-    model = built(COPIERS[name], COPY.vocab_size, COPY.context_length, seed)
-    learn(model, batch_at(COPY, 32, f"train {seed}"), n_steps, rate, f"{name}, seed {seed}")
+    model = learned(COPIERS[name], {COPY: 32}, n_steps, rate, seed=seed, label=f"{name}, {seed}")
     return [right_share(model, COPY)]
 
 
-def contender(name: str, seed: int) -> Transformer:
-    """A contender that has learned nothing."""
-    return built(CONTENDERS[name], Pairs(n_pairs=1).vocab_size, 3 * max(N_PAIRS), seed)
+def read(name: str, rate: float, n_steps: int, seed: int) -> list[float]:
+    """A reader learns Python's documentation; minus its held-out loss, so that more is better."""
+    text = _documentation()
+    task = replace(text, model=lambda seed: of_mixers(READERS[name], VOCAB_SIZE + 1, 64, seed))
+    make = partial(build, name="Muon", learning_rate=rate, others_lr=rate / 2)
+    return [-attempt(task, make, n_steps=n_steps, seed=seed, label=f"{name}, {rate:g}").loss]
 
 
-def built(
-    mixers: tuple[MixerConfig, ...], vocab_size: int, context_length: int, seed: int
-) -> Transformer:
-    """A model of width 64, a block for each mixer."""
-    return TransformerConfig(
-        vocab_size=vocab_size,
-        context_length=context_length,
-        d_model=64,
-        n_layers=len(mixers),
-        mixer=mixers,
-        initial_std=0.1,
-    ).build(seed=seed)
-
-
-def learn(
-    model: Transformer, batch: Callable[[int], Questions], n_steps: int, rate: float, label: str
-) -> None:
-    """Train in place with Muon."""
-    fit(model, recall_loss, batch, n_steps, rate, make_optimizer=muon, label=label)
-
-
-def muon(model: Transformer, rate: float) -> Muon:
-    """Of the hidden matrices; all else goes at half the rate, with AdamW."""
-    matrices, others = hidden_matrices_and_others(model)
-    return Muon(matrices, others, lr=rate, weight_decay=0.0, others_lr=rate / 2)
-
-
-def right_share(model: Transformer, source: Pairs | SelectiveCopy) -> float:
-    """Of rows that no training has seen."""
-    blocks = (source.block(i, seed="held out") for i in range(N_BLOCKS))
-    return float(np.mean([accuracy(model, block) for block in blocks]))
+@cache
+def _documentation() -> Task:
+    return real_text(python_documentation(), vocab_size=VOCAB_SIZE)
