@@ -3,16 +3,13 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
-import torch
 
 from minillm.bench import recall as bench
 from minillm.bench._run import Finished
 from minillm.data.recall import Pairs
 from minillm.measure.metrics import n_parameters
 from minillm.mixers.mamba import MambaConfig
-from minillm.optim.muon import Muon
 
 #: Numbers kept of a row of 192 tokens; "shifted" is the convolution's, one token of width 64.
 SHIFTED = 64
@@ -31,6 +28,10 @@ KEPT = {
     "linear, then attention": (16 * 16 + 16 + SHIFTED, 2 * 192 * 64 + SHIFTED),
 }
 WORK = bench.Work(n_steps=(300, 600, 1200, 2400), seeds=(1, 3), rates=(0.01, 0.02, 0.04))
+
+
+def model_of(name):
+    return bench.of_mixers(bench.CONTENDERS[name], Pairs(n_pairs=1).vocab_size, 192)
 
 
 def searching(share, work=WORK, finished=None):
@@ -53,7 +54,7 @@ def peak(best):
 def test_what_each_contender_keeps_is_known():
     assert list(KEPT) == list(bench.CONTENDERS)
     for name, numbers in KEPT.items():
-        caches = bench.contender(name, 0).new_cache(1, 192)
+        caches = model_of(name).new_cache(1, 192)
         assert tuple(cache.n_bytes for cache in caches) == tuple(4 * n for n in numbers), name
 
 
@@ -127,83 +128,62 @@ def test_a_finished_run_is_not_repeated_and_the_result_is_the_same(tmp_path):
     assert repeated == []
 
 
-def test_the_rate_falls_in_a_straight_line(monkeypatch):
-    optimizers, seen = [], []
-
-    def kept(*args, **kwargs):
-        optimizers.append(Muon(*args, **kwargs))
-        return optimizers[0]
-
-    def batch(step):
-        seen.append([group["lr"] for group in optimizers[0].param_groups])
-        return Pairs(n_pairs=4).block(step)
-
-    monkeypatch.setattr(bench, "Muon", kept)
-    model = bench.contender("linear, small", 0)
-    before = model.head.weight.detach().clone()
-    bench.learn(model, batch, 4, 0.02, "")
-    assert {group["weight_decay"] for group in optimizers[0].param_groups} == {0.0}
-    hidden, others = np.transpose(seen)
-    assert hidden == pytest.approx([0.02, 0.015, 0.01, 0.005])
-    assert others == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
-    assert not torch.equal(model.head.weight, before)
-
-
-# --- twin ---------------------------------------------------------------------------------------
-def test_the_share_right_is_that_of_four_blocks_that_no_training_sees():
-    model, source, right = bench.contender("linear, small", 0), Pairs(n_pairs=8), []
-    for index in range(4):
-        questions = source.block(index, seed="held out")
-        best = model(questions.tokens).argmax(dim=-1)
-        right += (best == questions.targets)[questions.loss_mask].tolist()
-    assert len(right) == 4 * 64 * 8
-    assert sum(right) > 0
-    assert bench.right_share(model, source) == pytest.approx(np.mean(right))
-
-
 # --- law ----------------------------------------------------------------------------------------
-def test_all_contenders_read_the_same_rows_and_are_asked_as_much_each_step(monkeypatch):
-    batches = []
+def test_all_contenders_learn_from_the_same_rows_and_are_asked_as_much_each_step(monkeypatch):
+    calls = []
 
-    def pretended(model, batch, n_steps, rate, label):
-        batches.append([batch(step) for step in range(n_steps)])
+    def pretended(mixers, sources, n_steps, rate, *, seed, label):
+        calls.append((mixers, sources, n_steps, rate, seed))
 
-    monkeypatch.setattr(bench, "learn", pretended)
+    monkeypatch.setattr(bench, "learned", pretended)
     monkeypatch.setattr(bench, "right_share", lambda model, source: source.n_pairs / 100)
-    for name, rate, seed in (("attention", 0.01, 1), ("RWKV, small", 0.02, 1), ("attention", 1, 2)):
-        assert bench.recalled(name, rate, 20, seed) == [0.04, 0.08, 0.16, 0.32, 0.64]
-    one, same, other = batches
-    n_pairs = [questions.facts.shape[1] for questions in one]
-    assert set(n_pairs) == set(bench.N_PAIRS)
-    for questions, n in zip(one, n_pairs, strict=True):
-        assert questions.tokens.shape == (512 // n, 3 * n)
-        assert questions.loss_mask.sum() == 512
-    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(one, same, strict=True))
-    assert [questions.facts.shape[1] for questions in other] != n_pairs
+    for name in bench.CONTENDERS:
+        assert bench.recalled(name, 0.01, 20, 1) == [0.04, 0.08, 0.16, 0.32, 0.64]
+    for (mixers, sources, *how), expected in zip(calls, bench.CONTENDERS.values(), strict=True):
+        assert (mixers, how) == (expected, [20, 0.01, 1])
+        assert [n * source.n_pairs for source, n in sources.items()] == [512] * 5
+
+
+def test_a_reader_scores_the_better_the_lower_its_loss(monkeypatch):
+    rates = []
+
+    def pretended(task, make_optimizer, *, n_steps, seed, label):
+        model = task.model(seed)
+        rates.append([group["lr"] for group in make_optimizer(model).param_groups])
+        return type("Attempt", (), {"loss": 3.5})
+
+    monkeypatch.setattr(
+        bench,
+        "_documentation",
+        lambda: bench.Task(model=None, batch_at=None, loss=None, held_out=[]),
+    )
+    monkeypatch.setattr(bench, "attempt", pretended)
+    assert bench.read("reading, RWKV", 0.04, 7, 2) == [-3.5]
+    assert rates == [[0.04, 0.02]]
 
 
 def test_a_quick_run_returns_and_prints_every_figure(capsys, monkeypatch):
     work = replace(bench.QUICK, n_steps=(1,), contenders=("attention",))
     monkeypatch.setattr(bench, "QUICK", work)
-    monkeypatch.setattr(bench, "N_BLOCKS", 1)
+    monkeypatch.setattr(bench, "right_share", lambda model, source: 0.01)
+    monkeypatch.setattr(bench, "read", lambda name, rate, n_steps, seed: [-rate])
     figures = bench.run(quick=True)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(
         "512 questions a step, up to 1 steps, rates from (0.01,), seeds (1,)"
     )
-    assert list(figures) == ["attention", *bench.COPIERS]
+    assert list(figures) == ["attention", *bench.COPIERS, *bench.READERS]
     of_search = {"rate", "n_steps", "settled", "accuracy", "search"}
-    for name, n_lengths, guessing in (
-        ("attention", len(bench.N_PAIRS), 0.1),
-        *((name, 1, 0.5) for name in bench.COPIERS),
-    ):
-        (accuracy,) = figures[name]["accuracy"]
-        assert len(accuracy) == n_lengths
-        assert all(0 <= share < guessing for share in accuracy)  # one step: no better
+    for name, n_lengths in (("attention", len(bench.N_PAIRS)), *((n, 1) for n in bench.COPIERS)):
+        assert figures[name]["accuracy"] == [[0.01] * n_lengths]
         assert of_search <= set(figures[name])
-        shares = "".join(f"{100 * share:7.1f}" for share in accuracy)
+        shares = "    1.0" * n_lengths
         assert any(line.startswith(f"{name:<24}{shares}") for line in lines)
+    for name in bench.READERS:
+        assert figures[name]["loss"] == [0.01]
+        assert figures[name]["search"] == [{"n_steps": 1, "rate": 0.01, "loss": 0.01}]
+        assert f"{name:<24}  0.010" in lines
     attention = figures["attention"]
     assert set(attention) - of_search == {"parameters", "state_bytes"}
-    assert attention["parameters"] == n_parameters(bench.contender("attention", 0))
+    assert attention["parameters"] == n_parameters(model_of("attention"))
     assert attention["state_bytes"] == 4 * sum(KEPT["attention"])
