@@ -180,6 +180,9 @@ def test_all_contenders_read_the_same_rows_and_are_asked_as_much_each_step(monke
         assert questions.loss_mask.sum() == 512
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(one, same, strict=True))
     assert [questions.facts.shape[1] for questions in other] != n_pairs
+    alike = [(a, b) for a, b in zip(one, other, strict=True) if a.tokens.shape == b.tokens.shape]
+    assert alike
+    assert not any(torch.equal(a.tokens, b.tokens) for a, b in alike)
 
 
 def test_a_quick_run_returns_and_prints_every_figure(capsys, monkeypatch):
