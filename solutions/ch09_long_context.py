@@ -122,7 +122,7 @@ def delta_rule(q, k, v, beta):
     at right angles to it stays as it was. Then its query reads: y = Sᵀ q, divided by nothing.
 
     中文：DeltaNet 的增量规则。记忆是表 S，开始时全为 0，键 k 下存的是 Sᵀ k。每个词元读出它的键下已
-    存的内容，把其中 β 的份额换成新值的同样份额（旧的剩 1 - β，新的占 β；与它垂直的键下的内容不变），
+    存的内容，把其中 β 的份额换成新值的同样份额（旧的剩 1 - β，新的占 β；与它垂直的键下不变），
     再用查询读出 y = Sᵀ q，不除以任何数。不得改动传入的张量。
 
     Args:
