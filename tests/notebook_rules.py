@@ -29,11 +29,10 @@ LEAST_SHOWN = 3  # calls of `show`
 MOST_MINUTES = 75
 #: Chapters that still break a rule, as a notebook's path without ending. They may only get fewer.
 EXEMPT = {
-    "sections_are_few": "01_tokenizer 09_long_context",
-    "modules_are_few": "04_transformer 09_long_context",
-    "cells_are_short": "labs/00_claims 01_tokenizer 03_attention 04_transformer 09_long_context",
-    "minutes_are_those_of_the_formula": "01_tokenizer 03_attention 04_transformer 09_long_context",
-    "tasks_are_in_reading_order": "09_long_context",
+    "sections_are_few": "01_tokenizer",
+    "modules_are_few": "04_transformer",
+    "cells_are_short": "labs/00_claims 01_tokenizer 03_attention 04_transformer",
+    "minutes_are_those_of_the_formula": "01_tokenizer 03_attention 04_transformer",
 }
 APPS_FOR_ALL = ("minillm.zoo.checkpoints",)  # shipped models, which any chapter may open
 NOT_FOR_NOTEBOOKS = ("tools", "tests", "solutions", "exercises")
