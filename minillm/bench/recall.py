@@ -12,7 +12,8 @@ contender is searched by itself, with seed 0, and the mean of its five accuracie
     1. 300 steps at the rates 0.01, 0.02 and 0.04; while the best is the smallest or the largest
        that was tried, the next one, a factor of 2 beyond it.
     2. Twice the steps, at the best rate so far and at half of it. Again, up to 2,400 steps, until
-       doubling the steps adds less than 2 points.
+       doubling the steps adds less than 2 points. Who is no better than guessing even then is not
+       at its limit, it has not begun to learn: the next doubling tries all rates again, as in 1.
 
 The best rate at the last number of steps is then run with three other seeds, and those are told.
 A contender is `settled` if the last doubling added less than 2 points; one that is not might recall
@@ -34,6 +35,7 @@ Differs: lengths are mixed in training; theirs are two blocks.
 Chapter: app
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -163,12 +165,12 @@ def run(quick: bool = False, finished: Finished | None = None) -> dict[str, dict
         figures[name] = {
             "parameters": n_parameters(model),
             "state_bytes": sum(cache.n_bytes for cache in model.new_cache(1, 3 * max(N_PAIRS))),
-            **searched(name, recalled, work, finished),
+            **searched(name, recalled, work, finished, float(np.mean([1 / n for n in N_PAIRS]))),
         }
         print(_line(name, figures[name]) + f"{figures[name]['state_bytes']:13,}", flush=True)
     print("share copied")
     for name in COPIERS:
-        figures[name] = searched(name, copied, work, finished)
+        figures[name] = searched(name, copied, work, finished, COPY.chance)
         print(_line(name, figures[name]), flush=True)
     reading = replace(work, n_steps=work.n_steps[:3], least_gain=0)
     print("held-out loss, nats a token")
@@ -187,7 +189,13 @@ def _line(name: str, figures: dict) -> str:
     )
 
 
-def searched(name: str, score: Callable[..., list[float]], work: Work, finished: Finished) -> dict:
+def searched(
+    name: str,
+    score: Callable[..., list[float]],
+    work: Work,
+    finished: Finished,
+    guessing: float = -math.inf,
+) -> dict:
     """The accuracy of one contender at the best rate and number of steps that the search finds.
 
     Args:
@@ -195,6 +203,7 @@ def searched(name: str, score: Callable[..., list[float]], work: Work, finished:
         score: (name, rate, n_steps, seed) to accuracies.
         work: the rates and steps.
         finished: runs that are not to be repeated.
+        guessing: the mean accuracy of a model that has learned nothing.
 
     Returns:
         `rate` and `n_steps`, the best; `accuracy`, a list for each of the seeds; `settled`, whether
@@ -210,22 +219,31 @@ def searched(name: str, score: Callable[..., list[float]], work: Work, finished:
     def best_of(n_steps: int, rates: tuple[float, ...]) -> float:
         for rate in rates:
             search[n_steps, rate] = measured(rate, n_steps, 0)
-        return max(rates, key=lambda rate: float(np.mean(search[n_steps, rate])))
+        return max(rates, key=lambda rate: mean(n_steps, rate))
 
-    # 1. the rate, at the fewest steps; a better one may lie beyond the last that was tried
-    n_steps, rates = work.n_steps[0], work.rates
-    rate = best_of(n_steps, rates)
-    while len(rates) > 1 and rate in (rates[0], rates[-1]):
-        rates = (rate / 2, *rates) if rate == rates[0] else (*rates, 2 * rate)
+    def best_of_all(n_steps: int) -> float:
+        rates = work.rates
         rate = best_of(n_steps, rates)
-    # 2. twice the steps, until that adds little
-    settled = False
+        while len(rates) > 1 and rate in (rates[0], rates[-1]):  # a better one may lie beyond
+            rates = (rate / 2, *rates) if rate == rates[0] else (*rates, 2 * rate)
+            rate = best_of(n_steps, rates)
+        return rate
+
+    def mean(n_steps: int, rate: float) -> float:
+        return float(np.mean(search[n_steps, rate]))
+
+    # 1. the rate, at the fewest steps
+    n_steps, settled, stuck = work.n_steps[0], False, False
+    rate = best_of_all(n_steps)
+    # 2. twice the steps, until that adds little to what was learned
     for longer in work.n_steps[1:]:
-        slower = best_of(longer, (rate, rate / 2))
-        gain = np.mean(search[longer, slower]) - np.mean(search[n_steps, rate])
-        if gain > 0:
-            n_steps, rate = longer, slower
-        if settled := bool(gain < work.least_gain):
+        longest = best_of_all(longer) if stuck else best_of(longer, (rate, rate / 2))
+        little = mean(longer, longest) - mean(n_steps, rate) < work.least_gain
+        if mean(longer, longest) > mean(n_steps, rate):
+            n_steps, rate = longer, longest
+        stuck = little and mean(n_steps, rate) < guessing + work.least_gain
+        settled = little and not stuck
+        if settled:
             break
     return {
         "rate": rate,

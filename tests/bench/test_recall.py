@@ -110,6 +110,27 @@ def test_longer_runs_take_half_the_rate_where_that_is_better():
     assert (results["rate"], results["n_steps"]) == (0.0025, 2400)
 
 
+def test_who_only_guesses_goes_on_and_tries_all_rates_again():
+    runs = []
+
+    def score(name, rate, n_steps, seed):
+        runs.append((rate, n_steps))
+        guessing = 0.1 - abs(math.log2(rate / 0.02)) / 1000
+        return [0.5 if n_steps == 1200 and rate >= 0.04 else guessing] * 5
+
+    work = replace(WORK, n_steps=(300, 600, 1200), seeds=())
+    alone = bench.searched("RWKV, small", score, work, Finished())
+    assert (alone["settled"], max(n_steps for _, n_steps in runs)) == (
+        True,
+        600,
+    )  # nobody said what guessing reaches
+    runs.clear()
+    results = bench.searched("RWKV, small", score, work, Finished(), guessing=0.1)
+    assert (results["rate"], results["n_steps"], results["settled"]) == (0.04, 1200, False)
+    assert {rate for rate, n_steps in runs if n_steps == 600} == {0.02, 0.01}
+    assert {rate for rate, n_steps in runs if n_steps == 1200} == {0.01, 0.02, 0.04, 0.08}
+
+
 def test_what_is_told_are_other_seeds_at_the_best_setting():
     results, runs = searching(peak(0.02))
     assert [run for run in runs if run[2]] == [(0.02, 300, 1), (0.02, 300, 3)]
