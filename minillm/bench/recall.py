@@ -22,7 +22,7 @@ more if it were trained longer.
 Then selective copying (`minillm.data.recall.SelectiveCopy`): two blocks of Mamba whose steps are
 computed from the token, and two whose steps are learned constants. And real text: two blocks each
 of four mixers learn Python's documentation (`minillm.train.compare.real_text`). Both with the same
-search; on real text it goes on to 1,200 steps as long as anything is gained.
+search, but up to 1,200 steps; on real text that goes on as long as anything is gained.
 
 After a stop the same command goes on.
 
@@ -168,11 +168,12 @@ def run(quick: bool = False, finished: Finished | None = None) -> dict[str, dict
             **searched(name, recalled, work, finished, float(np.mean([1 / n for n in N_PAIRS]))),
         }
         print(_line(name, figures[name]) + f"{figures[name]['state_bytes']:13,}", flush=True)
+    shorter = replace(work, n_steps=work.n_steps[:3])
     print("share copied")
     for name in COPIERS:
-        figures[name] = searched(name, copied, work, finished, COPY.chance)
+        figures[name] = searched(name, copied, shorter, finished, COPY.chance)
         print(_line(name, figures[name]), flush=True)
-    reading = replace(work, n_steps=work.n_steps[:3], least_gain=0)
+    reading = replace(shorter, least_gain=0)
     print("held-out loss, nats a token")
     for name in READERS:
         figures[name] = found = searched(name, read, reading, finished)
