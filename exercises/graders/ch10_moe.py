@@ -42,13 +42,13 @@ TABLE = torch.tensor([[1.0, 4, 2, 3], [12, 1, 6, 5], [2, 3, 1, 14]])
 LARGE = torch.tensor([[1000.0, 999.0, 0.0], [-1000.0, -998.0, -997.0]])
 ROUTED = [(TABLE.log(), 2), (_random(4, 5), 3), (_random(4, 5), 1), (LARGE, 2)]
 ROUTED_WRONG = [
-    (routed_by_p, "the weights are p itself; divide by the sum of the k, so that they sum to 1."),
+    (routed_by_p, "your weights do not sum to 1 for each token; they are p itself."),
     (
         lambda x, k: routed(x, k, over=0),
         "your softmax runs over the tokens; it is over the experts of each token, dim=-1.",
     ),
     (lambda x, k: routed(x, k, largest=False), "these are the k experts with the SMALLEST p."),
-    (routed_evenly, "all experts count the same in yours; p says how much."),
+    (routed_evenly, "all count the same in yours; who is twice as probable counts twice as much."),
     (
         routed_without_softmax,
         "exp of a logit of 1000 is infinite; torch.softmax subtracts the largest first.",
@@ -90,15 +90,15 @@ BALANCE = [
 BALANCE_WRONG = [
     (
         lambda x: balance(x) / x.shape[1],
-        "E is missing: Σ f · P is 1 / E in even use (as a mean over experts gives).",
+        "in even use yours gives 1 / E, not 1 (is it a mean over the experts?).",
     ),
     (
         lambda x: balance(x, f_of="P"),
-        "your f is made of p; f COUNTS the tokens that are routed to e.",
+        "you push in proportion to P; it is to be f, which COUNTS the tokens that are routed to e.",
     ),
     (
         lambda x: balance(x, p_of="f"),
-        "your P counts; it is the mean of p, or no gradient could flow.",
+        "you use the count f alone; through it no gradient flows, so it cannot push.",
     ),
     (lambda x: balance(x, over=0), "your softmax runs over the tokens; it is over the experts."),
     (balance_of_the_chosen, "P is the mean of ALL p of an expert, not of its own tokens' alone."),
@@ -420,8 +420,8 @@ GRADERS = {
         wrong=BALANCE_WRONG,
         target="minillm.experts.routing.load_balance",
         hints=(
-            "f: torch.bincount of each token's argmax, divided by the number of tokens.",
-            "torch.bincount(logits.argmax(dim=-1), minlength=n_experts); the last may be idle.",
+            "Linear in P, each with its f as factor: add up f · P. Which factor makes even use 1?",
+            "f: torch.bincount(logits.argmax(dim=-1), minlength=n_experts), divided by the tokens.",
             "P is logits.softmax(dim=-1).mean(dim=0), and the loss n_experts * (f * P).sum().",
         ),
     ),
