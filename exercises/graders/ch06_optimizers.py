@@ -60,42 +60,32 @@ LION_WRONG = [
 
 
 # --- 6.2 ------------------------------------------------------------------------------------------
-def factored_step(gradient, rows, columns, beta, *, mean=torch.mean, power=2, over="new"):
-    squares = gradient**power
-    new_rows = beta * rows + (1 - beta) * mean(squares, dim=1)
-    new_columns = beta * columns + (1 - beta) * mean(squares, dim=0)
-    v = factored(new_rows, new_columns) if over == "new" else factored(rows, columns)
-    return v, new_rows, new_columns
+def kept(v, factor, *, power=0.5, worst=torch.max, long=True, short=True, divided=True, cheap=True):
+    rebuilt = factored(v.mean(dim=1), v.mean(dim=0)) * (1 if divided else v.mean())
+    ratio = (v / rebuilt) ** power
+    off = [worst(ratio)] * long + [worst(1 / ratio)] * short
+    few = sum(v.shape) < v.numel() or not cheap
+    return "factored" if few and max(off) <= factor else "whole"
 
 
-def factored_undivided(gradient, rows, columns, beta):
-    _, r, c = factored_step(gradient, rows, columns, beta)
-    return r[:, None] * c[None, :], r, c
-
-
-FACTORED = [
-    (
-        torch.tensor([[4.0, -4.0], [0.0, 8.0]]),
-        torch.tensor([16.0, 4.0]),
-        torch.tensor([8.0, 12.0]),
-        0.75,
-    ),
-    (randn(3, 5), torch.ones(3), torch.ones(5), 0.5),
+ONE_LARGE = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 9.0]])
+KEPT = [
+    (ONE_LARGE, 1.5),
+    (ONE_LARGE, 1.6),
+    (torch.tensor([[1.0, 3.0], [2.0, 6.0], [4.0, 12.0]]), 1.1),
+    (torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.01]]), 2.0),
+    (torch.tensor([[3.0, 5.0], [9.0, 15.0]]), 1.5),
+    (torch.tensor([[1.0, 2.0, 3.0]]), 1.5),
 ]
-FACTORED_WRONG = [
-    (factored_undivided, "R[i] · C[j] is as large as G⁴; divide by the mean of R."),
+KEPT_WRONG = [
+    (partial(kept, power=1), "you compare v with V; a step is divided by the root of it."),
+    (partial(kept, long=False), "a step may also come out too long: where V is smaller than v."),
+    (partial(kept, short=False), "a step may also come out too short: where V is larger than v."),
+    (partial(kept, worst=torch.mean), "you take the mean; NO weight's step may be off by more."),
+    (partial(kept, divided=False), "R[i] · C[j] is as large as v²; divide by the mean of R."),
     (
-        partial(factored_step, power=1),
-        "G is not squared; it is the mean of G², number by number.",
-    ),
-    (partial(factored_step, mean=torch.sum), "these are sums of G², as in the paper; take means."),
-    (
-        partial(factored_step, over="old"),
-        "V is made of the R and C that were given; use the new.",
-    ),
-    (
-        lambda g, r, c, b: factored_step(g, r, c, 1 - b),
-        "β says how much of R is KEPT, not how much is new.",
+        partial(kept, cheap=False),
+        "a single row, or a 2 × 2 matrix, has as many means as numbers or more: 'whole'.",
     ),
 ]
 
@@ -293,15 +283,15 @@ GRADERS = {
         ),
     ),
     "6.2": Grader(
-        function="factored_step",
+        function="whole_or_factored",
         level="everyone",
-        grade=held(factored_step, FACTORED, FACTORED_WRONG, ("V", "R", "C")),
-        wrong=FACTORED_WRONG,
+        grade=held(kept, KEPT, KEPT_WRONG),
+        wrong=KEPT_WRONG,
         target="minillm.optim.adafactor.factored",
         hints=(
-            "squares = gradient**2; the mean of each row is squares.mean(dim=1), of shape [n].",
-            "rows = beta * rows + (1 - beta) * squares.mean(dim=1); columns the same, with dim=0.",
-            "rows[:, None] * columns[None, :] is the matrix R[i] · C[j]; divide by rows.mean().",
+            "R = v.mean(dim=1), C = v.mean(dim=0); R[:, None] * C[None, :] / R.mean() is V.",
+            "A step is g / √v, and with V it is g / √V. How many times as long is that?",
+            "It is (v / V).sqrt(). Hold its max to factor and its min to 1 / factor; then count.",
         ),
     ),
     "6.3": Grader(
@@ -312,7 +302,7 @@ GRADERS = {
         target="minillm.optim.came.confidence",
         hints=(
             "instability = (update - momentum) ** 2 + epsilon; nothing happens to momentum.",
-            "Its row means go into R and its column means into C, as in task 6.2.",
+            "R ← beta * R + (1 - beta) * instability.mean(dim=1); C the same, with dim=0.",
             "momentum / (rows[:, None] * columns[None, :] / rows.mean()).sqrt(), the new ones.",
         ),
     ),
