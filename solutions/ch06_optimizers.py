@@ -39,8 +39,8 @@ def whole_or_factored(v, factor):
     """Decide how to keep the second moment v of one matrix: whole, or by its rows and columns.
 
     Rebuild V from the row means and column means of v, as above. A weight's step is its gradient
-    divided by √v. With V in place of v, some steps come out too long or too short. Factor v if no
-    weight's step becomes more than `factor` times as long or as short, and if that keeps fewer
+    divided by √v. With V in place of v, some steps come out too long or too short. Factor v if
+    every step stays between 1 / factor and factor times as long as before, and if that keeps fewer
     numbers than v has.
 
     中文：决定一个矩阵的二阶矩 v 该怎样保存。由 v 各行、各列的均值还原出 V（见上文）。权重的步长是
