@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from minillm.baselines.ngram import KneserNey, continuation_counts
-from minillm.lab.diagnose import hold
+from minillm.lab.diagnose import held, hold
 from minillm.lab.grade import Diagnosis, Grader, as_number
 from minillm.town.dialects import Markov, dialects
 from minillm.train.plain import token_rows
@@ -355,10 +355,6 @@ RUNS_WRONG = [
 ]
 
 
-def _held(right, cases, wrong):
-    return lambda answer: hold(answer, right, cases, wrong)
-
-
 GRADERS = {
     "2.1": Grader(
         function="bits_per_byte",
@@ -444,7 +440,7 @@ GRADERS = {
     "2.7": Grader(
         function="what_happened",
         level="everyone",
-        grade=_held(verdict, RUNS, RUNS_WRONG),
+        grade=held(verdict, RUNS, RUNS_WRONG),
         wrong=RUNS_WRONG,
         hints=(
             "luck = 3 * error; between -luck and luck a difference says nothing.",
