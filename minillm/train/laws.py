@@ -124,11 +124,10 @@ def _with_floor_known(log_x, y, floor, draws):
         rest = z - z.mean(-1, keepdims=True) - slope[..., None] * u
         return slope, np.sqrt((rest**2).sum(-1) / (len(u) - 2) / spread), rest
 
-    # 1. the line, and the errors as large as they would be on a point that did not draw it near
+    # 1. the line, its standard error, and what is left of each point
     slope, error, rest = line(z)
-    rest = rest / np.sqrt(1 - 1 / len(u) - u**2 / spread)
     # 2. the same line with drawn errors: how many of its own standard errors is it off?
-    slopes, errors, _ = line(z.mean() + slope * u + (rest - rest.mean())[draws])
+    slopes, errors, _ = line(z.mean() + slope * u + rest[draws])
     off = (slopes - slope) / np.maximum(errors, 1e-9 * error + np.finfo(float).tiny)
     low, high = np.quantile(off, TAILS)
     coefficient = np.exp(z.mean() - slope * log_x.mean())

@@ -45,6 +45,7 @@ def waits(x, log, folder):
 def counts(n): return n
 """
 GRID = {"x": [1, 2, 3]}
+SECONDS = 200  # at most, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +119,14 @@ def test_killed_or_stopped_it_leaves_no_process_and_goes_on(number, work, tmp_pa
         work=str(Path(work.__file__).parent), grid=grid, folder=str(folder), log=str(log)
     )
     program = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
-    ends = time.monotonic() + 200
+    ends = time.monotonic() + SECONDS
     while not log.exists() or len(lines(log)) < 3:  # 1 is finished, and both others wait
         assert program.poll() is None, program.stderr.read()
         assert time.monotonic() < ends
         time.sleep(0.05)
     pids = [int(line.split()[1]) for line in lines(log)]
     program.send_signal(number)
-    _, errors = program.communicate(timeout=200)
+    _, errors = program.communicate(timeout=SECONDS)
     if number == signal.SIGINT:
         assert program.returncode == -signal.SIGINT
         assert "stopping the runs" in errors
