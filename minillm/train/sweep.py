@@ -9,7 +9,8 @@
 Runs are processes with one thread each (see `minillm.lab.threads`). A run that is finished is never
 repeated: not after Ctrl-C, not after a kill, not when values are added to the grid. One that was
 stopped in the middle begins again, or goes on, if the function keeps checkpoints in its folder. One
-that ended in an error is tried again by the next call.
+that ended in an error is tried again by the next call. Code may change in between; so the file of
+each run names the code that ran it (`code_hash`).
 
 Chapter: 12
 """
@@ -35,7 +36,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, final
 
 from minillm.lab.files import set_aside, write_whole
-from minillm.lab.text_file import parse_json, read_text
 from minillm.lab.track import track
 from minillm.train.stop import Stop
 
@@ -129,6 +129,9 @@ def sweep(
 ) -> list[Run]:
     """Call a function once for each point of a grid, in processes, and keep what it gives.
 
+    Each process imports the program's main file again, so a script calls this under `if __name__ ==
+    "__main__":`. A notebook needs no such line.
+
     Args:
         function: `function(**settings, **common)` gives plain JSON. It stands at the top of a
             module, since each process imports it anew. If it has a parameter `folder`, it gets the
@@ -153,7 +156,7 @@ def sweep(
     if processes is not None and processes < 1:
         raise ValueError(f"processes must be at least 1; got {processes}")
     where = _place(function, {*grid, *common})
-    _agree(folder / ABOUT, {"function": where, "about": dict(common if about is None else about)})
+    _agree(folder / ABOUT, {"function": where, "about": common if about is None else about})
     done = {run.name: run for run in (read(folder, run) for run in runs)}
     waiting = [run for run in runs if done[run.name].status != "finished"]
     work = Work(where, common, folder.resolve(), _origin())
@@ -208,8 +211,11 @@ def _place(function: Callable[..., Any], names: set[str]) -> str:
 
 def _agree(path: Path, now: dict[str, Any]) -> None:
     """Refuse the folder of another sweep; a new one gets the file."""
-    from minillm.train.manifest import changes
+    from minillm.formats.json_file import read_object
+    from minillm.train.manifest import changes, is_plain
 
+    if not is_plain(now):
+        raise ValueError(f"about, or else common, must be plain JSON; got {now['about']!r}")
     if not path.exists():
         if others := sorted(path.parent.glob("*.json")):
             raise ValueError(
@@ -218,8 +224,7 @@ def _agree(path: Path, now: dict[str, Any]) -> None:
             )
         write_whole(path, json.dumps(now, indent=1) + "\n")
         return
-    then = parse_json(read_text(path))
-    if difference := next(changes("the sweep", then, json.loads(json.dumps(now))), None):
+    if difference := next(changes("the sweep", read_object(path), now), None):
         raise ValueError(
             f"{path.parent} holds runs of another sweep ({difference}); name another folder, or "
             "take back the change"
@@ -343,7 +348,7 @@ def _lost(work: Work, run: Run, status: int | None) -> Run:
     if kept.status == "finished":  # it ended just after
         return kept
     how = f"was killed by signal {-status}" if (status or 0) < 0 else f"ended with status {status}"
-    error = f"its process {how}, as it is if the memory does not suffice"
+    error = f'its process {how}; too little memory? a script without `if __name__ == "__main__":`?'
     return _written(work, replace(run, status="failed", error=error, origin=work.origin))
 
 

@@ -74,9 +74,9 @@ def test_with_a_known_floor_it_is_the_line_of_least_squares():
     law, line = power_law(SIZES, y, floor=1.5), linregress(np.log(SIZES), np.log(y - 1.5))
     assert law.exponent == pytest.approx(line.slope, rel=1e-9)
     assert math.log(law.coefficient) == pytest.approx(line.intercept, rel=1e-9)
-    excess = power_law(SIZES, y - 1.5)
-    assert excess.r2 == pytest.approx(line.rvalue**2, rel=1e-9)
-    assert excess.interval == pytest.approx(law.interval, rel=1e-9)
+    above = power_law(SIZES, y - 1.5)
+    assert above.r2 == pytest.approx(line.rvalue**2, rel=1e-9)
+    assert above.interval == pytest.approx(law.interval, rel=1e-9)
 
 
 def test_with_a_fitted_floor_it_is_scipys_curve():

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from minillm.train.sweep import Run, points, read, sweep
 #: What the processes import: it has nothing but the standard library.
 WORK = """
 import os, sys, time
+from importlib import import_module
 from pathlib import Path
 
 def noted(x, log, folder=None, power=2):
@@ -51,11 +53,10 @@ SECONDS = 200  # at most, on a busy machine
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
-    (folder / "swept_work.py").write_text(WORK, encoding="utf-8")
+    file = folder / "swept_work.py"
+    file.write_text(WORK, encoding="utf-8")
     sys.path.insert(0, str(folder))
-    import swept_work
-
-    yield swept_work
+    yield import_module(file.stem)
     sys.path.remove(str(folder))
 
 
@@ -166,6 +167,7 @@ def nested():
         ({"n": [1, 1]}, {}, "n has a value twice: 1, 1"),
         ({"m": [1]}, {}, "counts takes no m; it takes n"),
         ({"n": [1]}, {"common": {"n": 1}}, "n cannot both be in the grid and be common"),
+        ({"n": [1]}, {"about": {"a": (1,)}}, "about, or else common, must be plain JSON"),
         ({"n": [1]}, {"processes": 0}, "processes must be at least 1; got 0"),
     ],
 )
@@ -191,6 +193,9 @@ def test_the_folder_of_another_sweep_is_refused(work, tmp_path, monkeypatch):
         sweep(work.counts, {"n": [1]}, tmp_path, about={"recipe": {"seed": 1}})
     with pytest.raises(ValueError, match=r"the sweep.function: .*counts\\?\" then"):
         sweep(work.fails, {"x": [1]}, tmp_path, about=about)
+    (tmp_path / "sweep.json").write_text("{")
+    with pytest.raises(ValueError, match=r"sweep\.json"):
+        sweep(work.counts, {"n": [1]}, tmp_path, about=about)
     (tmp_path / "sweep.json").rename(tmp_path / "n=1-00000000.json")
     with pytest.raises(ValueError, match=r"sweep.json is missing, which says of which sweep n=1-0"):
         sweep(work.counts, {"n": [1]}, tmp_path, about=about)
