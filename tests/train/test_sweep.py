@@ -111,7 +111,7 @@ sweep(swept_work.waits, {grid}, {folder!r}, common=dict(log={log!r}), processes=
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_killed_or_stopped_it_leaves_no_process_and_goes_on(number, work, tmp_path):
+def test_killed_or_stopped_it_leaves_no_process_and_goes_on(number, work, tmp_path, request):
     import psutil
 
     log, folder = tmp_path / "log", tmp_path / "sweep"
@@ -120,6 +120,7 @@ def test_killed_or_stopped_it_leaves_no_process_and_goes_on(number, work, tmp_pa
         work=str(Path(work.__file__).parent), grid=grid, folder=str(folder), log=str(log)
     )
     program = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    request.addfinalizer(program.kill)
     ends = time.monotonic() + SECONDS
     while not log.exists() or len(lines(log)) < 3:  # 1 is finished, and both others wait
         assert program.poll() is None, program.stderr.read()
