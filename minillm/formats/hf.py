@@ -16,8 +16,9 @@ Chapter: 04
 import json
 import os
 import re
-import tempfile
-from collections.abc import Callable, Collection, Mapping
+import shutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -315,13 +316,24 @@ def write_folder(
             "eos_token": end_token,
         }
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".saving-") as beside:
+    with _empty_folder(directory / ".saving") as beside:
         safetensors_file.write(beside, tensors, max_shard_bytes)
         for name, content in texts.items():
-            write_whole(Path(beside, name), json.dumps(content, indent=2) + "\n")
+            write_whole(beside / name, json.dumps(content, indent=2) + "\n")
         if tokenizer is not None:
-            save_tokenizers_json(tokenizer, Path(beside, TOKENIZER))
-        _move(Path(beside), directory)
+            save_tokenizers_json(tokenizer, beside / TOKENIZER)
+        _move(beside, directory)
+
+
+@contextmanager
+def _empty_folder(path: Path) -> Iterator[Path]:
+    """A folder for a while; what a save that was killed has left of it goes first."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _tensors(model: Transformer) -> dict[str, Tensor]:
