@@ -16,9 +16,7 @@ Chapter: 04
 import json
 import os
 import re
-import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,7 @@ from minillm.formats.hf_names import EMBEDDING, HEAD, Place, places, rows
 from minillm.formats.json_file import read_object
 from minillm.formats.safetensors_file import Entry
 from minillm.formats.tokenizer_json import JsonTokenizer
-from minillm.lab.files import write_whole
+from minillm.lab.files import empty_folder, write_whole
 from minillm.model.config import TransformerConfig
 from minillm.model.transformer import Transformer
 from minillm.text.fast import save_tokenizers_json
@@ -316,24 +314,13 @@ def write_folder(
             "eos_token": end_token,
         }
     directory.mkdir(parents=True, exist_ok=True)
-    with _empty_folder(directory / ".saving") as beside:
+    with empty_folder(directory / ".saving") as beside:
         safetensors_file.write(beside, tensors, max_shard_bytes)
         for name, content in texts.items():
             write_whole(beside / name, json.dumps(content, indent=2) + "\n")
         if tokenizer is not None:
             save_tokenizers_json(tokenizer, beside / TOKENIZER)
         _move(beside, directory)
-
-
-@contextmanager
-def _empty_folder(path: Path) -> Iterator[Path]:
-    """A folder for a while; what a save that was killed has left of it goes first."""
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _tensors(model: Transformer) -> dict[str, Tensor]:
