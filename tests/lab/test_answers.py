@@ -85,6 +85,7 @@ def test_a_child_that_does_not_end_itself_is_ended(tmp_path, monkeypatch):
     [
         ("return input('?')", "input()"),
         ("while True: print('x' * 100)", "prints more than"),
+        ("print('x' * 10**6)", "prints more than"),
         ("while True:\n        try: print('x')\n        except: pass", "prints more than"),
         ("import sys\n    while True: print('x', file=sys.stderr)", "prints more than"),
         ("return mended_slide()", "calls itself without end"),
@@ -101,6 +102,7 @@ def test_whatever_an_answer_does_gets_a_plain_and_short_message(tmp_path, body, 
     assert result.status == "wrong"
     assert phrase in result.text("0.1")
     assert len(result.text("0.1")) < 2_200
+    assert len(result.printed) <= answers.PRINTED_CHARACTERS
 
 
 def test_what_an_answer_prints_is_shown_above_its_line(tmp_path):
