@@ -166,7 +166,7 @@ def kinds() -> tuple[Kind, ...]:
         Kind(
             name="glossary.toml", file="glossary.toml", form="toml", free=("*",),
             make=lambda folder: write_whole(folder / "glossary.toml", GLOSSARY),
-            read=lambda folder: list(map(vars, glossary.load.__wrapped__(folder / "glossary.toml"))),
+            read=lambda folder: [*map(vars, glossary.load.__wrapped__(folder / "glossary.toml"))],
         ),
         Kind(
             name="syllabus.toml", file="syllabus.toml", form="toml", free=("*",),
