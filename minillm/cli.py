@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from minillm.lab.program import program
-from minillm.recipes.commands import train_app
+from minillm.recipes.commands import sweep, train_app
 
 app = typer.Typer(
     name="minillm",
@@ -24,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(train_app, name="train")
+app.command()(sweep)
 #: What would command the terminal; a model may write anything.
 _CONTROL = {n: "�" for n in (*range(32), *range(127, 160)) if chr(n) not in "\t\n\r"}
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Chapter and number, such as 1.2.")]

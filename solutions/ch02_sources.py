@@ -8,19 +8,27 @@ from minillm.lab.task import task
 
 @task("2.1", minutes=5)
 def bits_per_byte(log_probs, n_bytes):
-    """What a model needs for a text, in bits for each byte of it.
+    """Find the number by which models with different tokenizers can be compared, in bits.
 
-    log_probs holds the natural logarithm of each token's probability. One bit is log 2 nats.
+    Two models read the 5 bytes of "plum.":
 
-    中文：log_probs 是每个词元概率的自然对数（单位奈特），1 比特等于 log 2 奈特。返回平均每个字节
-    需要多少比特。
+        the first cuts     plum | .             p = 1/8, 1/2      2 bits a token
+        the second cuts    p | l | u | m | .    p = 1/2 each      1 bit a token
+
+    By the token the second looks better. But the first gives the text the larger probability, 1/16
+    against 1/32, and must come out lower: 0.8 against 1.0. A text twice as long and equally hard
+    gets the same number. 2,000 tokens must work.
+
+    中文：不同分词器的模型怎样公平比较？上例中第一个模型给这 5 个字节的概率更大（1/16，第二个是
+    1/32），按每个词元平均却显得更差。请返回一个以比特计、越低越好的数：第一个 0.8，第二个 1.0；同样
+    难度、长一倍的文本得数相同；2,000 个词元也要能算。
 
     Args:
-        log_probs: array of numbers, one a token, in nats.
-        n_bytes: bytes of the text that the tokens spell.
+        log_probs: natural logarithms of the tokens' probabilities, a list or an array.
+        n_bytes: bytes of the text that these tokens spell together.
 
     Returns:
-        a number: bits_per_byte([log(1/8), log(1/2)], n_bytes=2) is 2.0 (3 bits and 1 bit).
+        a number: 0.8 for log_probs = [log(1/8), log(1/2)] and n_bytes = 5.
     """
     # BEGIN SOLUTION
     import math
@@ -89,17 +97,20 @@ def continuation_counts(grams):
 def price_of_reading_backwards():
     """Predict, measure, explain: is a language harder to predict from its end?
 
-    Read every row of the market square backwards. A model now predicts each token from those that
-    came *after* it. What is the lowest loss that any model can expect on a long text, in nats a
-    token? Guess; then train a Kneser-Ney model of order 3 on the reversed training rows and measure
-    it on the reversed held-out rows; then decide, and say in one sentence why.
+    Turn every row round, rows[:, ::-1]. A model now predicts each token from those that came
+    *after* it. Forwards, the lowest loss that a model can expect on a long row is 1.533 nats a
+    token. And backwards: lower, higher or equal? Guess. Then train KneserNey(rows, 32, 3) on the
+    reversed training rows and measure it on the reversed held-out rows, and the same forwards.
+    Return the lowest loss that a model can expect backwards (1.5 % less or 3 % more pass), and why.
 
-    中文：先猜，再测，再解释。把每一行倒过来读：模型要根据“之后”的词元预测前一个。在长文本上，任何
-    模型每个词元的期望损失最低是多少奈特？先猜；再在反转的训练行上训练 3 阶 Kneser-Ney 模型，在反转
-    的留出行上评测；然后给出这个下限，并用一句话说明原因。
+    中文：先猜，再测，再解释。把每一行倒过来（rows[:, ::-1]），模型要根据“之后”的词元预测前一个。
+    正向时，长行上每个词元的期望损失最低是 1.533 奈特；反向时更低、更高，还是相等？先猜；再在反转的
+    训练行上训练 KneserNey(rows, 32, 3)，在反转的留出行上测损失，正向也测一次；最后返回反向的下限
+    （低 1.5%、高 3% 以内都算对）和一句说明原因的话。
 
     Returns:
-        (float, str): nats a token, and your sentence.
+        (float, str): nats a token, and your sentence. Of a fair coin it would be (0.693, "a coin
+        remembers nothing, so both directions are alike").
     """
     # BEGIN SOLUTION
     # Measured: KneserNey(train_rows[:, ::-1], 32, 3) has the forward model's loss, within 1 %.
@@ -169,21 +180,27 @@ def choose_order(rows):
 
 @task("2.7", minutes=6)
 def what_happened(training, held_out, error):
-    """Decide what the losses of a run tell. Up to three standard errors count as luck.
+    """Decide what two losses tell about a run.
 
-    - "leak": even the held-out data are no longer new to the model
-    - "overfitting": the model has memorised its training text
-    - "learn on": nothing is wrong, and there is something left to learn
-    - "at the entropy": nothing is wrong, and this sample shows nothing more to learn
+    Both are given as what lies above the source's own loss on the same tokens. From -3 to +3
+    standard errors, both included, is luck: read it as 0. Give the first verdict that fits:
 
-    中文：根据损失判断发生了什么：泄漏、过拟合、还可继续学习、已达到熵。三个标准误以内算作运气。
+    - "leak": not even the held-out text was new to the model
+    - "overfitting": the held-out text was new, but the training text is memorised
+    - "learn on": nothing is wrong, and on new text there is something left to learn
+    - "at the entropy": nothing is wrong, and new text shows nothing more to learn
+
+    中文：损失以“高出信源自身损失多少”表示；正负三个标准误以内（含边界）算运气，看作 0。按次序返回第
+    一个成立的：泄漏（连留出文本对模型也不是新的）、过拟合（训练文本被背下来了）、还可继续学习、已达到
+    熵（新文本上看不出还有可学的）。
 
     Args:
-        training, held_out: loss minus the source's own loss on the same tokens, in nats a token.
-        error: the standard error of each of the two.
+        training, held_out: nats a token above the source; negative where the loss is lower.
+        error: the standard error of each of the two, above 0.
 
     Returns:
-        str: one of the four.
+        str: (-0.7, 1.1, 0.02), which you have just seen drawn, is "overfitting"; (0.02, 0.03, 0.02)
+        is "at the entropy", as both may be luck.
     """
     # BEGIN SOLUTION
     luck = 3 * error

@@ -35,31 +35,35 @@ def lion_step(weight, gradient, mean, rate, betas, weight_decay):
 
 
 @task("6.2", minutes=8)
-def factored_step(gradient, rows, columns, beta):
-    """Adafactor's second moment of a matrix, kept as n + m numbers in place of n · m.
+def whole_or_factored(v, factor):
+    """Decide how to keep the second moment v of one matrix: whole, or by its rows and columns.
 
-        R ← β R + (1 - β) · (the mean of each row of G²)
-        C ← β C + (1 - β) · (the mean of each column of G²)
-        V[i, j] = R[i] · C[j] / mean(R), of the new R and C
+    Rebuild V from the row means and column means of v, as above. A weight's step is its gradient
+    divided by √v. With V in place of v, some steps come out too long or too short. Factor v if
+    every step stays between 1 / factor and factor times as long as before, and if that keeps fewer
+    numbers than v has.
 
-    中文：Adafactor 的二阶矩。不记住整个矩阵，只记住 G²（逐元素平方）每一行的均值 R 和每一列的均值
-    C 的滑动平均；再用新的 R 和 C 还原：V[i, j] = R[i] · C[j] / mean(R)。不得改动传入的张量。
+    中文：决定一个矩阵的二阶矩 v 该怎样保存。由 v 各行、各列的均值还原出 V（见上文）。权重的步长是
+    梯度除以 √v；用 V 代替 v 后，有的步会过长或过短。若没有一个权重的步变为原来的 factor 倍以上或
+    1 / factor 以下，并且这样保存的数确实更少，就返回 "factored"，否则返回 "whole"。不得改动 v。
 
     Args:
-        gradient: G, tensor [n, m]; G² is its square, number by number.
-        rows, columns: R and C of the step before, tensors [n] and [m].
-        beta: β, how much of R and of C is kept.
+        v: tensor [n, m], every number above 0.
+        factor: above 1, for instance 1.5.
 
     Returns:
-        (tensor [n, m], tensor [n], tensor [m]): V, and the new R and C. G = [[2, -2], [0, 4]]
-        with R = [4, 16], C = [10, 10] and β = 0.5 gives R = [4, 12], C = [6, 10], and the V that
-        you had on paper, [[3, 5], [9, 15]].
+        "factored" or "whole". v = [[1, 1, 1], [1, 1, 9]] is rebuilt as [[0.43, 0.43, 2.14],
+        [1.57, 1.57, 7.86]]. The worst step is the first weight's, √(1 / 0.43) = 1.53 times as
+        long: "whole" for a factor of 1.5, "factored" for 1.6.
     """
     # BEGIN SOLUTION
-    squares = gradient**2
-    rows = beta * rows + (1 - beta) * squares.mean(dim=1)
-    columns = beta * columns + (1 - beta) * squares.mean(dim=0)
-    return rows[:, None] * columns[None, :] / rows.mean(), rows, columns
+    rows, columns = v.mean(dim=1), v.mean(dim=0)
+    rebuilt = rows[:, None] * columns[None, :] / rows.mean()
+    longer = (v / rebuilt).sqrt()
+    fewer = len(rows) + len(columns) < v.numel()
+    if fewer and longer.max() <= factor and longer.min() >= 1 / factor:
+        return "factored"
+    return "whole"
     # END SOLUTION
 
 

@@ -8,25 +8,23 @@ from minillm.lab.task import task
 
 @task("10.1", minutes=6)
 def top_k_weights(logits, top_k):
-    """Which k experts each token is routed to, and with which weights.
+    """Decide for every token which experts are asked, and how much each answer counts.
 
-        p = softmax(logits)                              over the experts, for each token
-        experts = the k with the largest p, the largest first
-        weights = their p, divided by the sum of these k
+    Ask the top_k most probable ones, the most probable first. Their weights sum to 1 for each
+    token, and who is twice as probable counts twice as much. Logits of 1000 must work. The gradient
+    must find its way through the weights, since that is how the router learns.
 
-    The gradient must find its way through the weights: that is how the router learns.
-
-    中文：top-k 路由。对每个词元，在所有专家上做 softmax 得到 p；选出 p 最大的 k 个专家，按 p 从大到
-    小排列；权重是这 k 个 p 除以它们的和。返回（专家编号, 权重），编号从 0 开始。梯度要能经过权重
-    传回 logits，不得改动传入的张量。
+    中文：对每个词元，选出路由概率最大的 top_k 个专家，按概率从大到小排列。它们的权重之和为 1，概率
+    大一倍的专家，权重也大一倍。logits 为 1000 时也要能算。梯度要能经过权重传回 logits，不得改动传入
+    的张量。专家编号从 0 开始。
 
     Args:
         logits: tensor [N, E]; no two of a token are equal.
-        top_k: k, from 1 to E.
+        top_k: from 1 to E.
 
     Returns:
-        (integers [N, k], weights [N, k]). One token with logits log 1, log 3, log 6 and k = 2
-        gives the experts [[2, 1]] and the weights [[0.6667, 0.3333]].
+        (integers [N, top_k], weights [N, top_k]). The token above, with logits log 1, log 3 and log
+        6, gives [[2, 1]] and [[0.6667, 0.3333]] for top_k = 2.
     """
     # BEGIN SOLUTION
     weights, experts = logits.softmax(dim=-1).topk(top_k, dim=-1)
@@ -36,24 +34,24 @@ def top_k_weights(logits, top_k):
 
 @task("10.2", minutes=8)
 def load_balance(logits):
-    """The load-balancing loss: 1 in even use, up to E where one expert gets every token.
+    """Design the penalty for uneven use: the simplest number that meets three demands.
 
-        f_e = the share of the tokens whose largest logit is that of expert e
-        P_e = the mean over all tokens of p_e, with p = softmax(logits)
-        loss = E · Σ f_e · P_e                                          the sum over the experts
+    1. It pushes every P_e down, in proportion to f_e: who has twice the tokens is pushed twice as
+       hard. (So its gradient comes through P alone, and it is linear in P.)
+    2. In even use, where every f and P is 1/E, it is 1, whatever E is.
+    3. If one expert gets all tokens, with p = 1, it is E.
 
-    f counts, so it has no gradient; P has one, and is pushed down where f is large.
-
-    中文：负载均衡损失。f_e 是选中专家 e 的词元（logit 在 e 处最大）所占的比例，P_e 是全部词元的 p_e
-    的均值，p 是在专家上的 softmax。损失 = E · Σ f_e · P_e。f 是计数，没有梯度；梯度经过 P 传回
-    logits。返回一个标量张量，不得改动传入的张量。
+    中文：为“专家用得不均匀”设计一个惩罚项。f_e 是选中专家 e 的词元（logit 在 e 处最大）所占比例，
+    P_e 是全部词元的 p_e 的均值。要求：一、它把每个 P_e 往下压，力度与 f_e 成正比，梯度只经过 P；
+    二、完全均匀（f 与 P 都是 1/E）时等于 1；三、一个专家以 p = 1 得到全部词元时等于 E。不得改动传
+    入的张量。
 
     Args:
-        logits: tensor [N, E]; no two of a token are equal.
+        logits: tensor [N, E], for one expert a token: the one with the largest; no two are equal.
 
     Returns:
         tensor []. Three tokens with p = (0.8, 0.2), (0.6, 0.4) and (0.2, 0.8) have f = (2/3, 1/3)
-        and P = (1.6/3, 1.4/3), so the loss is 1.0222.
+        and P = (1.6/3, 1.4/3); their penalty is 1.0222.
     """
     # BEGIN SOLUTION
     import torch

@@ -426,6 +426,8 @@ def test_special_tokens_of_a_prompt_are_read_where_one_says_so(minillm, folder, 
     assert asked[0][0] == [258, 256, 259]
     begun = SimpleNamespace(begin_ids=(258,), special_ids={END: 258}, encode=lambda *_: [258, 7])
     assert prompt_ids(END, begun, special=True) == [258, 7]  # not twice
+    begun = SimpleNamespace(begin_ids=(258,), special_ids={}, encode=lambda *_: [7])
+    assert prompt_ids("hi", begun) == [258, 7]
 
 
 def test_a_stop_string_ends_the_text_before_it(minillm, folder, monkeypatch):
@@ -534,6 +536,8 @@ def test_a_folder_of_llamas_form_begins_with_its_token_and_never_draws_padding(m
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = LlamaForCausalLM(config)
+        for parameter in model.parameters():
+            parameter.data.normal_(std=0.3)  # so that another beginning gives another text
     model.save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     prompt = tokenizer("hi a", return_tensors="pt")

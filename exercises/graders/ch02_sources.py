@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from minillm.baselines.ngram import KneserNey, continuation_counts
-from minillm.lab.diagnose import hold
+from minillm.lab.diagnose import held, hold
 from minillm.lab.grade import Diagnosis, Grader, as_number
 from minillm.town.dialects import Markov, dialects
 from minillm.train.plain import token_rows
@@ -44,8 +44,9 @@ def bits_of_the_product(log_probs, n_bytes):
 
 
 TEXTS = [
-    ([math.log(1 / 8), math.log(1 / 2)], 2),
-    ([math.log(1 / 8), math.log(1 / 2)], 8),
+    ([math.log(1 / 8), math.log(1 / 2)], 5),
+    ([math.log(1 / 2)] * 5, 5),
+    ([math.log(1 / 8), math.log(1 / 2)] * 2, 10),
     ([math.log(1 / 2)] * 6, 4),
     ([math.log(1 / 4)] * 2_000, 500),
 ]
@@ -54,14 +55,15 @@ BITS_WRONG = [
         lambda logs, n: -bits_per_byte(logs, n),
         "logarithms of probabilities are negative: take minus.",
     ),
-    (lambda logs, n: bits_per_byte(logs, n, 1), "these are nats per byte; one bit is log 2 nats."),
+    (lambda logs, n: bits_per_byte(logs, n, 1), "these are nats; one bit is log 2 nats."),
     (
         lambda logs, n: bits_per_byte(logs, 1),
-        "these are the bits of the whole text: divide by n_bytes.",
+        "these are the bits of the whole text: one twice as long gets twice as many.",
     ),
     (
         lambda logs, n: bits_per_byte(logs, len(logs)),
-        "you divide by the number of tokens, not n_bytes.",
+        "you divide by the tokens, so whoever cuts into more of them looks better. Divide by what "
+        "both models share: the bytes.",
     ),
     (lambda logs, n: bits_per_byte(logs, n, 1 / math.log(2)), "divide by log 2; you multiply."),
     (
@@ -353,10 +355,6 @@ RUNS_WRONG = [
 ]
 
 
-def _held(right, cases, wrong):
-    return lambda answer: hold(answer, right, cases, wrong)
-
-
 GRADERS = {
     "2.1": Grader(
         function="bits_per_byte",
@@ -365,8 +363,8 @@ GRADERS = {
         wrong=BITS_WRONG,
         target="minillm.baselines.ngram.bits_per_byte",
         hints=(
-            "The loss of the whole text is minus the sum of log_probs, in nats.",
-            "A bit is log 2 = 0.693 nats, so nats divided by log 2 are bits.",
+            "What do both models have in common: the tokens, or the text and its bytes?",
+            "The whole text costs minus the sum of log_probs, in nats; a bit is log 2 nats.",
             "-sum(log_probs) / math.log(2) / n_bytes",
         ),
     ),
@@ -442,7 +440,7 @@ GRADERS = {
     "2.7": Grader(
         function="what_happened",
         level="everyone",
-        grade=_held(verdict, RUNS, RUNS_WRONG),
+        grade=held(verdict, RUNS, RUNS_WRONG),
         wrong=RUNS_WRONG,
         hints=(
             "luck = 3 * error; between -luck and luck a difference says nothing.",

@@ -5,49 +5,37 @@ Chapter: 05
 
 import math
 import statistics
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from minillm.lab.diagnose import hold, same, shown
+from minillm.lab.diagnose import held, hold, measured, randn, same_gradient, swapped
 from minillm.lab.grade import Diagnosis, Grader, as_number, as_tensor
 
-NAN, INF = math.nan, math.inf
+NAN, INF, LOG_2 = math.nan, math.inf, math.log(2)
 
 
 # --- 5.1 ------------------------------------------------------------------------------------------
-def log_probs(logits, targets, loss_mask, *, dim=-1):
-    ids = targets.masked_fill(~loss_mask, 0)[..., None]
-    picked = logits.log_softmax(dim).gather(-1, ids)[..., 0]
-    return torch.where(loss_mask, picked, 0.0)
+def log_probs(logits, targets, mask, *, dim=-1, in_two_steps=False):
+    ids = targets.masked_fill(~mask, 0)[..., None]
+    log_p = logits.softmax(dim).log() if in_two_steps else logits.log_softmax(dim)
+    return torch.where(mask, log_p.gather(-1, ids)[..., 0], 0.0)
 
 
-def log_probs_of_all(logits, targets, loss_mask):
-    return log_probs(logits, targets, torch.ones_like(loss_mask))
+def log_probs_of_all(logits, targets, mask):
+    return log_probs(logits, targets, torch.ones_like(mask))
 
 
-def log_probs_in_two_steps(logits, targets, loss_mask):
-    p = logits.softmax(-1).gather(-1, targets[..., None])[..., 0]
-    return torch.where(loss_mask, p.log(), 0.0)
-
-
+BOTH = torch.ones(1, 2, dtype=torch.bool)
 MASK = torch.tensor([[True, False, True], [True, True, False]])
 IDS = torch.tensor([[1, 4, 0], [0, 2, 3]]).masked_fill(~MASK, 0)
-LOGITS = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(0))
-FORBIDDEN = LOGITS.masked_fill(~MASK[..., None] & (torch.arange(5) == 0), -INF)
+LOGITS = randn(2, 3, 5)
 LOG_PROBS = [
-    (
-        torch.tensor([[[3.0, 1.0], [2.0, 2.0]]]).log(),
-        torch.tensor([[0, 1]]),
-        torch.ones(1, 2, dtype=torch.bool),
-    ),
+    (torch.tensor([[[3.0, 1.0], [2.0, 2.0]]]).log(), torch.tensor([[0, 1]]), BOTH),
     (LOGITS, IDS, MASK),
-    (FORBIDDEN, IDS, MASK),
-    (
-        torch.tensor([[[1000.0, 0.0], [1000.0, 0.0]]]),
-        torch.tensor([[0, 1]]),
-        torch.ones(1, 2, dtype=torch.bool),
-    ),
+    (LOGITS.masked_fill(~MASK[..., None] & (torch.arange(5) == 0), -INF), IDS, MASK),
+    (torch.tensor([[[1000.0, 0.0], [1000.0, 0.0]]]), torch.tensor([[0, 1]]), BOTH),
 ]
 LOG_PROBS_WRONG = [
     (lambda x, t, m: -log_probs(x, t, m), "this is the loss, -log p; log p is never above 0."),
@@ -60,12 +48,9 @@ LOG_PROBS_WRONG = [
         lambda x, t, m: log_probs_of_all(x, t, m) * m,
         "0 · -inf is NaN: do not multiply by the mask, choose with torch.where or masked_fill.",
     ),
+    (partial(log_probs, dim=1), "your softmax runs over the positions; it is over the vocabulary."),
     (
-        lambda x, t, m: log_probs(x, t, m, dim=1),
-        "your softmax runs over the positions of the text; it is dim=-1, the vocabulary.",
-    ),
-    (
-        log_probs_in_two_steps,
+        partial(log_probs, in_two_steps=True),
         "a softmax of exp(-1000) is 0 and its log -inf; log_softmax does both at once: -1000.",
     ),
 ]
@@ -73,52 +58,31 @@ LOG_PROBS_WRONG = [
 
 def grade_masked_log_probs(answer):
     """Four cases, padding that is no id, and the gradient."""
-
-    def numbers(logits, targets, loss_mask):
-        return as_tensor(answer(logits, targets, loss_mask)).detach()
-
-    hold(numbers, log_probs, LOG_PROBS, LOG_PROBS_WRONG)
+    held(log_probs, LOG_PROBS, LOG_PROBS_WRONG, read=_values)(answer)
     for padding in (-100, 50_000):
+        case = (LOGITS, IDS.masked_fill(~MASK, padding), MASK)
         try:
-            hold(numbers, log_probs, [(LOGITS, IDS.masked_fill(~MASK, padding), MASK)])
+            held(log_probs, [case], read=_values)(answer)
         except (IndexError, RuntimeError):
             raise Diagnosis(
                 f"your look-up fails at the padding {padding}: where `loss_mask` is False, put an "
                 "id that exists before you look up."
             ) from None
-    leaf = LOGITS.clone().requires_grad_()
-    got = as_tensor(answer(leaf, IDS, MASK))
-    if not got.requires_grad:
-        raise Diagnosis("no gradient flows; .item(), .detach() and torch.tensor cut it off.")
-    right = (torch.nn.functional.one_hot(IDS, 5) - LOGITS.softmax(-1)) * MASK[..., None]
-    if not same(torch.autograd.grad(got.sum(), leaf)[0], right):
-        raise Diagnosis("the numbers are right, and their gradient is not.")
+    same_gradient(lambda x: answer(x, IDS, MASK), lambda x: log_probs(x, IDS, MASK), LOGITS)
+
+
+def _values(got):
+    return as_tensor(got).detach()
 
 
 # --- 5.2 ------------------------------------------------------------------------------------------
-def gradients(weight, parts, nats):
-    """The gradient and the number of tokens of each part."""
-    pairs = []
+def accumulated(weight, parts, nats, *, by=sum, means=False):
+    total, counts = 0, []
     for part in parts:
-        loss, n = nats(weight, part)
-        pairs.append((torch.autograd.grad(loss, weight)[0], n))
-    return zip(*pairs, strict=True)
-
-
-def accumulated(weight, parts, nats):
-    g, n = gradients(weight, parts, nats)
-    return sum(g) / sum(n)
-
-
-def accumulated_means(weight, parts, nats, *, divided=True):
-    g, n = gradients(weight, parts, nats)
-    total = sum(each / tokens for each, tokens in zip(g, n, strict=True))
-    return total / len(parts) if divided else total
-
-
-def accumulated_divided(weight, parts, nats, by):
-    g, n = gradients(weight, parts, nats)
-    return sum(g) / by(n)
+        loss, n_tokens = nats(weight, part)
+        total += torch.autograd.grad(loss, weight)[0] / (n_tokens if means else 1)
+        counts.append(n_tokens)
+    return total / by(counts)
 
 
 def weighted_sum(weight, part):
@@ -131,39 +95,26 @@ def squares(weight, part):
     return ((scores.exp() + scores**2) * counts).sum(), int(counts.sum())
 
 
-_draw = torch.Generator().manual_seed(0)
+PARTS = [torch.tensor([[8.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0], [2.0, 3.0]])]
 ACCUMULATED = [
-    (
-        torch.ones(2, requires_grad=True),
-        [torch.tensor([[8.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0], [2.0, 3.0]])],
-        weighted_sum,
-    ),
-    (
-        torch.randn(3, generator=_draw).requires_grad_(),
-        [torch.randn(5, 3, generator=_draw), torch.zeros(2, 3), torch.randn(7, 3, generator=_draw)],
-        squares,
-    ),
+    (torch.ones(2, requires_grad=True), PARTS, weighted_sum),
+    (randn(3).requires_grad_(), [randn(5, 3), torch.zeros(2, 3), randn(7, 3, seed=1)], squares),
 ]
 ACCUMULATED_WRONG = [
-    (accumulated_means, "that is the mean of the parts' means: 3 tokens weigh as much as 1 does."),
     (
-        lambda w, p, f: accumulated_means(w, p, f, divided=False),
-        "that is the sum of the parts' means; divide once, by all tokens.",
+        partial(accumulated, means=True, by=len),
+        "that is the mean of the parts' means: 3 tokens weigh as much as 1 does.",
     ),
     (
-        lambda w, p, f: accumulated_divided(w, p, f, lambda n: 1),
+        partial(accumulated, by=lambda counts: 1),
         "that is the gradient of the sum; divide by how many tokens there are in all.",
     ),
     (
-        lambda w, p, f: accumulated_divided(w, p, f, len),
+        partial(accumulated, by=len),
         "you divide by the number of parts; divide by that of all tokens.",
     ),
     (
-        lambda w, p, f: accumulated_divided(w, p, f, lambda n: n[-1]),
-        "you divide by the tokens of the last part only; count those of all parts.",
-    ),
-    (
-        lambda w, p, f: accumulated_divided(w, p, f, lambda n: sum(map(len, p))),
+        lambda w, p, f: accumulated(w, p, f, by=lambda counts: sum(map(len, p))),
         "count the tokens as nats does; not every row of a part need be one.",
     ),
 ]
@@ -219,27 +170,22 @@ def grade_accumulated_gradient(answer):
 
 
 # --- 5.3 ------------------------------------------------------------------------------------------
-def cosine(step, n_steps, warmup_steps, peak, final, *, turn=math.pi, late=0, cut=True, to=None):
+def half_cosine(share):
+    return (1 + math.cos(math.pi * share)) / 2
+
+
+def cosine(step, n_steps, warmup_steps, peak, final, *, low=None, late=0, shape=half_cosine, end=1):
     top, last = max(warmup_steps - 1, 0), n_steps - 1 + late
     if step < top:
         return peak * (step + 1) / warmup_steps
-    share = (step - top) / (last - top)
-    share = min(1.0, share) if cut else share
-    low = final if to is None else to
-    return peak * (low + (1 - low) * (1 + math.cos(turn * share)) / 2)
+    low = final if low is None else low
+    return peak * (low + (1 - low) * shape(min(end, (step - top) / (last - top))))
 
 
-def cosine_from_zero(step, n_steps, warmup_steps, peak, final):
+def cosine_from_zero(step, n_steps, warmup_steps, *rates):
     if step < warmup_steps:
-        return peak * step / warmup_steps
-    return cosine(step, n_steps, warmup_steps, peak, final)
-
-
-def straight_line(step, n_steps, warmup_steps, peak, final):
-    top, last = max(warmup_steps - 1, 0), n_steps - 1
-    if step < top:
-        return peak * (step + 1) / warmup_steps
-    return peak * (1 - (1 - final) * min(1.0, (step - top) / (last - top)))
+        return rates[0] * step / warmup_steps
+    return cosine(step, n_steps, warmup_steps, *rates)
 
 
 RATES = [
@@ -249,72 +195,52 @@ RATES = [
 ]
 RATES_WRONG = [
     (cosine_from_zero, "step 0 gets nothing, and so is lost; its share is 1 / warmup_steps."),
-    (straight_line, "you fall in a straight line; the task wants half a cosine."),
-    (lambda *a: cosine(*a, to=0.0), "you fall to 0; the last step has final · peak."),
-    (lambda *a: cosine(*a, turn=2 * math.pi), "that is a whole cosine, down and up again."),
-    (lambda *a: cosine(*a, late=1), "you arrive a step later; the last step is n_steps - 1."),
-    (lambda *a: cosine(*a, cut=False), "after the end the rate stays; your cosine goes on."),
+    (
+        partial(cosine, shape=lambda share: 1 - share),
+        "you fall in a straight line; the task wants half a cosine.",
+    ),
+    (partial(cosine, low=0.0), "you fall to 0; the last step has final · peak."),
+    (partial(cosine, late=1), "you arrive a step later; the last step is n_steps - 1."),
+    (partial(cosine, end=INF), "after the end the rate stays; your cosine goes on."),
 ]
 
 
 # --- 5.4 ------------------------------------------------------------------------------------------
-BECAUSE = "because both averages hold this one gradient"
-UPDATE_WRONG = [
-    (lambda: (0.0, BECAUSE), "averages that begin at zero have the gradient in them after a step."),
-    (lambda: (-1.0, BECAUSE), "how far is asked for, not which way: without a sign."),
-    (lambda: (3.162, BECAUSE), "that is m / √v as they are; AdamW divides each by 1 - βᵗ before."),
-    (lambda: (0.001, BECAUSE), "that is how far the weight moves; divide by the learning rate."),
-    (lambda: (0.23, BECAUSE), "so far goes a step in the middle of a run; measure the first."),
-    (lambda: (1.0, "Adam"), "now say in a sentence why the size of the gradient drops out."),
-]
-
-
-def grade_first_update_after_a_reset(answer):
-    """The number is graded; the sentence must be there."""
-    got = answer()
-    if not (isinstance(got, tuple | list) and len(got) == 2):
-        raise Diagnosis('return two things: the number and your sentence, as in 2.0, "because …".')
-    number, sentence = as_number(got[0]), got[1]
-    messages = [message for _, message in UPDATE_WRONG]
-    for between, message in zip(
-        ((0, 0), (-1.001, -0.999), (3.1, 3.3), (1e-9, 0.0999), (0.1, 0.998)), messages, strict=False
-    ):
-        if between[0] <= number <= between[1]:
-            raise Diagnosis(message)
-    if not math.isclose(number, 1, abs_tol=1e-3):
-        raise Diagnosis(
-            f"{shown(number)} is not it: one weight, weight.grad = a number, one step of a new "
-            "torch.optim.AdamW with weight_decay=0; how many learning rates did it move?"
-        )
-    if not isinstance(sentence, str) or (len(sentence.split()) < 4 and len(sentence) < 8):
-        raise Diagnosis(messages[-1])
+UPDATE = measured(
+    1.0,
+    [
+        (0.0, "averages that begin at zero have the gradient in them after a step."),
+        (-1.0, "how far is asked for, not which way: without a sign."),
+        (3.162, "that is m / √v as they are; AdamW divides each by 1 - βᵗ before."),
+        (0.001, "that is how far the weight moves; divide by the learning rate."),
+    ],
+    "one weight, weight.grad = a number, one step of a new torch.optim.AdamW with weight_decay=0; "
+    "how many learning rates did it move?",
+    "why the size of the gradient drops out",
+    tolerance=1e-3,
+)
 
 
 # --- 5.5 ------------------------------------------------------------------------------------------
-def spikes(norms, window, factor, *, usual=statistics.median, from_=0, above=float.__gt__, all_=0):
-    good, found = [], []
-    for step, norm in enumerate(norms, from_):
-        last = good if all_ else good[-window:]
-        limit = factor * usual(last) if len(good) >= window else INF
+def spikes(norms, window, factor, *, usual=statistics.median, above=float.__gt__):
+    good, steps = [], []
+    for step, norm in enumerate(norms):
+        limit = factor * usual(good[-window:]) if len(good) >= window else INF
         if not math.isfinite(norm) or above(norm, limit):
-            found.append(step)
+            steps.append(step)
         else:
             good.append(norm)
-    return found
+    return steps
 
 
 def spikes_among_all(norms, window, factor):
     """Spikes get into the median."""
-    found = []
+    steps = []
     for step, norm in enumerate(norms):
         usual = statistics.median(norms[step - window : step]) if step >= window else INF
         if not math.isfinite(norm) or norm > factor * usual:
-            found.append(step)
-    return found
-
-
-def spikes_but_nan(norms, window, factor):
-    return spikes([1.0 if math.isnan(norm) else norm for norm in norms], window, factor)
+            steps.append(step)
+    return steps
 
 
 ONE = [1.0, 1.0, 1.0]
@@ -332,28 +258,23 @@ SPIKES = [
     ([5.0, 5.0, 5.0, 1.0, 1.0, 1.0, 4.0], 3, 3.0),
 ]
 SPIKES_WRONG = [
-    (lambda n, w, f: spikes(n, w, f, from_=1), "steps are counted from 0: enumerate does that."),
     (
-        lambda n, w, f: spikes(n, w, f, above=float.__ge__),
+        partial(spikes, above=float.__ge__),
         "a spike is ABOVE factor times the median; exactly as much is good.",
     ),
     (spikes_among_all, "spikes get into your median: after three of them, 9 looks usual."),
     (
-        lambda n, w, f: spikes(n, w, f, all_=1),
-        "take the last `window` good norms only, not all; norms change slowly.",
-    ),
-    (
-        lambda n, w, f: spikes(n, w, f, usual=statistics.mean),
+        partial(spikes, usual=statistics.mean),
         "the median of 1, 1, 2.9 is 1, and 4 is above 3; is yours a mean?",
     ),
-    (spikes_but_nan, "NaN > x is False for every x: ask with math.isfinite."),
+    (
+        lambda n, *how: spikes([1.0 if math.isnan(norm) else norm for norm in n], *how),
+        "NaN > x is False for every x: ask with math.isfinite.",
+    ),
 ]
 
 
 # --- 5.6 ------------------------------------------------------------------------------------------
-LOG_2 = math.log(2)
-
-
 def better(a, b, spread, *, by="n_bytes", unit=LOG_2, texts=True, noise=True):
     bits_a, bits_b = (each["nats"] / unit / each[by] for each in (a, b))
     if (texts and a["text"] != b["text"]) or (noise and abs(bits_a - bits_b) <= spread):
@@ -375,23 +296,20 @@ BETTER = [
 ]
 BETTER_WRONG = [
     (
-        lambda a, b, s: better(a, b, s, by="n_tokens"),
+        partial(better, by="n_tokens"),
         "you compare by the token; the tokens of two tokenizers are not worth the same.",
     ),
     (
-        lambda a, b, s: better(a, b, s, texts=False),
+        partial(better, texts=False),
         "two different texts prove nothing: one of them may be the easier.",
     ),
     (
-        lambda a, b, s: better(a, b, s, noise=False),
+        partial(better, noise=False),
         "a difference of at most `spread` could be another seed's: 'cannot tell'.",
     ),
+    (swapped(better, "a", "b"), "a and b are exchanged: fewer bits are better."),
     (
-        lambda a, b, s: {"a": "b", "b": "a"}.get(said := better(a, b, s), said),
-        "a and b are exchanged: fewer bits are better.",
-    ),
-    (
-        lambda a, b, s: better(a, b, s, unit=1.0),
+        partial(better, unit=1.0),
         "`spread` is in bits, and you compare it with nats: divide by log 2.",
     ),
 ]
@@ -418,48 +336,23 @@ SIZES = [
 ]
 SIZES_WRONG = [
     (
-        lambda s: scale_for(s, tested=False),
+        partial(scale_for, tested=False),
         "with your scale the smallest of some runs is still lost: then it is 'bfloat16'.",
     ),
     (scale_for_the_smallest, "that is the SMALLEST power of two that saves all; take the largest."),
     (
-        lambda s: scale_for(s, up=math.ceil),
+        partial(scale_for, up=math.ceil),
         "your scale takes the largest number beyond 65,504: round the power of two down.",
     ),
     (
-        lambda s: scale_for(s, up=lambda power: power),
+        partial(scale_for, up=float),
         "take a power of two: it changes no digit of the gradients.",
-    ),
-    (
-        lambda s: scale_for(s, smallest=2.0**-14),
-        "float16 goes on below 2⁻¹⁴ with fewer digits; its smallest number is 2⁻²⁴.",
     ),
 ]
 
 
-# --- all ------------------------------------------------------------------------------------------
-def _held(right, cases, wrong):
-    return lambda answer: hold(answer, right, cases, wrong)
-
-
-def _rate(answer):
-    """A learning rate is a number, of whatever type."""
-    hold(lambda *case: as_number(answer(*case)), cosine, RATES, RATES_WRONG)
-
-
-def _spikes(answer):
-    """Step numbers in a list, or in a tuple."""
-    hold(answer, spikes, SPIKES, SPIKES_WRONG)
-
-
-def _scale(answer):
-    """A number of whatever type, or a word."""
-
-    def called(sizes):
-        got = answer(sizes)
-        return got if isinstance(got, str) else as_number(got)
-
-    hold(called, scale_for, SIZES, SIZES_WRONG)
+def _number_or_word(got):
+    return got if isinstance(got, str) else as_number(got)
 
 
 GRADERS = {
@@ -494,7 +387,7 @@ GRADERS = {
     "5.3": Grader(
         function="learning_rate",
         level="everyone",
-        grade=_rate,
+        grade=held(cosine, RATES, RATES_WRONG, read=as_number),
         wrong=RATES_WRONG,
         target="minillm.optim.schedule.Cosine",
         hints=(
@@ -507,8 +400,7 @@ GRADERS = {
     "5.4": Grader(
         function="first_update_after_a_reset",
         level="stretch",
-        grade=grade_first_update_after_a_reset,
-        wrong=UPDATE_WRONG,
+        **UPDATE,
         hints=(
             "weight = torch.nn.Parameter(torch.zeros(1)); set weight.grad; one optimizer.step().",
             "m = (1 - β₁) g and v = (1 - β₂) g²; then m is divided by 1 - β₁ and v by 1 - β₂.",
@@ -526,7 +418,7 @@ GRADERS = {
     "5.5": Grader(
         function="spikes",
         level="stretch",
-        grade=_spikes,
+        grade=held(spikes, SPIKES, SPIKES_WRONG),
         wrong=SPIKES_WRONG,
         hints=(
             "Two lists: the good norms so far, and the numbers of the steps that were none.",
@@ -537,7 +429,7 @@ GRADERS = {
     "5.6": Grader(
         function="better_model",
         level="everyone",
-        grade=_held(better, BETTER, BETTER_WRONG),
+        grade=held(better, BETTER, BETTER_WRONG),
         wrong=BETTER_WRONG,
         hints=(
             "What do both models have in common, whatever their tokenizers: tokens, or bytes?",
@@ -548,7 +440,7 @@ GRADERS = {
     "5.7": Grader(
         function="loss_scale",
         level="stretch",
-        grade=_scale,
+        grade=held(scale_for, SIZES, SIZES_WRONG, read=_number_or_word),
         wrong=SIZES_WRONG,
         hints=(
             "Only two of the sizes matter, the largest and the smallest.",

@@ -4,41 +4,30 @@ Chapter: 06
 """
 
 import math
+from functools import partial
 
 import torch
 
-from minillm.lab.diagnose import hold, shown
-from minillm.lab.grade import Diagnosis, Grader, as_number
+from minillm.lab.diagnose import (
+    check_sentence,
+    held,
+    hold,
+    measured,
+    randn,
+    shown,
+    split_sentence,
+    swapped,
+)
+from minillm.lab.grade import Diagnosis, Grader
 from minillm.optim.adafactor import factored
 from minillm.optim.adamw import AdamWState, adamw_update
 
 
-def _random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 # --- 6.1 ------------------------------------------------------------------------------------------
-def lion(weight, gradient, mean, rate, betas, weight_decay):
-    c = betas[0] * mean + (1 - betas[0]) * gradient
+def lion(weight, gradient, mean, rate, betas, decay, *, of=torch.sign, by_new=0, decay_inside=0):
     new = betas[1] * mean + (1 - betas[1]) * gradient
-    return weight - rate * (c.sign() + weight_decay * weight), new
-
-
-def lion_with_the_new_mean(weight, gradient, mean, rate, betas, weight_decay):
-    new = betas[1] * mean + (1 - betas[1]) * gradient
-    return lion(weight, gradient, new, rate, betas, weight_decay)[0], new
-
-
-def lion_decay_in_the_sign(weight, gradient, mean, rate, betas, weight_decay):
-    c = betas[0] * mean + (1 - betas[0]) * gradient
-    new = lion(weight, gradient, mean, rate, betas, weight_decay)[1]
-    return weight - rate * (c + weight_decay * weight).sign(), new
-
-
-def lion_without_sign(weight, gradient, mean, rate, betas, weight_decay):
-    c = betas[0] * mean + (1 - betas[0]) * gradient
-    new = lion(weight, gradient, mean, rate, betas, weight_decay)[1]
-    return weight - rate * (c + weight_decay * weight), new
+    c = new if by_new else betas[0] * mean + (1 - betas[0]) * gradient
+    return weight - rate * (of(c + decay * weight) if decay_inside else of(c) + decay * weight), new
 
 
 LION = [
@@ -50,78 +39,54 @@ LION = [
         (0.6, 0.9),
         0.5,
     ),
-    (_random(2, 3), _random(2, 3, seed=1), torch.zeros(2, 3), 0.01, (0.9, 0.99), 0.1),
+    (randn(2, 3), randn(2, 3, seed=1), torch.zeros(2, 3), 0.01, (0.9, 0.99), 0.1),
 ]
 LION_WRONG = [
     (
         lambda w, g, m, r, betas, d: lion(w, g, m, r, betas[::-1], d),
         "β₁ and β₂ are exchanged: β₁ decides the sign, β₂ is for what is kept.",
     ),
+    (partial(lion, by_new=1), "you update m before c is computed; c takes the m that was given."),
+    (partial(lion, of=torch.clone), "that is c itself; Lion takes its sign."),
     (
-        lion_with_the_new_mean,
-        "you update m before c is computed; c takes the m that was given.",
-    ),
-    (lion_without_sign, "that is c itself; Lion takes its sign."),
-    (
-        lion_decay_in_the_sign,
+        partial(lion, decay_inside=1),
         "decay is inside the sign, where it makes no weight shrink: add it afterwards.",
     ),
     (
         lambda w, g, m, r, betas, d: lion(w, g, m, r, betas, 0.0),
         "no weight decay is left in it: rate · weight_decay · θ is subtracted, too.",
     ),
-    (
-        lambda w, g, m, r, betas, d: lion(w, g, m, -r, betas, d),
-        "you add the step; a step goes against the gradient.",
-    ),
 ]
 
 
 # --- 6.2 ------------------------------------------------------------------------------------------
-def factored_step(gradient, rows, columns, beta, *, mean=torch.mean, over="new"):
-    squares = gradient**2
-    new_rows = beta * rows + (1 - beta) * mean(squares, dim=1)
-    new_columns = beta * columns + (1 - beta) * mean(squares, dim=0)
-    v = factored(new_rows, new_columns) if over == "new" else factored(rows, columns)
-    return v, new_rows, new_columns
+def kept(v, factor, *, power=0.5, worst=torch.max, long=True, short=True, divided=True, cheap=True):
+    rebuilt = factored(v.mean(dim=1), v.mean(dim=0)) * (1 if divided else v.mean())
+    ratio = (v / rebuilt) ** power
+    off = [worst(ratio)] * long + [worst(1 / ratio)] * short
+    few = sum(v.shape) < v.numel() or not cheap
+    return "factored" if few and max(off) <= factor else "whole"
 
 
-def factored_undivided(gradient, rows, columns, beta):
-    _, r, c = factored_step(gradient, rows, columns, beta)
-    return r[:, None] * c[None, :], r, c
-
-
-def factored_unsquared(gradient, rows, columns, beta):
-    r = beta * rows + (1 - beta) * gradient.mean(dim=1)
-    c = beta * columns + (1 - beta) * gradient.mean(dim=0)
-    return factored(r, c), r, c
-
-
-def factored_beta_exchanged(gradient, rows, columns, beta):
-    return factored_step(gradient, rows, columns, 1 - beta)
-
-
-FACTORED = [
-    (
-        torch.tensor([[4.0, -4.0], [0.0, 8.0]]),
-        torch.tensor([16.0, 4.0]),
-        torch.tensor([8.0, 12.0]),
-        0.75,
-    ),
-    (_random(3, 5), torch.ones(3), torch.ones(5), 0.5),
+ONE_LARGE = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 9.0]])
+KEPT = [
+    (ONE_LARGE, 1.5),
+    (ONE_LARGE, 1.6),
+    (torch.tensor([[1.0, 3.0], [2.0, 6.0], [4.0, 12.0]]), 1.1),
+    (torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.01]]), 2.0),
+    (torch.tensor([[3.0, 5.0], [9.0, 15.0]]), 1.5),
+    (torch.tensor([[1.0, 2.0, 3.0]]), 1.5),
 ]
-FACTORED_WRONG = [
-    (factored_undivided, "R[i] · C[j] is as large as G⁴; divide by the mean of R."),
-    (factored_unsquared, "G is not squared; it is the mean of G², number by number."),
+KEPT_WRONG = [
+    (partial(kept, power=1), "you compare v with V; a step is divided by the root of it."),
+    (partial(kept, long=False), "a step may also come out too long: where V is smaller than v."),
+    (partial(kept, short=False), "a step may also come out too short: where V is larger than v."),
+    (partial(kept, worst=torch.mean), "you take the mean; NO weight's step may be off by more."),
+    (partial(kept, divided=False), "R[i] · C[j] is as large as v²; divide by the mean of R."),
     (
-        lambda g, r, c, b: factored_step(g, r, c, b, mean=torch.sum),
-        "these are sums of G², as in the paper; take means.",
+        partial(kept, cheap=False),
+        "a single row, or a 2 × 2 matrix, has as many means as numbers or more: 'whole'.",
     ),
-    (
-        lambda g, r, c, b: factored_step(g, r, c, b, over="old"),
-        "V is made of the R and C that were given; use the new.",
-    ),
-    (factored_beta_exchanged, "β says how much of R is KEPT, not how much is new."),
 ]
 
 
@@ -147,8 +112,8 @@ CONFIDENT = [
         0.75,
         0.5,
     ),
-    (_random(3, 5), 0.1 * _random(3, 5), torch.zeros(3), torch.zeros(5), 0.9999, 1e-16),
-    (_random(3, 5), _random(3, 5), torch.zeros(3), torch.zeros(5), 0.9, 1e-16),  # û = m
+    (randn(3, 5), 0.1 * randn(3, 5), torch.zeros(3), torch.zeros(5), 0.9999, 1e-16),
+    (randn(3, 5), randn(3, 5), torch.zeros(3), torch.zeros(5), 0.9, 1e-16),  # û = m
 ]
 CONFIDENT_WRONG = [
     (
@@ -165,52 +130,33 @@ CONFIDENT_WRONG = [
 
 
 # --- 6.4 ------------------------------------------------------------------------------------------
-def grade_first_step_of_came(answer):
-    """The number is graded; the sentence must be there."""
-    number, sentence = _with_a_sentence(answer(), 1)
-    number = as_number(number)
-    for wrong, message in (
-        (1, "that is Adam's first step, whose averages are corrected for their start at 0."),
-        (10, "that leaves out the 0.9: û - m is 0.9 û after the first step, not û."),
+FIRST_STEP = measured(
+    0.1 / (0.9 * math.sqrt(1e-4)),
+    [
+        (1.0, "that is Adam's first step, whose averages are corrected for their start at 0."),
+        (10.0, "that leaves out the 0.9: û - m is 0.9 û after the first step, not û."),
         (0.001, "that is m / S; CAME divides by the root of S."),
-    ):
-        if math.isclose(abs(number), wrong, rel_tol=0.02):
-            raise Diagnosis(message)
-    right = 0.1 / (0.9 * math.sqrt(1e-4))
-    if not math.isclose(number, right, rel_tol=0.02):
-        raise Diagnosis(
-            f"{shown(number)} it is not. Build CAME with lr=1.0, give a matrix of zeros a gradient "
-            "of ones, take one step, and look how far it went; without a sign."
-        )
-    _check_sentence(sentence, "what makes the step so long")
+    ],
+    "build CAME with lr=1.0, give a matrix of zeros a gradient of ones, take one step, and look "
+    "how far it went; without a sign.",
+    "what makes the step so long",
+)
 
 
 # --- 6.5 ------------------------------------------------------------------------------------------
-def adam_mini(gradient, mean, square, step, betas, epsilon, *, over=1, corrected=True):
-    squares = (gradient**2).mean(dim=over)
+def adam_mini(gradient, mean, square, step, betas, eps, *, over=1, corrected=1, inside=0, power=2):
+    squares = (gradient**2).mean(dim=over) if power == 2 else gradient.mean(dim=over) ** 2
     m = betas[0] * mean + (1 - betas[0]) * gradient
     v = betas[1] * square + (1 - betas[1]) * squares
     one, two = (1 - betas[0] ** step, 1 - betas[1] ** step) if corrected else (1.0, 1.0)
-    return (m / one) / ((v / two).sqrt() + epsilon)[:, None], m, v
-
-
-def adam_mini_of_the_mean(gradient, mean, square, step, betas, epsilon):
-    v = betas[1] * square + (1 - betas[1]) * gradient.mean(dim=1) ** 2
-    m = betas[0] * mean + (1 - betas[0]) * gradient
-    root = (v / (1 - betas[1] ** step)).sqrt() + epsilon
-    return m / (1 - betas[0] ** step) / root[:, None], m, v
-
-
-def adam_mini_epsilon_inside(gradient, mean, square, step, betas, epsilon):
-    _, m, v = adam_mini(gradient, mean, square, step, betas, epsilon)
-    root = (v / (1 - betas[1] ** step) + epsilon).sqrt()
-    return m / (1 - betas[0] ** step) / root[:, None], m, v
+    root = (v / two + eps).sqrt() if inside else (v / two).sqrt() + eps
+    return (m / one) / root[:, None], m, v
 
 
 def grade_adam_mini_update(answer):
     """The second step by hand, a longer one; and rows of one weight are Adam's."""
     hold(answer, adam_mini, MINI, MINI_WRONG, ("the direction", "m", "v"))
-    g, m, v = _random(4, 1), _random(4, 1, seed=1), _random(4, seed=2).abs() + 1
+    g, m, v = randn(4, 1), randn(4, 1, seed=1), randn(4, seed=2).abs() + 1
     adam, _ = adamw_update(g, AdamWState(m, v[:, None]), 7)
     got = answer(g, m, v, 7, (0.9, 0.999), 1e-8)[0]
     if not torch.allclose(got, adam, rtol=1e-4):
@@ -226,22 +172,19 @@ MINI = [
         (0.6, 0.8),
         0.25,
     ),
-    (_random(3, 3), torch.zeros(3, 3), torch.zeros(3), 1, (0.9, 0.999), 1e-8),
+    (randn(3, 3), torch.zeros(3, 3), torch.zeros(3), 1, (0.9, 0.999), 1e-8),
 ]
 MINI_WRONG = [
     (
-        lambda g, m, v, t, b, e: adam_mini(g, m, v, t, b, e, over=0),
+        partial(adam_mini, over=0),
         "your v has a number a column; a row's weights share one: the mean over dim=1.",
     ),
+    (partial(adam_mini, corrected=0), "m and v are not corrected for their start at 0."),
     (
-        lambda g, m, v, t, b, e: adam_mini(g, m, v, t, b, e, corrected=False),
-        "m and v are not corrected for their start at 0.",
-    ),
-    (
-        adam_mini_of_the_mean,
+        partial(adam_mini, power=1),
         "square first, then take the mean: numbers of both signs cancel in yours.",
     ),
-    (adam_mini_epsilon_inside, "ε is inside the root; it is added to √v̂."),
+    (partial(adam_mini, inside=1), "ε is inside the root; it is added to √v̂."),
 ]
 
 
@@ -276,12 +219,12 @@ def grade_rounds_of_newton_schulz(answer):
     """The counts are graded; the sentence must be there."""
 
     def counts(strength):
-        first, second, sentence = _with_a_sentence(answer(strength), 2)
-        _check_sentence(sentence, "why Muon's polynomial is faster")
-        return int(as_number(first)), int(as_number(second))
+        numbers, sentence = split_sentence(answer(strength), 2)
+        check_sentence(sentence, "why Muon's polynomial is faster")
+        return tuple(map(int, numbers))
 
     names = ("the textbook's rounds", "Muon's rounds")
-    hold(counts, lambda s: both(s), ROUNDS, ROUNDS_WRONG, names)
+    hold(counts, both, ROUNDS, ROUNDS_WRONG, names)
 
 
 # --- 6.7 ------------------------------------------------------------------------------------------
@@ -311,48 +254,26 @@ VERDICTS = [
 ]
 VERDICTS_WRONG = [
     (
-        lambda a, b, x, y: verdict(a, b, x, y, first=True),
+        partial(verdict, first=True),
         "you let the search decide; its best loss is flattered by the choice. Take the new seeds.",
     ),
     (
-        lambda a, b, x, y: verdict(a, b, x, y, edges=False),
+        partial(verdict, edges=False),
         "one search ended at its smallest or largest rate, and you give a verdict all the same.",
     ),
     (
-        lambda a, b, x, y: verdict(a, b, x, y, means=True),
+        partial(verdict, means=True),
         "you compare means alone; where the new losses overlap, it is 'cannot tell'.",
     ),
-    (
-        lambda a, b, x, y: {"A": "B", "B": "A"}.get(said := verdict(a, b, x, y), said),
-        "A and B are exchanged: the lower loss is the better.",
-    ),
+    (swapped(verdict, "A", "B"), "A and B are exchanged: the lower loss is the better."),
 ]
-
-
-# --- for several ----------------------------------------------------------------------------------
-def _with_a_sentence(got, n_numbers):
-    if not (isinstance(got, tuple | list) and len(got) == n_numbers + 1):
-        what = "the number" if n_numbers == 1 else f"{n_numbers} numbers"
-        raise Diagnosis(f'return {what} and your sentence, as in 2, "because …".')
-    if None in got[:n_numbers]:
-        raise Diagnosis("a number is None; measure, and put it there.")
-    return got
-
-
-def _check_sentence(sentence, of):
-    if not isinstance(sentence, str) or (len(sentence.split()) < 4 and len(sentence) < 8):
-        raise Diagnosis(f"now say in a sentence {of}.")
-
-
-def _held(right, cases, wrong, names=()):
-    return lambda answer: hold(answer, right, cases, wrong, names)
 
 
 GRADERS = {
     "6.1": Grader(
         function="lion_step",
         level="everyone",
-        grade=_held(lion, LION, LION_WRONG, ("the weight", "the mean")),
+        grade=held(lion, LION, LION_WRONG, ("the weight", "the mean")),
         wrong=LION_WRONG,
         target="minillm.optim.lion.lion_update",
         hints=(
@@ -362,38 +283,33 @@ GRADERS = {
         ),
     ),
     "6.2": Grader(
-        function="factored_step",
+        function="whole_or_factored",
         level="everyone",
-        grade=_held(factored_step, FACTORED, FACTORED_WRONG, ("V", "R", "C")),
-        wrong=FACTORED_WRONG,
+        grade=held(kept, KEPT, KEPT_WRONG),
+        wrong=KEPT_WRONG,
         target="minillm.optim.adafactor.factored",
         hints=(
-            "squares = gradient**2; the mean of each row is squares.mean(dim=1), of shape [n].",
-            "rows = beta * rows + (1 - beta) * squares.mean(dim=1); columns the same, with dim=0.",
-            "rows[:, None] * columns[None, :] is the matrix R[i] · C[j]; divide by rows.mean().",
+            "R = v.mean(dim=1), C = v.mean(dim=0); R[:, None] * C[None, :] / R.mean() is V.",
+            "A step is g / √v, and with V it is g / √V. How many times as long is that?",
+            "It is (v / V).sqrt(). Hold its max to factor and its min to 1 / factor; then count.",
         ),
     ),
     "6.3": Grader(
         function="confident_direction",
         level="stretch",
-        grade=_held(confident, CONFIDENT, CONFIDENT_WRONG, ("the direction", "R", "C")),
+        grade=held(confident, CONFIDENT, CONFIDENT_WRONG, ("the direction", "R", "C")),
         wrong=CONFIDENT_WRONG,
         target="minillm.optim.came.confidence",
         hints=(
             "instability = (update - momentum) ** 2 + epsilon; nothing happens to momentum.",
-            "Its row means go into R and its column means into C, as in task 6.2.",
+            "R ← beta * R + (1 - beta) * instability.mean(dim=1); C the same, with dim=0.",
             "momentum / (rows[:, None] * columns[None, :] / rows.mean()).sqrt(), the new ones.",
         ),
     ),
     "6.4": Grader(
         function="first_step_of_came",
         level="everyone",
-        grade=grade_first_step_of_came,
-        wrong=[
-            (lambda: (1.0, "as long as Adam's is, of course"), "that is Adam's first step"),
-            (lambda: (10.0, "one tenth over one hundredth"), "that leaves out the 0.9"),
-            (lambda: (11.11, ""), "now say in a sentence"),
-        ],
+        **FIRST_STEP,
         hints=(
             "weight = torch.nn.Parameter(torch.zeros(2, 3)), weight.grad = torch.ones(2, 3).",
             "One optimizer.step() with lr=0.5: how far is the weight from 0, divided by 0.5?",
@@ -443,7 +359,7 @@ GRADERS = {
     "6.7": Grader(
         function="fair_verdict",
         level="stretch",
-        grade=_held(verdict, VERDICTS, VERDICTS_WRONG),
+        grade=held(verdict, VERDICTS, VERDICTS_WRONG),
         wrong=VERDICTS_WRONG,
         hints=(
             "min(search, key=search.get) is the rate with the lowest loss.",

@@ -292,8 +292,13 @@ def perplexity(log_probs: np.ndarray) -> float:
     Example:
         >>> round(perplexity(np.log([1 / 8, 1 / 2])), 6)
         4.0
+        >>> perplexity([-1000.0])  # e^1000 is more than a float can hold
+        inf
     """
-    return math.exp(-float(_checked_log_probs(log_probs).mean()))
+    try:
+        return math.exp(-float(_checked_log_probs(log_probs).mean()))
+    except OverflowError:
+        return math.inf
 
 
 def bits_per_byte(log_probs: np.ndarray, n_bytes: int) -> float:

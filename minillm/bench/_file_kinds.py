@@ -63,6 +63,7 @@ class Kind:
         free: patterns of values that nothing seals: another value of the same type is another file.
         open: patterns of values in place of which any may stand.
         unbounded: patterns of numbers of which none is too large.
+        optional: patterns of free numbers that may be null, too.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Kind:
     free: tuple[str, ...] = ()
     open: tuple[str, ...] = ()
     unbounded: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
 
 
 def kinds() -> tuple[Kind, ...]:
@@ -110,7 +112,8 @@ def kinds() -> tuple[Kind, ...]:
         ),
         Kind(
             name="config.json, Mixtral", file="config.json", free=SHAPELESS,
-            make=_save_mixtral, read=lambda folder: _weights(hf_mixtral.load(folder)),
+            optional=("sliding_window",), make=_save_mixtral,
+            read=lambda folder: _weights(hf_mixtral.load(folder)),
         ),
         Kind(
             name="generation_config.json", file="generation_config.json", free=("eos_token_id*",),
@@ -163,9 +166,7 @@ def kinds() -> tuple[Kind, ...]:
         Kind(
             name="glossary.toml", file="glossary.toml", form="toml", free=("*",),
             make=lambda folder: write_whole(folder / "glossary.toml", GLOSSARY),
-            read=lambda folder: [
-                vars(term) for term in glossary.load.__wrapped__(folder / "glossary.toml")
-            ],
+            read=lambda folder: [*map(vars, glossary.load.__wrapped__(folder / "glossary.toml"))],
         ),
         Kind(
             name="syllabus.toml", file="syllabus.toml", form="toml", free=("*",),

@@ -12,8 +12,8 @@ A good file of each kind is written, damaged, and read by what the product reads
 
 Sealed, so that every damage is refused: a checkpoint, both of its files, and a download. A value
 that is huge or of another type, a name that stands twice and another encoding may be "same" or
-"refused", never "other value", but where any JSON (`Kind.open`) or any number (`Kind.unbounded`)
-may stand.
+"refused", never "other value", but where any JSON (`Kind.open`), any number (`Kind.unbounded`) or
+a number or null (`Kind.optional`) may stand.
 
 Chapter: app
 """
@@ -210,6 +210,8 @@ def may_differ(kind: Kind, damage: Callable, before: bytes, after: bytes) -> boo
     def allowed(key: str) -> bool:
         alike = key not in old or key not in new or _alike(old[key], new[key])
         open_ = any(fnmatch(key, pattern) for pattern in kind.open)
+        if any(fnmatch(key, pattern) for pattern in kind.optional):
+            open_ = {type(old.get(key)), type(new.get(key))} <= {int, float, type(None)}
         return open_ or (alike and any(fnmatch(key, pattern) for pattern in free))
 
     return bool(changed) and all(map(allowed, changed))

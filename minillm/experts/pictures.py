@@ -1,4 +1,4 @@
-"""Pictures of a mixture of experts: the layer as boxes and arrows, and who was routed where.
+"""Pictures of a mixture of experts: the layer, tokens sorted by expert, and who was routed where.
 
 Chapter: 10
 """
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from minillm.lab.figures import BLUE, GREY, INK
+from minillm.lab.figures import BLUE, COLOURS, GREY, INK
 
 
 def draw_layer(axes: Sequence[Axes], probabilities: Sequence[float], top_k: int) -> None:
@@ -35,14 +35,14 @@ def draw_layer(axes: Sequence[Axes], probabilities: Sequence[float], top_k: int)
     dense, sparse = axes
     _box(dense, 0.2, 2.4, 1.2, "x", INK)
     _box(dense, 3.6, 2.4, 2.8, "FFN", BLUE)
-    _box(dense, 8.4, 2.4, 1.2, "+", INK)
+    _box(dense, 8.4, 2.4, 1.2, "y", INK)
     _arrow(dense, (1.4, 2.9), (3.6, 2.9), BLUE)
     _arrow(dense, (6.4, 2.9), (8.4, 2.9), BLUE)
 
     _box(sparse, 0.1, 2.4, 0.8, "x", INK)
     _box(sparse, 1.6, 2.4, 1.6, "router", INK)
     _arrow(sparse, (0.9, 2.9), (1.6, 2.9), INK)
-    _box(sparse, 9.1, 2.4, 0.8, "+", INK)
+    _box(sparse, 9.1, 2.4, 0.8, "y", INK)
     chosen = set(np.argsort(probabilities)[-top_k:].tolist())
     total = sum(probabilities[e] for e in chosen)
     heights = np.linspace(0.0, 4.8, len(probabilities))
@@ -57,6 +57,41 @@ def draw_layer(axes: Sequence[Axes], probabilities: Sequence[float], top_k: int)
             sparse.text(7.9 if level else 8.6, y + 0.4, f"× {p / total:.2f}", **words)
         else:
             sparse.text(7.9, y + 0.7, "not called", **words)
+
+
+def draw_sorting(ax: Axes, experts: Sequence[int]) -> None:
+    """Tokens as they stand in the text, and below them sorted by expert, one slice an expert.
+
+    Args:
+        ax: to draw on.
+        experts: of each token, which one it is routed to; at most four different ones.
+
+    Example:
+        >>> from minillm.lab.figures import figure
+        >>> fig, ax = figure()
+        >>> draw_sorting(ax, [1, 0, 1])
+        >>> [text.get_text() for text in ax.texts]  # doctest: +NORMALIZE_WHITESPACE
+        ['token 0 → 1', 'token 1 → 0', 'token 2 → 1', 'token 1', 'token 0', 'token 2',
+        'expert 0: one product', 'expert 1: one product']
+    """
+    ax.set(xlim=(-0.2, 1.5 * len(experts) + 0.8), ylim=(-0.4, 4.4))
+    ax.axis("off")
+    length, shift = 1.2, {e: 0.5 * rank for rank, e in enumerate(sorted(set(experts)))}
+    start = 0.5 * max(shift.values())  # the upper row stands above the middle of the lower one
+    for token, e in enumerate(experts):
+        _box(ax, start + 1.5 * token, 3.2, length, f"token {token} → {e}", COLOURS[e])
+    slices: dict[int, list[float]] = {e: [] for e in shift}
+    for place, token in enumerate(np.argsort(experts, kind="stable").tolist()):
+        e = experts[token]
+        x = 1.5 * place + shift[e]
+        slices[e].append(x)
+        _box(ax, x, 1.0, length, f"token {token}", COLOURS[e])
+        _arrow(ax, (start + 1.5 * token + length / 2, 3.2), (x + length / 2, 2.0), COLOURS[e])
+    for e, lefts in slices.items():
+        left, right = lefts[0], lefts[-1] + length
+        ax.plot([left, right], [0.7, 0.7], color=COLOURS[e], lw=3)
+        words = {"ha": "center", "va": "top", "color": COLOURS[e], "fontsize": 9}
+        ax.text((left + right) / 2, 0.5, f"expert {e}: one product", **words)
 
 
 def draw_shares(ax: Axes, shares: np.ndarray) -> None:

@@ -16,7 +16,6 @@ Chapter: 04
 import json
 import os
 import re
-import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +31,7 @@ from minillm.formats.hf_names import EMBEDDING, HEAD, Place, places, rows
 from minillm.formats.json_file import read_object
 from minillm.formats.safetensors_file import Entry
 from minillm.formats.tokenizer_json import JsonTokenizer
-from minillm.lab.files import write_whole
+from minillm.lab.files import empty_folder, write_whole
 from minillm.model.config import TransformerConfig
 from minillm.model.transformer import Transformer
 from minillm.text.fast import save_tokenizers_json
@@ -315,13 +314,13 @@ def write_folder(
             "eos_token": end_token,
         }
     directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".saving-") as beside:
+    with empty_folder(directory / ".saving") as beside:
         safetensors_file.write(beside, tensors, max_shard_bytes)
         for name, content in texts.items():
-            write_whole(Path(beside, name), json.dumps(content, indent=2) + "\n")
+            write_whole(beside / name, json.dumps(content, indent=2) + "\n")
         if tokenizer is not None:
-            save_tokenizers_json(tokenizer, Path(beside, TOKENIZER))
-        _move(Path(beside), directory)
+            save_tokenizers_json(tokenizer, beside / TOKENIZER)
+        _move(beside, directory)
 
 
 def _tensors(model: Transformer) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ attention too; these are refused.
 Chapter: 04
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from minillm.formats.json_file import count, number
@@ -39,7 +39,7 @@ def read_rope(content: Mapping[str, Any]) -> RopeConfig:
         >>> read_rope({"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2}})
         RopeConfig(base=500.0, scaling=PositionInterpolation(factor=2.0))
     """
-    settings = _said(content)
+    settings, places = _said(content)
     kind = settings.pop("rope_type", "default")
     if not isinstance(kind, str) or kind not in TYPES:
         raise ValueError(f"the config says rope_type: {kind!r}; minillm has {', '.join(TYPES)}")
@@ -48,29 +48,39 @@ def read_rope(content: Mapping[str, Any]) -> RopeConfig:
             f"the config says of a {kind} rotation what minillm does not know: "
             f"{', '.join(sorted(unknown))}"
         )
+
+    def read(reader: Callable, key: str, *default: Any) -> Any:
+        try:
+            return reader(settings, key, *default)
+        except ValueError as error:
+            raise ValueError(f"{places.get(key, places.get('rope_type', ''))}{error}") from None
+
     scaling = None
     if kind == "linear":
-        scaling = PositionInterpolation(number(settings, "factor"))
+        scaling = PositionInterpolation(read(number, "factor"))
     elif kind == "llama3":
         whole = content.get("max_position_embeddings")
         scaling = Llama3Scaling(
-            factor=number(settings, "factor"),
-            low_freq_factor=number(settings, "low_freq_factor"),
-            high_freq_factor=number(settings, "high_freq_factor"),
-            original_context_length=count(settings, "original_max_position_embeddings", whole),
+            factor=read(number, "factor"),
+            low_freq_factor=read(number, "low_freq_factor"),
+            high_freq_factor=read(number, "high_freq_factor"),
+            original_context_length=read(count, "original_max_position_embeddings", whole),
         )
-    return RopeConfig(base=number(settings, "rope_theta", 10000.0), scaling=scaling)
+    return RopeConfig(base=read(number, "rope_theta", 10000.0), scaling=scaling)
 
 
-def _said(content: Mapping[str, Any]) -> dict[str, Any]:
-    """All that is said of the rotation, in whichever place."""
+def _said(content: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """All that is said of the rotation, in whichever place, and the path to each name's place."""
     settings: dict[str, Any] = {}
+    places: dict[str, str] = {}
     above = {key: content[key] for key in ("rope_theta", "partial_rotary_factor") if key in content}
-    for part in (content.get("rope_parameters"), content.get("rope_scaling"), above):
+    parts = {f"{key}.": content.get(key) for key in ("rope_parameters", "rope_scaling")}
+    for place, part in {**parts, "": above}.items():
         if not isinstance(part, Mapping | None):
             raise ValueError(f"the rotation must be an object of names and values; got {part!r}")
         for name, value in (part or {}).items():
             key = "rope_type" if name == "type" else name
+            places.setdefault(key, place)
             if settings.setdefault(key, value) != value:
                 raise ValueError(
                     f"the config says two things of {key}: {settings[key]!r} and {value!r}"
@@ -80,7 +90,7 @@ def _said(content: Mapping[str, Any]) -> dict[str, Any]:
             "the config says partial_rotary_factor: of each head only a part is turned; minillm "
             "turns all of it"
         )
-    return settings
+    return settings, places
 
 
 def to_rope(rope: RopeConfig, d_head: int) -> dict[str, Any]:

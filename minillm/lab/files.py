@@ -4,6 +4,9 @@ Chapter: 00
 """
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -49,3 +52,29 @@ def set_aside(path: str | os.PathLike) -> Path:
         n += 1
     os.rename(path, aside)
     return aside
+
+
+@contextmanager
+def empty_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A folder for a while: empty at first, gone at the end.
+
+    Its name is always the same, so what a program that was killed has left of it goes, too.
+
+    Args:
+        path: of the folder; whatever is there is deleted.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with empty_folder(Path(folder, "plums")) as plums:
+        ...         write_whole(plums / "a.txt", "plum")
+        ...     plums.exists()
+        False
+    """
+    path = Path(path)
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)

@@ -26,6 +26,7 @@ from minillm.lab.project import (
     write_json,
 )
 from minillm.lab.task import function_source, put_answer, remember, solution_source
+from minillm.lab.text_file import parse_json, read_text
 
 
 def fill(at: str | None = None) -> list[str]:
@@ -111,8 +112,13 @@ def _solve_before(at: str) -> list[str]:
         source = solution_source(task_id)
         put_answer(chapter, grader.function, source)
         remember(task_id, status="given")
-        _answer_cell(my() / "course" / f"{chapter.name}.ipynb", grader.function, source)
-        messages.append(f"{task_id}: answered with the worked solution")
+        notebook = my() / "course" / f"{chapter.name}.ipynb"
+        trouble = _answer_cell(notebook, grader.function, source)
+        if trouble:
+            trouble = (
+                f" in {display_path(path)}; {display_path(notebook)} stays as it is: {trouble}"
+            )
+        messages.append(f"{task_id}: answered with the worked solution{trouble}")
     return messages
 
 
@@ -127,18 +133,26 @@ def _answered(path: Path, function: str) -> bool:
         return True
 
 
-def _answer_cell(path: Path, function: str, source: str) -> None:
-    """Write an answer into the notebook's cell that asks for it, if that is still the stub."""
+def _answer_cell(path: Path, function: str, source: str) -> str:
+    """Write an answer into the notebook's cell that asks for it, if that is still the stub.
+
+    Returns:
+        Why nothing was written, where the learner's file is no notebook; "" otherwise.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for cell in content["cells"]:
+        content = parse_json(read_text(path))
+        cells = content.get("cells") if isinstance(content, dict) else None
+        if not isinstance(cells, list):
+            return "it is no notebook, since it has no list of cells"
+        for cell in cells:
             text = "".join(cell["source"])
             is_task = "task" in cell["metadata"].get("tags", [])
             if is_task and "NotImplementedError" in text and _defines(text, function):
                 cell["source"] = source.rstrip().splitlines(keepends=True)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return  # the learner's, and no notebook: it stays
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"it is no notebook ({error!r})"
     write_whole(path, json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+    return ""
 
 
 def _defines(text: str, function: str) -> bool:

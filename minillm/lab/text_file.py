@@ -122,24 +122,40 @@ def parse_json(text: str) -> Any:
         ValueError: it is no JSON; a name stands twice in one object.
 
     Example:
-        >>> parse_json('{"a": 1, "a": 2}')
+        >>> parse_json('{"model": {"vocab": {"a": 1, "a": 2}}}')
         Traceback (most recent call last):
             ...
-        ValueError: the name 'a' stands twice in one object; keep one of them
+        ValueError: the name 'model.vocab.a' stands twice in one object; keep one of them
     """
+    doubled: list[tuple[dict[str, Any], str]] = []
+
+    def of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content, seen = dict(pairs), set()
+        if len(content) < len(pairs):
+            twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+            doubled.append((content, twice))
+        return content
+
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        content = json.loads(text, object_pairs_hook=of_pairs)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice!r} stands twice in one object; keep one of them")
+    if doubled:  # the last one stands in no other: objects come after what is in them
+        place = _place(content, *doubled[-1])
+        raise ValueError(f"the name {place!r} stands twice in one object; keep one of them")
     return content
+
+
+def _place(content: Any, wanted: dict[str, Any], name: str) -> str:
+    """The path of keys to a name of an object that stands somewhere inside."""
+    left = [("", content)]
+    while left:
+        path, value = left.pop()
+        if value is wanted:
+            return path + name
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        left += [(f"{path}{key}.", part) for key, part in parts if isinstance(part, dict | list)]
+    return name
 
 
 def read_toml(path: str | os.PathLike) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`minillm train …`: the commands that train.
+"""`minillm train …` and `minillm sweep`: the commands that train.
 
 Chapter: app
 """
@@ -82,3 +82,27 @@ def train_recipe(
     if steps is not None:
         chosen = recipes.shortened(chosen, steps)
     run(chosen, out or Path("runs", chosen.name))
+
+
+def sweep(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.toml", help="A recipe, and a [grid] of its settings.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the sweep; by default runs/NAME.")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; by default one a core.")
+    ] = None,
+) -> None:
+    """Train a recipe once for every point of a grid.
+
+    FILE.toml says recipe = "town-1m" (or a file, or a table), and in [grid] lists of values such as
+    seed = [0, 1] and model.d_model = [32, 64]: every combination is a run, each on a core of its
+    own. Ctrl-C stops, and the same command goes on; finished runs are not repeated. At the end
+    there are a table, a CSV and a figure. The exit status is 1 if a run failed.
+    """
+    from minillm.recipes import sweep_file
+
+    runs = sweep_file.run(file, out, processes=processes)
+    raise typer.Exit(0 if all(run.status == "finished" for run in runs) else 1)

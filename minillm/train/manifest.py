@@ -312,14 +312,14 @@ def differences(then: Manifest, now: Manifest) -> list[str]:
         the data: c76709860cf6 then, 2abebd1f8e05 now: 50 tokens became 49
         config.model.width: 128 then, 64 now
     """
-    changes = []
+    sentences = []
     if data := _data_changed(then, now):
-        changes.append(data)
+        sentences.append(data)
     if then.code_hash != now.code_hash:
-        changes.append(f"the code: {_two_hashes(then.code_hash, now.code_hash)}")
+        sentences.append(f"the code: {_two_hashes(then.code_hash, now.code_hash)}")
     for key in ("name", "seed", "config", "versions", "machine", "losses", "started"):
-        changes += _changed(key, getattr(then, key), getattr(now, key))
-    return changes
+        sentences += changes(key, getattr(then, key), getattr(now, key))
+    return sentences
 
 
 def check_same_data(then: Manifest, now: Manifest) -> None:
@@ -353,11 +353,18 @@ def _two_hashes(then: str, now: str) -> str:
 _ABSENT = object()
 
 
-def _changed(where: str, then: object, now: object) -> Iterator[str]:
-    """Leaf by leaf; 1, 1.0 and true are three values, as they are in JSON."""
+def changes(where: str, then: object, now: object) -> Iterator[str]:
+    """What is not the same in two values of plain JSON, a sentence each, leaf by leaf.
+
+    1, 1.0 and true are three values, as they are in JSON.
+
+    Example:
+        >>> list(changes("config", {"seed": 1, "width": 64}, {"seed": 1, "width": 128}))
+        ['config.width: 64 then, 128 now']
+    """
     if isinstance(then, dict) and isinstance(now, dict):
         for key in sorted({*then, *now}):
-            yield from _changed(f"{where}.{key}", then.get(key, _ABSENT), now.get(key, _ABSENT))
+            yield from changes(f"{where}.{key}", then.get(key, _ABSENT), now.get(key, _ABSENT))
     elif (before := _shown(then)) != (after := _shown(now)):
         yield f"{where}: {before} then, {after} now"
 

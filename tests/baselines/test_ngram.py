@@ -88,6 +88,8 @@ def test_add_k_is_a_count_and_k_over_a_total_and_k_times_the_vocabulary():
 
 def test_perplexity_of_a_die_is_six_and_a_byte_of_four_coins_needs_four_bits():
     assert perplexity(np.log([1 / 6] * 10)) == pytest.approx(6)
+    assert perplexity([-709.0]) == pytest.approx(math.exp(709))
+    assert perplexity([-710.0]) == perplexity([-np.inf]) == math.inf
     assert bits_per_byte(np.log([1 / 2] * 8), n_bytes=2) == pytest.approx(4)
 
 

@@ -46,6 +46,20 @@ def test_a_verdict_is_what_the_reader_makes_of_the_file(tmp_path, after, expecte
     assert verdict(tmp_path, lambda *_: after) == expected
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (b'{"a": null}', b'{"a": 7}', "other value"),
+        (b'{"a": 7}', b'{"a": null}', "other value"),
+        (b'{"a": null}', b'{"a": "plum"}', "silent"),
+        (b'{"a": null}', b'{"a": true}', "silent"),
+    ],
+)
+def test_a_number_that_is_optional_may_be_null_and_nothing_else(tmp_path, before, after, expected):
+    kind = _file_kinds.Kind(**{**vars(KIND), "optional": ("a",)})
+    assert verdict(tmp_path, lambda *_: after, kind, before) == expected
+
+
 def test_errors_that_name_the_file_and_files_that_change_are_told_apart(tmp_path):
     def says(error):
         def read(folder):

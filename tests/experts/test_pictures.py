@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import FancyArrowPatch
 
-from minillm.experts.pictures import draw_layer, draw_shares
+from minillm.experts.pictures import draw_layer, draw_shares, draw_sorting
 from minillm.lab.figures import figure
 
 
@@ -23,3 +23,14 @@ def test_a_table_shows_the_shares_of_a_tenth_and_more():
     ax = figure()[1]
     draw_shares(ax, np.array([[0.05, 0.95], [0.5, 0.5]]))
     assert [text.get_text() for text in ax.texts] == ["95", "50", "50"]
+
+
+def test_sorted_tokens_stand_in_one_slice_an_expert_and_keep_their_order_in_it():
+    ax = figure()[1]
+    draw_sorting(ax, [2, 0, 2, 1, 0])
+    texts = [text.get_text() for text in ax.texts]
+    assert texts[5:10] == ["token 1", "token 4", "token 3", "token 0", "token 2"]
+    assert texts[10:] == [f"expert {e}: one product" for e in range(3)]
+    right_ends = [line.get_xdata()[1] for line in ax.lines]
+    left_ends = [line.get_xdata()[0] for line in ax.lines]
+    assert all(right < left for right, left in zip(right_ends, left_ends[1:], strict=False))

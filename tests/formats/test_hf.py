@@ -346,6 +346,23 @@ def test_saving_again_leaves_nothing_of_the_older_model(tmp_path):
     assert not (tmp_path / WHOLE).exists()
 
 
+def test_what_a_killed_save_has_left_is_gone_after_the_next(tmp_path, monkeypatch):
+    folder, left = tmp_path / "model", []
+
+    def killed(beside, directory):
+        left.append(beside.name)
+        shutil.copytree(beside, tmp_path / "left")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("minillm.formats.hf._move", killed)
+        save(OURS.build(), folder, max_shard_bytes=2000)
+    assert os.listdir(folder) == []
+    (tmp_path / "left").rename(folder / left[0])  # as SIGKILL leaves it
+    save(OURS.build(), folder)
+    assert sorted(os.listdir(folder)) == ["config.json", "generation_config.json", WHOLE]
+
+
 def test_a_save_that_fails_leaves_the_older_model(tmp_path, monkeypatch):
     save(randomise(OURS.build()), tmp_path)
     before = sorted(os.listdir(tmp_path))

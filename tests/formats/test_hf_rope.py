@@ -144,10 +144,13 @@ def test_heads_that_are_turned_in_part_are_refused(place):
 @pytest.mark.parametrize(
     "said, message",
     [
-        ({"type": "linear"}, "factor must be a finite number above 0; got None"),
+        ({"type": "linear"}, r"^rope_scaling\.factor must be a finite number above 0; got None"),
         ({"type": "linear", "factor": "2"}, "factor must be a finite number above 0; got '2'"),
         ({"type": "linear", "factor": 0.5}, "factor must be a finite number of at least 1"),
-        (LLAMA3 | {"low_freq_factor": None}, "low_freq_factor must be a finite number"),
+        (
+            LLAMA3 | {"low_freq_factor": None},
+            r"^rope_scaling\.low_freq_factor must be a finite num",
+        ),
         (LLAMA3 | {"high_freq_factor": 1.0}, "low_freq_factor must be at least 0 and below"),
         ([2.0], r"the rotation must be an object of names and values; got \[2\.0\]"),
         ({"rope_theta": 0.5}, "base must be a finite number above 1"),

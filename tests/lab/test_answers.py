@@ -1,3 +1,6 @@
+import os
+import select
+
 import pytest
 
 from minillm.lab import answers
@@ -33,23 +36,41 @@ def test_a_syntax_error_is_said_with_its_line(tmp_path):
     assert "line 2" in result.message
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "while True: pass",
-        "while True:\n        try: 1 / 0\n        except Exception: pass",
-        "while True:\n        try: 1 / 0\n        except: pass",
-        "while True:\n        try: 1 / 0\n        finally: continue",
-        "sum(iter(int, 1))",  # one call that never comes back to Python
-        "import subprocess; subprocess.run(['sleep', '1000'])",
-    ],
-)
+LONG = "while True:\n        try:\n            for _ in range(10**6): pass\n       "
+ENDLESS = {
+    "plain": "while True: pass",
+    "except Exception": f"{LONG} except Exception: pass",
+    "except": f"{LONG} except: pass",
+    "finally": f"{LONG} finally: continue",
+    "one call that never comes back to Python": "sum(iter(int, 1))",
+}
+
+
+@pytest.mark.parametrize("body", ENDLESS.values(), ids=ENDLESS)
 def test_an_endless_loop_ends_whatever_it_catches(tmp_path, monkeypatch, body):
+    ended, kill = [], answers._kill
     monkeypatch.setattr(answers, "SECONDS", 0.2)
+    monkeypatch.setattr(answers, "START_SECONDS", 600)
+    monkeypatch.setattr(answers, "_kill", lambda child: (ended.append(child.poll()), kill(child)))
     path = write(tmp_path, f"def mended_slide():\n    print('begun')\n    {body}\n")
     result = grade_file("0.1", path)
     assert "loop that never ends" in result.message
     assert result.printed == "begun\n"
+    assert ended != [None]  # by itself, not only because we do not wait for ever
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")
+def test_what_an_answer_has_started_ends_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(answers, "SECONDS", 2)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    body = f"subprocess.run(['sleep', '1000'], stdout=open({str(pipe)!r}, 'w'))"
+    path = write(tmp_path, f"import subprocess\ndef mended_slide():\n    {body}\n")
+    assert "loop that never ends" in grade_file("0.1", path).message
+    assert select.select([reader], [], [], 60)[0]  # its end: nobody can write into it any more
+    assert os.read(reader, 1) == b""
+    os.close(reader)
 
 
 def test_a_child_that_does_not_end_itself_is_ended(tmp_path, monkeypatch):
@@ -64,6 +85,7 @@ def test_a_child_that_does_not_end_itself_is_ended(tmp_path, monkeypatch):
     [
         ("return input('?')", "input()"),
         ("while True: print('x' * 100)", "prints more than"),
+        ("print('x' * 10**6)", "prints more than"),
         ("while True:\n        try: print('x')\n        except: pass", "prints more than"),
         ("import sys\n    while True: print('x', file=sys.stderr)", "prints more than"),
         ("return mended_slide()", "calls itself without end"),
@@ -80,6 +102,7 @@ def test_whatever_an_answer_does_gets_a_plain_and_short_message(tmp_path, body, 
     assert result.status == "wrong"
     assert phrase in result.text("0.1")
     assert len(result.text("0.1")) < 2_200
+    assert len(result.printed) <= answers.PRINTED_CHARACTERS
 
 
 def test_what_an_answer_prints_is_shown_above_its_line(tmp_path):

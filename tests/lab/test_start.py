@@ -151,11 +151,29 @@ def test_a_workshop_leaves_a_cell_that_holds_half_an_answer(my):
     path.write_text(json.dumps(notebook), encoding="utf-8")
     assert "0.1: answered with the worked solution" in fill(at="0.2")
     assert "def mended_slide(:" in path.read_text(encoding="utf-8")
-    for text in ("no notebook", '{"cells": [{"source": 3}]}'):
-        path.write_text(text, encoding="utf-8")
-        (my / "exercises" / "ch00_claims.py").unlink()
-        fill(at="0.2")
-        assert path.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{}", "no list of cells"),
+        ("[]", "no list of cells"),
+        ('{"cells": {}}', "no list of cells"),
+        ('{"cells": [{"source": 3}]}', "TypeError"),
+        ('{"cells": [], "cells": []}', "'cells' stands twice"),
+        ("no notebook", "Expecting value"),
+    ],
+)
+def test_a_workshop_says_of_what_is_no_notebook_that_it_stays(my, text, why):
+    fill()
+    path = my / NAME
+    path.write_text(text, encoding="utf-8")
+    (said,) = fill(at="0.2")
+    assert said.startswith("0.1: answered with the worked solution in ")
+    assert "00_claims.ipynb stays as it is: it is no notebook" in said
+    assert why in said
+    assert path.read_text(encoding="utf-8") == text
+    assert check("0.1").status == "done"
 
 
 def test_a_workshop_opens_where_it_begins(my):

@@ -47,8 +47,13 @@ def test_another_encoding_is_named_and_how_to_save_it(data, named):
 
 def test_a_name_that_stands_twice_is_refused_at_any_depth():
     assert parse_json('{"a": {"b": 1}, "b": [{"a": 2}]}') == {"a": {"b": 1}, "b": [{"a": 2}]}
-    for text in ('{"a": 1, "a": 1}', '[{"b": {"a": 1, "a": 2}}]'):
-        with pytest.raises(ValueError, match="the name 'a' stands twice"):
+    for text, place in (
+        ('{"a": 1, "a": 1}', "a"),
+        ('[{"b": {"a": 1, "a": 2}}]', "0.b.a"),
+        ('{"model": {"merges": [1], "vocab": {"x": 1, "x": 2}}}', "model.vocab.x"),
+        ('{"b": {"a": 1, "a": 2}, "b": 3}', "b"),
+    ):
+        with pytest.raises(ValueError, match=f"the name '{place}' stands twice"):
             parse_json(text)
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_json("[" * 100_000)

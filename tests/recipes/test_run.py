@@ -1,29 +1,14 @@
-"""A run from a recipe: its folder, stopping and going on, and what it refuses."""
+"""A run from a recipe: what its folder holds, what is made again, and what it refuses."""
 
 import json
-import os
-import random
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from minillm.data.packing import Packed
 from minillm.formats import hf
-from minillm.optim.adafactor import Adafactor
-from minillm.optim.adamw import AdamW
-from minillm.optim.came import CAME
-from minillm.optim.groups import hidden_matrices_and_others
-from minillm.optim.lion import Lion
-from minillm.optim.muon import Muon
 from minillm.recipes import recipe, run
 from minillm.train import checkpoint, manifest
 
@@ -49,17 +34,31 @@ MINE = recipe.of(
 )
 
 
-STOPPED = replace(
-    MINE,
-    model=replace(MINE.model, qk_norm=True, zero_residual_projections=True),
-    training=replace(MINE.training, decay_steps=4),
-)
+CORPUS = run.corpus
+
+
+@cache
+def parts():
+    return CORPUS(MINE)
+
+
+def corpus(mine):
+    return parts() if mine.data == MINE.data else CORPUS(mine)
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch):
+    """The town of MINE is written once, and no picture is drawn but that of `finished`."""
+    monkeypatch.setattr(run, "corpus", corpus)
+    monkeypatch.setattr(run.run_log, "draw", lambda log, path: path.touch())
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "mine"
-    run.run(MINE, folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(run, "corpus", corpus)
+        run.run(MINE, folder)
     return folder
 
 
@@ -120,138 +119,6 @@ def test_blocks_begin_by_adding_nothing_where_that_is_asked(silent):
         assert torch.equal(model(tokens), without_blocks) == silent
 
 
-# --- law ---------------------------------------------------------------------------------------
-OPTIMIZERS = {
-    "torch's AdamW": lambda model: torch.optim.AdamW(model.parameters(), lr=0.01),
-    "torch's SGD": lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
-    "AdamW": lambda model: AdamW(model.parameters(), lr=0.01),
-    "Adafactor": lambda model: Adafactor(model.parameters(), lr=0.01),
-    "CAME": lambda model: CAME(model.parameters(), lr=0.01),
-    "Lion": lambda model: Lion(model.parameters(), lr=0.01),
-    "Muon": lambda model: Muon(*hidden_matrices_and_others(model), lr=0.01),
-}
-
-
-class Operations(TorchDispatchMode):
-    """Counts torch's operations, and is interrupted in one of them."""
-
-    def __init__(self, at=None, signals=()):
-        super().__init__()
-        self.n, self.at, self.signals = 0, at, signals
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.n += 1
-        if self.n == self.at:
-            for number in self.signals:
-                signal.raise_signal(number)
-        return function(*args, **(kwargs or {}))
-
-
-@pytest.fixture
-def interrupted(monkeypatch, tmp_path):
-    """Go on with a run, up to an interruption; gives the numbers of operations, by place."""
-    tokenizer, training, _ = _corpus()  # that of MINE, too
-    ids = tokenizer.encode("Mei sells red plums. " * 20)
-    held_out = Packed([ids], end_id=tokenizer.special_ids[run.END], context_length=8, batch_size=1)
-    monkeypatch.setattr(run, "corpus", lambda _: (tokenizer, training, held_out))
-    monkeypatch.setattr(run.run_log, "draw", lambda *_: None)
-    begin, before = run.begin, signal.signal(signal.SIGTERM, _die)
-
-    def go(folder, optimizer, at=None, signals=()):
-        counts, operations = {}, Operations(at, signals)
-
-        def begun(recipe):
-            state = begin(recipe)
-            state = run.TrainState(state.model, OPTIMIZERS[optimizer](state.model))
-            state.optimizer.register_step_pre_hook(lambda *_: note("before it steps"))
-            state.optimizer.register_step_post_hook(lambda *_: note("after it"))
-            return state
-
-        def note(name, then=None):
-            counts.setdefault(name, []).append(operations.n)
-            return then
-
-        save, evaluate = run.run_state.pack, run.held_out_loss
-        with monkeypatch.context() as patched, operations:
-            patched.setattr(run, "begin", begun)
-            patched.setattr(run.run_state, "pack", lambda *a: note("saving", save)(*a))
-            patched.setattr(run, "held_out_loss", lambda *a: note("evaluating", evaluate)(*a))
-            run.run(STOPPED, tmp_path / folder)
-        return counts
-
-    yield go
-    signal.signal(signal.SIGTERM, before)
-
-
-def _die(*_):
-    raise RuntimeError("ended at once")
-
-
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_wherever_a_run_is_stopped_the_same_command_ends_with_the_same_bits(
-    interrupted, tmp_path, capsys, optimizer
-):
-    counts = interrupted("whole", optimizer)
-    moments = {
-        "between two parameters": (counts["before it steps"][4] + counts["after it"][4]) // 2,
-        "in the evaluation": counts["evaluating"][0] + 9,
-        "in the save": counts["saving"][1] + 3,
-        "anywhere": random.Random(optimizer).randrange(
-            counts["before it steps"][0], counts["saving"][-1]
-        ),
-    }
-    for name, at in moments.items():
-        number = signal.SIGTERM if name == "in the save" else signal.SIGINT
-        with pytest.raises((KeyboardInterrupt, SystemExit)) as ended:
-            interrupted(name, optimizer, at, [number])
-        assert getattr(ended.value, "code", 143) == 143
-        [step] = re.findall(r"stopped and saved at step (\d)", capsys.readouterr().out)
-        interrupted(name, optimizer)
-        assert f"going on from step-0000000{step}" in capsys.readouterr().out
-        assert torch.equal(weights(tmp_path / name), weights(tmp_path / "whole")), name
-        assert _evaluations(tmp_path / name) == _evaluations(tmp_path / "whole")
-
-
-def test_the_second_signal_ends_at_once_and_saves_nothing(interrupted, tmp_path, capfd):
-    counts = interrupted("whole", "AdamW")
-    with pytest.raises(KeyboardInterrupt):
-        interrupted("mine", "AdamW", counts["after it"][4] - 9, [signal.SIGTERM, signal.SIGINT])
-    assert "Ctrl-C again ends at once, without saving" in capfd.readouterr().err
-    assert [path.name for path in checkpoint.complete(tmp_path / "mine")] == ["step-00000003"]
-    interrupted("mine", "AdamW")
-    assert torch.equal(weights(tmp_path / "mine"), weights(tmp_path / "whole"))
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows cannot send them to one program")
-def test_so_does_a_run_that_a_true_signal_stops_at_whatever_moment(tmp_path):
-    (tmp_path / "letters.txt").write_text("plums and pears\n\n" * 50, encoding="utf-8")
-    data = recipe.TextData(files=(str(tmp_path / "letters.txt"),))
-    shape = replace(MINE.model, vocab_size=260, context_length=16)
-    how = replace(MINE.training, n_steps=100, evaluate_every=25, save_every=25)
-    mine = replace(MINE, data=data, model=shape, training=how)
-    file = tmp_path / "mine.toml"
-    tables = {key: value for key, value in mine.as_dict().items() if isinstance(value, dict)}
-    lines = [f'name = "{mine.name}"']
-    for name, table in tables.items():
-        lines.append(f"[{name}]")
-        lines += [f"{key} = {json.dumps(x)}" for key, x in table.items() if x is not None]
-    file.write_text("\n".join(lines), encoding="utf-8")
-    run.run(mine, tmp_path / "whole")
-    folder = tmp_path / "stopped"
-    number, status = random.choice([(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    command = [sys.executable, "-um", "minillm", "train", str(file), "--out", str(folder)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
-        while b"step 0 of" not in child.stdout.readline():
-            pass
-        time.sleep(random.uniform(0, 0.2))
-        child.send_signal(number)
-        output = child.stdout.read().decode()
-    assert "stopped and saved at step" in output
-    assert child.returncode == status
-    run.run(mine, folder)
-    assert torch.equal(weights(folder), weights(tmp_path / "whole"))
-
-
 def _log(folder):
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
@@ -269,7 +136,7 @@ def test_a_finished_run_is_only_written_out_again(finished, capsys):
 
 def test_a_damaged_checkpoint_is_passed_over_and_made_again(finished, tmp_path, capsys):
     folder = tmp_path / "mine"
-    run.run(replace(MINE, name="mine"), folder)
+    shutil.copytree(finished, folder)
     (folder / "step-00000008" / "state.safetensors").write_bytes(b"torn")
     capsys.readouterr()
     run.run(MINE, folder)
@@ -304,10 +171,9 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_log_that_was_lost_or_damaged_is_made_again_and_nothing_is_lost(
-    finished, tmp_path, monkeypatch, capsys, damage
+    finished, tmp_path, capsys, damage
 ):
-    parts, folder = _corpus(), tmp_path / "mine"
-    monkeypatch.setattr(run, "corpus", lambda _: parts)
+    folder = tmp_path / "mine"
     shutil.copytree(finished, folder)
     before = (folder / "log.jsonl").read_bytes()
     after = DAMAGE[damage](before)
@@ -330,19 +196,15 @@ def test_a_log_that_was_lost_or_damaged_is_made_again_and_nothing_is_lost(
     assert "damaged" not in capsys.readouterr().out
 
 
-@cache
-def _corpus():
-    return run.corpus(MINE)
-
-
-# --- what stops it -----------------------------------------------------------------------------
-def test_another_recipe_or_other_data_in_the_folder_are_refused(finished):
+# --- what it refuses ---------------------------------------------------------------------------
+def test_another_recipe_or_other_data_in_the_folder_are_refused(finished, monkeypatch):
     wider = replace(MINE, training=replace(MINE.training, clip_norm=2.0))
     with pytest.raises(ValueError, match=r"run of another recipe \(config\.training\.clip_norm"):
         run.run(wider, finished)
-    more = replace(MINE, data=replace(MINE.data, story_blocks=2))
+    tokenizer, training, held_out = parts()
+    monkeypatch.setattr(run, "corpus", lambda _: (tokenizer, held_out, training))
     with pytest.raises(ValueError, match="corpus of the run 'mine' has changed since"):
-        run.run(more, finished)
+        run.run(MINE, finished)
 
 
 @pytest.mark.parametrize(

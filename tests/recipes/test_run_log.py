@@ -1,3 +1,8 @@
+import json
+import math
+
+import pytest
+
 from minillm.recipes import run_log
 from minillm.train.loop import Metrics
 
@@ -27,6 +32,11 @@ def test_a_line_says_the_mean_loss_since_the_one_before():
     }
 
 
+def test_of_a_line_that_was_lost_the_evaluation_is_had_again():
+    nothing = {"loss": None, "learning_rate": None, "seconds": None}
+    assert run_log.evaluated_again(12, 0.5) == {"step": 12, "held_out": 0.5, **nothing}
+
+
 def test_what_was_written_is_read_up_to_the_step_that_is_asked_for(tmp_path, capsys):
     path = tmp_path / "log.jsonl"
     run_log.write(LOG, path)
@@ -46,8 +56,57 @@ def test_wherever_a_log_is_cut_off_its_whole_lines_are_read_and_the_rest_is_kept
         log = run_log.read(path, 12, 4)
         assert log == LOG[: len(log)]
         assert len(log) >= data[:cut].count(b"\n")
-        for aside in tmp_path.glob("*.damaged-*"):
+        asides = [*tmp_path.glob("*.damaged-*")]
+        is_cut = data[:cut].rpartition(b"\n")[2] not in (b"", *data.splitlines())
+        assert len(asides) == is_cut
+        for aside in asides:
             assert aside.read_bytes() == data[:cut]
             aside.unlink()
         assert run_log.read(path, 12, 4) == log
         assert not [*tmp_path.glob("*.damaged-*")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        json.dumps(logged(4)),  # again
+        json.dumps({"step": 8, "held_out": 0.125}),
+        *(
+            json.dumps(logged(8) | change)
+            for change in (
+                {"plum": 1},
+                {"step": "8"},
+                {"step": None},
+                {"held_out": "0.125"},
+                {"held_out": None},
+                {"loss": math.nan},
+                {"seconds": True},
+            )
+        ),
+    ],
+)
+def test_what_is_no_line_is_passed_over(tmp_path, capsys, text):
+    path = tmp_path / "log.jsonl"
+    first, *others = (json.dumps(each) for each in LOG)
+    path.write_text("\n".join([first, text, *others]), encoding="utf-8")
+    assert run_log.read(path, 12, 4) == LOG
+    assert "log.jsonl: line 2 and 0 more are damaged" in capsys.readouterr().out
+
+
+def test_a_disk_that_is_full_leaves_the_log_as_it_was(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError("No space left on device")
+
+    path = tmp_path / "log.jsonl"
+    run_log.write(LOG[:1], path)
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_log.write(LOG, path)
+    assert run_log.read(path, 4, 4) == LOG[:1]
+
+
+def test_a_picture_is_drawn_of_whatever_is_left(tmp_path):
+    for number, log in enumerate((LOG, LOG[2:])):
+        run_log.draw(log, tmp_path / f"{number}.png")
+        assert (tmp_path / f"{number}.png").read_bytes().startswith(b"\x89PNG")

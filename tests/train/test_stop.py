@@ -68,3 +68,20 @@ def test_an_ignored_signal_stays_ignored_and_another_thread_changes_nothing(hand
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_a_handler_that_is_not_pythons_own_stays_too(handlers, monkeypatch):
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    with Stop() as stop:
+        signal.raise_signal(signal.SIGINT)
+    assert (stop.requested, handlers) == (False, [signal.SIGINT])
+
+
+def test_a_message_that_cannot_be_written_stops_nothing(handlers, monkeypatch):
+    def closed(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("os.write", closed)
+    with Stop("wait\n") as stop:
+        signal.raise_signal(signal.SIGINT)
+    assert stop.requested

@@ -10,13 +10,20 @@ def lion_step(weight, gradient, mean, rate, betas, weight_decay):
     return [moved, torch.lerp(gradient, mean, betas[1])]
 """,
     "6.2": """
-import torch
-def factored_step(gradient, rows, columns, beta):
-    n, m = gradient.shape
-    ones = torch.ones(m, dtype=gradient.dtype)
-    r = rows.lerp((gradient * gradient) @ ones / m, 1 - beta)
-    c = columns.lerp(gradient.square().T.mean(-1), 1 - beta)
-    return torch.outer(r / r.mean(), c), r, c
+import math
+def whole_or_factored(v, factor):
+    table = v.tolist()
+    n, m = len(table), len(table[0])
+    if n + m >= n * m:
+        return "whole"
+    r = [sum(row) / m for row in table]
+    c = [sum(column) / n for column in zip(*table)]
+    for i in range(n):
+        for j in range(m):
+            V = r[i] * c[j] * n / sum(r)
+            if abs(math.log(table[i][j] / V)) > 2 * math.log(factor):
+                return "whole"
+    return "factored"
 """,
     "6.3": """
 import torch
@@ -81,10 +88,8 @@ def lion_step(weight, gradient, mean, rate, betas, weight_decay):
     return weight - rate * (sign + weight_decay * weight.abs()), new
 """,
     "6.2": """
-def factored_step(gradient, rows, columns, beta):
-    r = beta * rows + (1 - beta) * (gradient**2).mean(dim=1)
-    c = beta * columns + (1 - beta) * (gradient**2).mean(dim=0)
-    return r[:, None] * c / r.mean() + 1, r, c
+def whole_or_factored(v, factor):
+    return "whole"
 """,
     "6.3": """
 def confident_direction(update, momentum, rows, columns, beta, epsilon):
