@@ -21,7 +21,7 @@ more if it were trained longer.
 
 Then selective copying (`minillm.data.recall.SelectiveCopy`): two blocks of Mamba whose steps are
 computed from the token, and two whose steps are learned constants. And real text: two blocks each
-of four mixers learn Python's documentation (`minillm.train.compare.real_text`). Both with the same
+of three mixers learn Python's documentation (`minillm.train.compare.real_text`). Both with the same
 search, but up to 1,200 steps; on real text that goes on as long as anything is gained.
 
 After a stop the same command goes on.
@@ -109,7 +109,6 @@ COPY = SelectiveCopy(n_tokens=64, n_copied=4, n_symbols=8)
 #: Two blocks of those that read.
 READERS: dict[str, tuple[MixerConfig, ...]] = {
     "reading, attention": (ShiftedConfig(mixer=AttentionConfig(n_heads=4)),) * 2,
-    "reading, linear": (ShiftedConfig(mixer=LinearAttentionConfig(n_heads=4)),) * 2,
     "reading, RWKV": (RWKVConfig(),) * 2,
     "reading, Mamba": (MambaConfig(d_state=4),) * 2,
 }
