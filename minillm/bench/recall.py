@@ -22,7 +22,7 @@ more if it were trained longer.
 Then selective copying (`minillm.data.recall.SelectiveCopy`): two blocks of Mamba whose steps are
 computed from the token, and two whose steps are learned constants. And real text: two blocks each
 of three mixers learn Python's documentation (`minillm.train.compare.real_text`). Both with the same
-search, but up to 1,200 steps; on real text that goes on as long as anything is gained.
+search, but up to 600 steps, and to 1,200 as long as anything is gained on real text.
 
 After a stop the same command goes on.
 
@@ -167,12 +167,12 @@ def run(quick: bool = False, finished: Finished | None = None) -> dict[str, dict
             **searched(name, recalled, work, finished, float(np.mean([1 / n for n in N_PAIRS]))),
         }
         print(_line(name, figures[name]) + f"{figures[name]['state_bytes']:13,}", flush=True)
-    shorter = replace(work, n_steps=work.n_steps[:3])
+    shorter = replace(work, n_steps=work.n_steps[:2])
     print("share copied")
     for name in COPIERS:
         figures[name] = searched(name, copied, shorter, finished, COPY.chance)
         print(_line(name, figures[name]), flush=True)
-    reading = replace(shorter, least_gain=0)
+    reading = replace(work, n_steps=work.n_steps[:3], least_gain=0)
     print("held-out loss, nats a token")
     for name in READERS:
         figures[name] = found = searched(name, read, reading, finished)
