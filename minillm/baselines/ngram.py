@@ -250,8 +250,8 @@ class KneserNey:
         self._tables = [_Table(grams, counts, base)]
         for length in range(order - 1, 0, -1):
             # one for each different longer n-gram, or one for each time that it occurs
-            counted = grams if continuation else codes
-            grams, counts = np.unique(counted % base**length, return_counts=True)
+            longer = grams if continuation else codes
+            grams, counts = np.unique(longer % base**length, return_counts=True)
             self._tables.insert(0, _Table(grams, counts, base))
         self.discounts = tuple(
             _discount(table.counts) if discount is None else discount for table in self._tables
