@@ -140,27 +140,27 @@ def choose_order(rows):
 
 
 @task("2.7", minutes=6)
-def what_happened(training, held_out, error):
-    """Decide what two losses tell about a run.
+def what_happened(training, lowest, held_out, error):
+    """Decide what the losses of a run tell.
 
-    Both are given as what lies above the source's own loss on the same tokens. From -3 to +3
-    standard errors, both included, is luck: read it as 0. Give the first verdict that fits:
+    All lie so much above the source's own loss on the same tokens. In every run the training loss
+    fell to the end. Differences of up to 3 standard errors are luck. The first that fits:
 
-    - "leak": not even the held-out text was new to the model
-    - "overfitting": the held-out text was new, but the training text is memorised
-    - "learn on": nothing is wrong, and on new text there is something left to learn
-    - "at the entropy": nothing is wrong, and new text shows nothing more to learn
+    - "leak": the held-out loss was once lower than is possible for text that was new to the model
+    - "overfitting": the held-out loss has risen since its lowest
+    - "learn on": on new text there is something left to learn
+    - "at the entropy": new text shows nothing more to learn
 
-    中文：损失以“高出信源自身损失多少”表示；正负三个标准误以内（含边界）算运气，看作 0。按次序返回第
-    一个成立的：泄漏（连留出文本对模型也不是新的）、过拟合（训练文本被背下来了）、还可继续学习、已达到
-    熵（新文本上看不出还有可学的）。
+    中文：损失以“高出信源自身损失多少”表示；每次训练中，训练损失都一直下降到最后；三个标准误以内的差
+    别算运气。按次序返回第一个成立的：泄漏（留出损失曾低到对新文本不可能的程度）、过拟合（留出损失从最
+    低点又升了上去）、还可继续学习（新文本上还有可学的）、已达到熵（新文本上看不出还有可学的）。
 
     Args:
-        training, held_out: nats a token above the source; negative where the loss is lower.
-        error: the standard error of each of the two, above 0.
+        training, held_out: at the end, nats a token above the source; negative where lower.
+        lowest: the lowest held-out loss of the whole run, never above held_out.
+        error: the standard error of each, above 0.
 
     Returns:
-        str: (-0.7, 1.1, 0.02), which you have just seen drawn, is "overfitting"; (0.02, 0.03, 0.02)
-        is "at the entropy", as both may be luck.
+        str: "overfitting" for (-0.7, 0.3, 1.1, 0.02), the run that was drawn above.
     """
     raise NotImplementedError

@@ -34,14 +34,15 @@ def load_balance(logits):
     """Design the penalty for uneven use: the simplest number that meets three demands.
 
     1. It pushes every P_e down, in proportion to f_e: who has twice the tokens is pushed twice as
-       hard. (So its gradient comes through P alone, and it is linear in P.)
+       hard. (So its gradient comes through P alone, and it is linear in P. The P sum to 1: not all
+       can fall, so the one that is pushed hardest falls and the least pushed rises.)
     2. In even use, where every f and P is 1/E, it is 1, whatever E is.
     3. If one expert gets all tokens, with p = 1, it is E.
 
     中文：为“专家用得不均匀”设计一个惩罚项。f_e 是选中专家 e 的词元（logit 在 e 处最大）所占比例，
-    P_e 是全部词元的 p_e 的均值。要求：一、它把每个 P_e 往下压，力度与 f_e 成正比，梯度只经过 P；
-    二、完全均匀（f 与 P 都是 1/E）时等于 1；三、一个专家以 p = 1 得到全部词元时等于 E。不得改动传
-    入的张量。
+    P_e 是全部词元的 p_e 的均值。要求：一、它把每个 P_e 往下压，力度与 f_e 成正比，梯度只经过 P
+    （P 之和为 1，所以压得最重的下降，压得最轻的上升）；二、完全均匀（f 与 P 都是 1/E）时等于 1；
+    三、一个专家以 p = 1 得到全部词元时等于 E。不得改动传入的张量。
 
     Args:
         logits: tensor [N, E], for one expert a token: the one with the largest; no two are equal.

@@ -8,9 +8,12 @@ from minillm.lab.task import task
 
 @task("6.1", minutes=8)
 def lion_step(weight, gradient, mean, rate, betas, weight_decay):
-    """One step of Lion; see the three lines above. The m in the first is the one that was given.
+    """One step of Lion: by the sign of a mixture, with weight decay beside it.
 
-    Weight decay is neither in the sign nor in m, and is multiplied by the rate. The sign of 0 is 0.
+    Mix m, as it was given, with the new gradient: β₁ parts of m and 1 - β₁ of g. Only the sign of
+    that counts, and the sign of 0 is 0. The weight goes one learning rate against it. Weight decay
+    is AdamW's: neither in the sign nor in m, and times the rate. Last, m takes in the gradient as a
+    running mean with β₂.
 
     中文：Lion 优化器的一步。先用给定的（旧的）m 算 c = β₁ m + (1 - β₁) g，只取它的符号（0 的符号
     是 0）；权重减去 rate ·（符号 + weight_decay · 权重本身）；最后用 β₂ 更新 m。权重衰减不进符号，
@@ -24,7 +27,8 @@ def lion_step(weight, gradient, mean, rate, betas, weight_decay):
 
     Returns:
         (tensor, tensor): the new weight and the new mean; those given stay as they are. θ = 1,
-        g = 3, m = 0, rate 0.5 and weight_decay 0.1 give θ = 1 - 0.5 · (1 + 0.1 · 1) = 0.45.
+        g = 3, m = 0, rate 0.5, betas (0.9, 0.99) and weight_decay 0.1 give θ = 0.45, which is 1 -
+        0.5 · (1 + 0.1 · 1), and m = 0.03.
     """
     # BEGIN SOLUTION
     beta1, beta2 = betas

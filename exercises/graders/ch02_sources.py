@@ -312,44 +312,58 @@ def grade_choose_order(answer):
 
 
 # --- 2.7 ------------------------------------------------------------------------------------------
-def verdict(training, held_out, error, *, errors=3, memory_first=False, leak_by="held out"):
+def verdict(training, lowest, held_out, error, *, errors=3, first="leak", leak_by="held out"):
     luck = errors * error
-    memorised = training < -luck
-    if memory_first and memorised:
+    risen = held_out - lowest > luck
+    if first == "overfitting" and risen:
         return "overfitting"
-    if (training if leak_by == "training" else held_out) < -luck:
+    if (training if leak_by == "training" else lowest) < -luck:
         return "leak"
-    return "overfitting" if memorised else "learn on" if held_out > luck else "at the entropy"
+    return "overfitting" if risen else "learn on" if held_out > luck else "at the entropy"
+
+
+def verdict_by_memory(training, lowest, held_out, error):
+    """Overfitting for a training loss below the source's, whatever becomes of new text."""
+    if lowest >= -3 * error > training:
+        return "overfitting"
+    return verdict(training, lowest, lowest, error)
 
 
 RUNS = [
-    (0.3, 0.31, 0.004),
-    (-0.66, 0.73, 0.02),
-    (-1.5, -1.4, 0.01),
-    (-0.003, -0.005, 0.004),
-    (0.05, 0.045, 0.02),
-    (-0.9, -0.2, 0.02),
+    (0.3, 0.31, 0.31, 0.004),
+    (-0.66, 0.29, 0.73, 0.02),
+    (0.1, 0.15, 0.4, 0.02),
+    (-0.4, 0.25, 0.28, 0.02),
+    (-1.5, -1.4, -1.4, 0.01),
+    (-0.9, -0.3, 0.3, 0.02),
+    (-0.003, -0.005, -0.005, 0.004),
+    (0.03, 0.04, 0.055, 0.02),
 ]
 RUNS_WRONG = [
     (
-        lambda t, h, e: verdict(t, h, e, errors=0),
-        "a loss of one or two standard errors beside 0 is luck; you read it as news.",
+        lambda t, low, h, e: verdict(t, low, h, e, errors=0),
+        "a difference of one or two standard errors is luck; you read it as news.",
     ),
     (
-        lambda t, h, e: verdict(t, h, e, leak_by="training"),
+        lambda t, low, h, e: verdict(t, low, h, e, leak_by="training"),
         "a low TRAINING loss is memory. A leak shows in the held-out loss.",
     ),
     (
-        lambda t, h, e: verdict(t, h, e, memory_first=True),
-        "one run shows both: if the held-out loss is too low, the rows are not held out, and "
+        lambda t, low, h, e: verdict(t, low, h, e, first="overfitting"),
+        "one run shows both: if the held-out loss was too low, the rows are not held out, and "
         "nothing else counts: leak comes first.",
     ),
     (
-        lambda t, h, e: verdict(0.0, h, e),
-        "you never look at the training loss: below the source's own, it is memory.",
+        verdict_by_memory,
+        "a training loss below the source's is memory; overfitting is what comes of it on new "
+        "text: the held-out loss rises.",
     ),
     (
-        lambda t, h, e: verdict(-t, -h, e),
+        lambda t, low, h, e: verdict(t, h, h, e),
+        "you never look at the lowest held-out loss: one that rose from there is overfitting.",
+    ),
+    (
+        lambda t, low, h, e: verdict(-t, -h, -low, e),
         "turned round: what has seen the answers has a loss that is too LOW.",
     ),
 ]
@@ -444,8 +458,8 @@ GRADERS = {
         wrong=RUNS_WRONG,
         hints=(
             "luck = 3 * error; between -luck and luck a difference says nothing.",
-            "Which of the four makes all the others meaningless? Ask for that one first.",
-            "Leak: held_out < -luck. Overfitting: training < -luck. Else: is held_out > luck?",
+            "Which of the four numbers tells about new text? Two do; the training loss does not.",
+            "Leak: lowest < -luck. Overfitting: held_out - lowest > luck. Else: held_out > luck?",
         ),
     ),
 }

@@ -277,7 +277,7 @@ GRADERS = {
         wrong=LION_WRONG,
         target="minillm.optim.lion.lion_update",
         hints=(
-            "Three lines in the order of the statement; the new mean is needed last.",
+            "A mixture, its sign with the decay beside it, a new mean: in that order.",
             "direction = (beta1 * mean + (1 - beta1) * gradient).sign()",
             "weight - rate * (direction + weight_decay * weight); and the mean with beta2.",
         ),

@@ -16,7 +16,8 @@ not how often h'w was seen, but in how many surroundings, the *continuation coun
 for `Francisco` may be common and still come after `San` only: a new context should not expect it.
 The recursion ends at 1/V, so no token has probability zero. A context that was never seen leaves
 all to the shorter one. D = n1 / (n1 + 2 n2), with n1 and n2 the numbers of n-grams counted once and
-twice; every order has its own D, from its own (continuation) counts.
+twice; every order has its own D, from its own (continuation) counts. With plain counts at every
+order (`continuation=False`) the same formula is interpolated absolute discounting.
 
 Kneser-Ney is here twice: `kneser_ney_naive` says what is meant, with dictionaries and one
 prediction at a time; `KneserNey` keeps each n-gram as one integer, its tokens the digits of base
@@ -215,6 +216,8 @@ class KneserNey:
         vocab_size: V, ids 0 to V - 1.
         order: n; 1 is a unigram model (no context), 2 a bigram model.
         discount: D of every order; each order's own estimate if None.
+        continuation: whether shorter n-grams get continuation counts; if not, they get plain ones,
+            which is absolute discounting.
 
     Raises:
         ValueError: as `AddK`; a discount not above 0 or larger than 1.
@@ -224,21 +227,31 @@ class KneserNey:
         >>> model.next_token([0]).round(3)
         array([0.167, 0.833])
 
-    Paper: Chen and Goodman 1999, interpolated Kneser-Ney.
+    Paper: Chen and Goodman 1999, interpolated Kneser-Ney; Ney, Essen and Kneser 1994 for absolute
+    discounting.
     Differs: see the module.
     """
 
-    def __init__(self, rows: Rows, vocab_size: int, order: int, discount: float | None = None):
+    def __init__(
+        self,
+        rows: Rows,
+        vocab_size: int,
+        order: int,
+        discount: float | None = None,
+        *,
+        continuation: bool = True,
+    ):
         if discount is not None and not 0 < discount <= 1:
             raise ValueError(f"discount must be above 0 and at most 1; got {discount}")
         self.vocab_size, self.order = vocab_size, order
         base = vocab_size + 1
-        grams, counts = np.unique(
-            _codes(_windows(rows, order, vocab_size), vocab_size), return_counts=True
-        )
+        codes = _codes(_windows(rows, order, vocab_size), vocab_size)
+        grams, counts = np.unique(codes, return_counts=True)
         self._tables = [_Table(grams, counts, base)]
         for length in range(order - 1, 0, -1):
-            grams, counts = np.unique(grams % base**length, return_counts=True)
+            # one for each different longer n-gram, or one for each time that it occurs
+            longer = grams if continuation else codes
+            grams, counts = np.unique(longer % base**length, return_counts=True)
             self._tables.insert(0, _Table(grams, counts, base))
         self.discounts = tuple(
             _discount(table.counts) if discount is None else discount for table in self._tables

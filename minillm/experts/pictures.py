@@ -1,15 +1,15 @@
-"""Pictures of a mixture of experts: the layer, tokens sorted by expert, and who was routed where.
+"""Pictures of a mixture of experts: the layer, tokens sorted by expert, and what came of training.
 
 Chapter: 10
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from minillm.lab.figures import BLUE, COLOURS, GREY, INK
+from minillm.lab.figures import BLUE, COLOURS, GREY, INK, ORANGE, label
 
 
 def draw_layer(axes: Sequence[Axes], probabilities: Sequence[float], top_k: int) -> None:
@@ -109,6 +109,96 @@ def draw_shares(ax: Axes, shares: np.ndarray) -> None:
             ax.text(column, row, f"{100 * share:.0f}", **words)
     n_districts, n_experts = shares.shape
     ax.set(xlabel="expert", ylabel="district", xticks=range(n_experts), yticks=range(n_districts))
+
+
+def draw_learning(ax: Axes, curves: Mapping[str, Sequence[Sequence[float]]], every: int) -> None:
+    """Loss against steps, mean and range of the seeds; a dashed line where the first one ends.
+
+    Args:
+        ax: to draw on.
+        curves: by name (a number is a number of experts), of each seed the losses; at most three.
+        every: so many steps lie between two losses.
+
+    Example:
+        >>> from minillm.lab.figures import figure
+        >>> fig, ax = figure()
+        >>> draw_learning(ax, {"dense": [[3.0, 2.0]], "8": [[2.0, 1.0]]}, every=20)
+        >>> [text.get_text() for text in ax.texts]
+        ['dense', '8 experts', 'where dense ends']
+    """
+    for (name, seeds), colour, up in zip(
+        curves.items(), (GREY, BLUE, ORANGE), (8, 1, -8), strict=False
+    ):
+        losses = np.array(seeds)
+        steps = every * np.arange(1, losses.shape[1] + 1)
+        ax.plot(steps, losses.mean(axis=0), color=colour)
+        low, high = losses.min(axis=0), losses.max(axis=0)
+        ax.fill_between(steps, low, high, color=colour, alpha=0.2, lw=0)
+        words = f"{name} experts" if name.isdigit() else name
+        label(ax, steps[-1], losses[:, -1].mean(), words, colour, offset=(6, up))
+    first, seeds = next(iter(curves.items()))
+    goal = np.mean(seeds, axis=0)[-1]
+    ax.axhline(goal, color=GREY, lw=1, ls="--")
+    label(ax, 10, goal, f"where {first} ends", GREY, offset=(0, -9))
+
+
+def draw_speed(
+    ax: Axes, times: Mapping[str, Mapping[int, float]], claimed: tuple[float, float]
+) -> None:
+    """How many times as fast as dense, against the number of experts; a band for the claim.
+
+    Args:
+        ax: to draw on.
+        times: by name, for each number of experts the factor; two names, the upper line first.
+        claimed: from and to.
+
+    Example:
+        >>> from minillm.lab.figures import figure
+        >>> fig, ax = figure()
+        >>> draw_speed(ax, {"in steps": {2: 1.2, 8: 1.4}, "by the clock": {2: 0.9, 8: 1.0}}, (4, 7))
+        >>> [text.get_text() for text in ax.texts]
+        ['in steps', 'by the clock', 'what was said']
+    """
+    low, high = claimed
+    ax.axhspan(low, high, color=GREY, alpha=0.25, lw=0)
+    ax.axhline(1, color=GREY, lw=1)
+    counts: list[int] = []
+    for (name, factors), colour, up in zip(times.items(), (BLUE, ORANGE), (12, -14), strict=True):
+        counts = list(factors)
+        ax.loglog(counts, list(factors.values()), "o-", color=colour)
+        middle = counts[len(counts) // 2]
+        label(ax, middle, factors[middle], name, colour, offset=(0, up), ha="center")
+    label(ax, counts[0], (low * high) ** 0.5, "what was said", GREY, offset=(0, 0))
+    ax.set(xlabel="experts (log axis)", ylabel="times as fast as dense (log axis)", ylim=(0.3, 8))
+    ax.set_xticks(counts, counts)
+    ax.set_yticks((0.5, 1, 2, 4, 7), (0.5, 1, 2, 4, 7))
+    ax.minorticks_off()
+
+
+def draw_ends(ax: Axes, curves: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    """Where runs end, a row a name and a dot a seed; a dashed line at the mean of the first name.
+
+    Args:
+        ax: to draw on.
+        curves: by name, of each seed the losses; names that begin with "upcycled" are orange.
+
+    Example:
+        >>> from minillm.lab.figures import figure
+        >>> fig, ax = figure()
+        >>> draw_ends(ax, {"dense · 500": [[3.0, 2.0]], "upcycled": [[3.0, 1.5]]})
+        >>> [text.get_text() for text in ax.texts]
+        ['mean of dense']
+    """
+    for row, (name, seeds) in enumerate(curves.items()):
+        ends = [losses[-1] for losses in seeds]
+        colour = GREY if row == 0 else ORANGE if name.startswith("upcycled") else BLUE
+        ax.plot(ends, [-row] * len(ends), "o", color=colour)
+        if row == 0:
+            ax.axvline(np.mean(ends), color=GREY, lw=1, ls="--")
+            words = f"mean of {name.split(' ·')[0]}"
+            label(ax, np.mean(ends), -len(curves) + 0.6, words, GREY, offset=(4, 0))
+    ax.set_yticks([-row for row in range(len(curves))], list(curves))
+    ax.set_ylim(-len(curves) + 0.3, 0.5)
 
 
 def _box(ax: Axes, x: float, y: float, length: float, text: str, colour: str, dashed: bool = False):

@@ -8,8 +8,9 @@ probabilities. What differs is who may choose:
     expert choice   every expert takes its best tokens, weighted by p
 
 Where tokens choose, all may choose the same expert, and the others never learn. Three means against
-that: limited room (`capacity`), a loss that is smallest when the experts are in even use
-(`load_balance`), and a bias on the choice alone, moved a little after each step (`balanced_bias`).
+that: limited room (`capacity`), a loss that pushes an expert's p down the harder, the more tokens
+it has (`load_balance`), and a bias on the choice alone, moved a little after each step
+(`balanced_bias`).
 
 What comes out is a list of pairs, token and expert (`ExpertRouting`), sorted by expert.
 
@@ -237,15 +238,19 @@ def shares(routing: ExpertRouting) -> Float[Tensor, "E"]:
 
 
 def load_balance(routing: ExpertRouting) -> Float[Tensor, ""]:
-    """E · Σ f_e P_e: 1 when the experts are in even use, E when one has everything.
+    """E · Σ f_e P_e: 1 when the experts are in even use, E when one has everything with p = 1.
 
     f_e is an expert's share of the pairs and P_e the mean of its p over all tokens. f counts and
-    has no gradient; P has one, and falls where f is large.
+    has no gradient; P has one, and falls where f is large. 1 is not the least value: f and P can
+    disagree, so judge the use of experts by `shares`.
 
     Example:
         >>> logits = torch.tensor([[4.0, 1.0], [3.0, 2.0], [1.0, 4.0]]).log()
         >>> load_balance(route_top_k(logits, top_k=1))  # 2 · (2/3 · 1.6/3 + 1/3 · 1.4/3)
         tensor(1.0222)
+        >>> logits = torch.tensor([[51.0, 49.0]] * 3 + [[1.0, 99.0]]).log()  # uneven: 3 to 1
+        >>> load_balance(route_top_k(logits, top_k=1))  # 2 · (3/4 · 0.385 + 1/4 · 0.615)
+        tensor(0.8850)
 
     Paper: Fedus et al. 2021, equations (4) to (6), without their factor α.
     Differs: f counts pairs, where they have one expert a token.

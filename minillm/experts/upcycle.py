@@ -1,4 +1,4 @@
-"""Sparse up-cycling (稀疏升级): a dense model becomes a mixture of experts and forgets nothing.
+"""Sparse upcycling (稀疏升级): a dense model becomes a mixture of experts and forgets nothing.
 
 Training experts from nothing wastes what a dense model already knows. So every expert begins as a
 copy of the dense feed-forward part, and only the router is new. Whatever the router chooses, and
@@ -93,7 +93,7 @@ def upcycle_state(
     new_optimizer: torch.optim.Optimizer,
     new_model: Transformer,
 ) -> None:
-    """Give every weight of an up-cycled model the optimizer state of the weight it is a copy of.
+    """Give every weight of an upcycled model the optimizer state of the weight it is a copy of.
 
     The routers are new and have no state yet.
 

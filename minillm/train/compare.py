@@ -83,7 +83,7 @@ class Attempt(NamedTuple):
 
 
 def sentences(*, n_held_out: int = 8) -> Task:
-    """Chapter 04's task: the town's grammar, 64 sentences a batch, a GPT of 166,016 weights.
+    """Chapter 04's task: the town's grammar, 64 sentences a batch, a GPT of 166,208 weights.
 
     Args:
         n_held_out: blocks of 64 sentences.

@@ -9,7 +9,7 @@ above the negative log-likelihood that the dialects themselves give the same row
 A `Contender` is an FFN and how it is trained; `trained` trains it. The same seed reads the same
 rows in the same order, whatever the FFN. With `from_dense`, the first half of the steps is dense,
 then every expert becomes a copy (`minillm.experts.upcycle`), with a new optimizer, warmed up again,
-or with the old one's state. Up-cycling needs weights that sum to 1. Where one expert with the
+or with the old one's state. Upcycling needs weights that sum to 1. Where one expert with the
 weight p is wanted all the same, the copies' answers are multiplied by E, since p is about 1/E at
 first: nearly the dense model, and the router has a gradient.
 
@@ -125,7 +125,7 @@ class Contender:
         rate: AdamW's learning rate, constant after 10 steps of warm-up.
         balance_weight, z: weights of the auxiliary losses, where it routes.
         bias_rate: of `balance_by_bias`; 0 for none.
-        from_dense: dense for the first half, then up-cycled to `ffn`.
+        from_dense: dense for the first half, then upcycled to `ffn`.
         keep_state: whether the optimizer's state is taken over then.
     """
 
@@ -243,7 +243,7 @@ def built(ffn: FFNConfig, seed: int) -> Transformer:
 
 @torch.no_grad()
 def grown(dense: Transformer, ffn: moe.MoEConfig, seed: int) -> Transformer:
-    """The dense model up-cycled; with `norm_topk=False` the copies' answers count E-fold."""
+    """The dense model upcycled; with `norm_topk=False` the copies' answers count E-fold."""
     model = upcycle(dense, replace(ffn, norm_topk=True), seed=seed)
     if not ffn.norm_topk:
         for block in model.blocks:

@@ -74,6 +74,20 @@ def test_kneser_ney_expects_glasses_where_a_unigram_expects_francisco():
     assert unigram[FRANCISCO] > unigram[GLASSES]
 
 
+def test_absolute_discounting_expects_francisco_as_often_as_it_came():
+    # On paper, D = 1/2. Ten words: San 3, Francisco 3, red 1, glasses 2, new 1. Five kinds pass on
+    # 1/2 · 5/10, a fifth of it to each: p(Francisco) = (3 - 1/2)/10 + 1/20.
+    plain = [0.3, 0.3, 0.1, 0.2, 0.1]
+    model = KneserNey(ROWS, 5, 2, discount=0.5, continuation=False)
+    assert model.next_token([GLASSES]) == pytest.approx(plain)
+    after_san = model.next_token([SAN])
+    assert after_san[FRANCISCO] == pytest.approx((3 - 0.5) / 3 + plain[FRANCISCO] / 6)
+    assert model.log_probs([[SAN, FRANCISCO]])[0][1] == pytest.approx(
+        math.log(after_san[FRANCISCO])
+    )
+    assert plain[FRANCISCO] > KneserNey(ROWS, 5, 2, discount=0.5).next_token([GLASSES])[FRANCISCO]
+
+
 def test_each_order_has_its_own_discount():
     # pairs: n1 = 4, n2 = 0. Continuation counts: four words once, one twice: 4 / (4 + 2).
     assert KneserNey(ROWS, 5, 2).discounts == pytest.approx((2 / 3, 1.0))

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from matplotlib.patches import FancyArrowPatch
 
-from minillm.experts.pictures import draw_layer, draw_shares, draw_sorting
+from minillm.experts.pictures import (
+    draw_ends,
+    draw_layer,
+    draw_learning,
+    draw_shares,
+    draw_sorting,
+    draw_speed,
+)
 from minillm.lab.figures import figure
 
 
@@ -34,3 +41,24 @@ def test_sorted_tokens_stand_in_one_slice_an_expert_and_keep_their_order_in_it()
     right_ends = [line.get_xdata()[1] for line in ax.lines]
     left_ends = [line.get_xdata()[0] for line in ax.lines]
     assert all(right < left for right, left in zip(right_ends, left_ends[1:], strict=False))
+
+
+def test_the_dashed_lines_stand_where_the_first_rival_ends_in_the_mean():
+    curves = {"dense": [[4.0, 2.0], [4.0, 3.0]], "8": [[4.0, 1.0], [4.0, 1.5]]}
+    ax = figure()[1]
+    draw_learning(ax, curves, every=20)
+    assert ax.lines[0].get_xdata().tolist() == [20, 40]
+    assert set(ax.lines[-1].get_ydata()) == {2.5}
+    ax = figure()[1]
+    draw_ends(ax, curves)
+    assert [line.get_xdata() for line in ax.lines if line.get_linestyle() == "--"] == [[2.5, 2.5]]
+    dots = [line for line in ax.lines if line.get_linestyle() == "None"]
+    assert [list(line.get_xdata()) for line in dots] == [[2.0, 3.0], [1.0, 1.5]]
+
+
+def test_the_band_of_the_claim_stands_where_it_was_said():
+    ax = figure()[1]
+    draw_speed(ax, {"in steps": {2: 1.2, 8: 1.4}, "by the clock": {2: 0.9, 8: 1.0}}, (4, 7))
+    band = ax.patches[0]
+    assert (band.get_y(), band.get_y() + band.get_height()) == (4, 7)
+    assert [line.get_ydata().tolist() for line in ax.lines[1:]] == [[1.2, 1.4], [0.9, 1.0]]

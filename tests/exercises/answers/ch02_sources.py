@@ -55,11 +55,14 @@ def choose_order(rows):
     return int(totals.argmin()) + 1
 """,
     "2.7": """
-def what_happened(training, held_out, error):
-    low, high = -3 * error, 3 * error
-    if min(training, held_out) < low:
-        return "leak" if held_out < low else "overfitting"
-    return "at the entropy" if held_out <= high else "learn on"
+def what_happened(training, lowest, held_out, error):
+    z = {"low": lowest / error, "end": held_out / error, "rise": (held_out - lowest) / error}
+    verdict = "at the entropy"
+    if z["end"] > 3:
+        verdict = "learn on"
+    if z["rise"] > 3:
+        verdict = "overfitting"
+    return "leak" if z["low"] < -3 else verdict
 """,
 }
 
@@ -72,5 +75,5 @@ MUTANT = {
     ),
     "2.5": 'def shortest_code(low, high):\n    return "0110"',
     "2.6": "def choose_order(rows):\n    return 2",
-    "2.7": 'def what_happened(training, held_out, error):\n    return "learn on"',
+    "2.7": 'def what_happened(training, lowest, held_out, error):\n    return "learn on"',
 }
