@@ -11,7 +11,8 @@ def masked_log_probs(logits, targets, loss_mask):
     """log p of each target token, and exactly 0 where a token does not count.
 
     p is the softmax of a position's logits, over the last axis. Where `loss_mask` is False,
-    `targets` may hold anything, such as -100 for padding: it must not be looked up.
+    `targets` may hold anything, such as -100 for padding: it must not be looked up. No result may
+    be NaN, and training uses the gradient.
 
     中文：对最后一维做 softmax，返回每个目标词元的自然对数概率。loss_mask 为 False 处必须恰好是 0；
     那里的 targets 可以是任意数（例如填充值 -100），不能拿去查表。结果不得为 NaN；训练要用它的梯度。
@@ -37,15 +38,15 @@ def masked_log_probs(logits, targets, loss_mask):
 def accumulated_gradient(weight, parts, nats):
     """The gradient of one large batch, from parts that do not fit into memory together.
 
-    Of the loss a token, that is: all nats of all parts ÷ all tokens of all parts. Go backward after
-    each part, before nats is called for the next, so that only one part's graph is alive.
+    Of the loss a token, that is: all nats of all parts ÷ all tokens of all parts. Call nats once a
+    part, and go backward before the next call, so that only one part's graph is alive.
 
     中文：梯度累积。几个部分不能同时放进内存，但要得到把它们并成一个大批次时的梯度：损失是所有部分
-    的 nats 之和除以所有部分的词元总数。每个部分只调用一次 nats，并在下一次调用之前完成反向传播。
+    的 nats 之和除以词元总数（大于 0）。每个部分只调用一次 nats，并在下一次调用之前完成反向传播。
 
     Args:
         weight: tensor [D] with requires_grad; weight.grad is None, and must be so at the end.
-        parts: a list of batches, of unequal numbers of tokens.
+        parts: a list of batches, of unequal numbers of tokens; in all at least one.
         nats: nats(weight, part) gives (the part's sum of -log p, its number of tokens, perhaps 0).
 
     Returns:
@@ -102,10 +103,11 @@ def first_update_after_a_reset():
 
     A run goes on from its weights alone: m, v and the count of steps begin again at zero. How far
     does the first step move a weight, in learning rates? Guess. Measure it with torch.optim.AdamW,
-    weight_decay=0 and one weight, for a small gradient and for a large one.
+    weight_decay=0 and one weight, for gradients of 0.001 and 1,000 (far below, ε counts).
 
     中文：先猜，再测，再解释。训练只用权重继续，AdamW 的两个滑动平均和步数都从零开始。第一步会把一个
-    权重移动多少个学习率？用 torch.optim.AdamW（weight_decay=0）测一测，小梯度和大梯度都试。
+    权重移动多少个学习率？用 torch.optim.AdamW（weight_decay=0）测一测，梯度取 0.001 和 1000
+    （远小于此时 ε 有影响）。
 
     Returns:
         (float, str): how many learning rates, and one sentence that says why.
@@ -165,7 +167,7 @@ def better_model(a, b, spread):
     """Decide from two evaluations which language model is the better one, if that can be said.
 
     The tokenizers may differ. Losses of different texts prove nothing, nor does a difference that
-    another seed would have made: one of at most `spread`, in bits a byte.
+    another seed would have made: one of at most `spread`, in bits per byte.
 
     中文：两个语言模型各有一次评测，分词器可能不同。判断哪个更好。文本不同就无法比较；每字节比特数
     之差不超过 spread（换一个随机种子也会有的差别）时，也不能下结论。
@@ -173,7 +175,7 @@ def better_model(a, b, spread):
     Args:
         a, b: each a dict with "text" (the name of the held-out text), "nats" (the sum of -log p
             over the whole text), "n_tokens" and "n_bytes".
-        spread: how much bits a byte differ from seed to seed.
+        spread: how much bits per byte differ from seed to seed.
 
     Returns:
         "a", "b" or "cannot tell".

@@ -433,7 +433,7 @@ GRADERS = {
         wrong=BETTER_WRONG,
         hints=(
             "What do both models have in common, whatever their tokenizers: tokens, or bytes?",
-            "bits a byte = nats / log 2 / n_bytes, for each of the two.",
+            "bits per byte = nats / log 2 / n_bytes, for each of the two.",
             "'cannot tell' first: other texts, or abs(bits_a - bits_b) <= spread.",
         ),
     ),
