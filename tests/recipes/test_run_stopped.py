@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -55,9 +54,9 @@ OPTIMIZERS = {
 class Operations(TorchDispatchMode):
     """Counts torch's operations, and is interrupted in one of them."""
 
-    def __init__(self, at=None, signals=()):
+    def __init__(self, signals):
         super().__init__()
-        self.n, self.at, self.signals = 0, at, signals
+        self.n, self.at, self.signals = 0, None, signals
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         self.n += 1
@@ -78,9 +77,17 @@ def parts():
     return tokenizer, *packed
 
 
+@pytest.fixture(autouse=True)
+def not_ignored():
+    """Ctrl-C reaches the tests, too, where they run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def interrupted(monkeypatch, tmp_path):
-    """Go on with a run, up to an interruption.
+    """Go on with a run, up to an interruption: so many operations after a place, the nth time.
 
     Gives the numbers of operations, by place; `.weights` has those of finished runs, by folder.
     """
@@ -92,8 +99,8 @@ def interrupted(monkeypatch, tmp_path):
     def finish(model, path):
         go.weights[path.parent.name] = torch.cat([p.flatten() for p in model.parameters()])
 
-    def go(folder, optimizer, at=None, signals=()):
-        counts, operations = {}, Operations(at, signals)
+    def go(folder, optimizer, place=None, nth=0, after=0, signals=()):
+        counts, operations = {}, Operations(signals)
 
         def begun(recipe):
             state = begin(recipe)
@@ -104,6 +111,8 @@ def interrupted(monkeypatch, tmp_path):
 
         def note(name, then=None):
             counts.setdefault(name, []).append(operations.n)
+            if (name, len(counts[name])) == (place, nth + 1):
+                operations.at = operations.n + after
             return then
 
         save, evaluate = run.run_state.pack, run.held_out_loss
@@ -128,30 +137,30 @@ def test_wherever_a_run_is_stopped_the_same_command_ends_with_the_same_bits(
     interrupted, tmp_path, capsys, optimizer
 ):
     counts = interrupted("whole", optimizer)
-    moments = {
-        "between two parameters": (counts["before it steps"][2] + counts["after it"][2]) // 2,
-        "in the evaluation": counts["evaluating"][0] + 9,
-        "in the save": counts["saving"][1] + 3,
-        "anywhere": random.Random(optimizer).randrange(
-            counts["before it steps"][0], counts["saving"][-1]
-        ),
-    }
-    for name, at in moments.items():
-        number = signal.SIGTERM if name == "in the save" else signal.SIGINT
+    before, stepped, saving = (counts[name] for name in ("before it steps", "after it", "saving"))
+    left = saving[-1] - before[-1]
+    moments = [  # each run goes on from where the one before was stopped
+        (1, "before it steps", (stepped[0] - before[0]) // 2, signal.SIGINT),  # of the parameters
+        (2, "evaluating", 9, signal.SIGINT),
+        (4, "saving", 3, signal.SIGTERM),
+        (5, "before it steps", random.Random(optimizer).randrange(left), signal.SIGINT),
+    ]
+    for step, place, after, number in moments:
         with pytest.raises((KeyboardInterrupt, SystemExit)) as ended:
-            interrupted(name, optimizer, at, [number])
+            interrupted("mine", optimizer, place, 0, after + 1, [number])
         assert getattr(ended.value, "code", 143) == 143
-        [step] = re.findall(r"stopped and saved at step (\d)", capsys.readouterr().out)
-        interrupted(name, optimizer)
-        assert f"going on from step-0000000{step}" in capsys.readouterr().out
-        assert torch.equal(interrupted.weights[name], interrupted.weights["whole"]), name
-        assert _evaluations(tmp_path / name) == _evaluations(tmp_path / "whole")
+        assert f"stopped and saved at step {step}" in capsys.readouterr().out
+        assert checkpoint.complete(tmp_path / "mine")[-1].name == f"step-0000000{step}"
+    interrupted("mine", optimizer)
+    assert "going on from step-00000005" in capsys.readouterr().out
+    assert torch.equal(interrupted.weights["mine"], interrupted.weights["whole"])
+    assert _evaluations(tmp_path / "mine") == _evaluations(tmp_path / "whole")
 
 
 def test_the_second_signal_ends_at_once_and_saves_nothing(interrupted, tmp_path, capfd):
-    counts = interrupted("whole", "AdamW")
+    interrupted("whole", "AdamW")
     with pytest.raises(KeyboardInterrupt):
-        interrupted("mine", "AdamW", counts["after it"][2] - 9, [signal.SIGTERM, signal.SIGINT])
+        interrupted("mine", "AdamW", "before it steps", 2, 9, [signal.SIGTERM, signal.SIGINT])
     assert "Ctrl-C again ends at once, without saving" in capfd.readouterr().err
     assert [path.name for path in checkpoint.complete(tmp_path / "mine")] == ["step-00000002"]
     interrupted("mine", "AdamW")
