@@ -175,11 +175,11 @@ def run(quick: bool = False, finished: Finished | None = None) -> dict[str, dict
     reading = replace(work, n_steps=work.n_steps[:3], least_gain=0)
     print("held-out loss, nats a token")
     for name in READERS:
-        figures[name] = found = searched(name, read, reading, finished)
-        found["loss"] = [-score for [score] in found.pop("accuracy")]
-        for each in found["search"]:
+        figures[name] = results = searched(name, read, reading, finished)
+        results["loss"] = [-score for [score] in results.pop("accuracy")]
+        for each in results["search"]:
             each["loss"] = -each.pop("accuracy")[0]
-        print(f"{name:<24}" + "".join(f"{loss:7.3f}" for loss in found["loss"]), flush=True)
+        print(f"{name:<24}" + "".join(f"{loss:7.3f}" for loss in results["loss"]), flush=True)
     return figures
 
 
