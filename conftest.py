@@ -6,7 +6,7 @@ Files run side by side, so the long ones begin first: then no core waits for the
 pytest_plugins = ["tools.nbval_plugin"]
 
 LONG = ("test_cli", "test_nbval", "test_jobs", "test_bootstrap", "test_writer", "test_compiled")
-LONG += ("test_run",)
+LONG += ("test_run", "test_run_stopped", "test_recall", "test_sweep")
 LONG += tuple(f"{chapter:02}" for chapter in range(31, 4, -1))  # from 05 on, notebooks train models
 
 

@@ -4,6 +4,8 @@ Other programs may keep the cores busy, so an example may take any time, and an 
 a learner's.
 """
 
+import signal
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -18,6 +20,10 @@ from minillm.lab import answers  # noqa: E402  (after the hook)
 from minillm.lab.threads import use_threads  # noqa: E402
 
 use_threads()
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a shell's background job; programs inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 answers.SECONDS = 200
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -77,14 +77,6 @@ def parts():
     return tokenizer, *packed
 
 
-@pytest.fixture(autouse=True)
-def not_ignored():
-    """Ctrl-C reaches the tests, too, where they run in the background of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture
 def interrupted(monkeypatch, tmp_path):
     """Go on with a run, up to an interruption: so many operations after a place, the nth time.
