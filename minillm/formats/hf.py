@@ -68,6 +68,7 @@ def load(
             an infinity among its numbers. Each is named.
 
     Example:
+        >>> import tempfile
         >>> from minillm.model.config import tiny
         >>> model = tiny(vocab_size=50).build(seed=0)
         >>> with tempfile.TemporaryDirectory() as folder:
