@@ -3,7 +3,13 @@
 Files run side by side, so the long ones begin first: then no core waits for the last of them.
 """
 
+import signal
+
 pytest_plugins = ["tools.nbval_plugin"]
+
+# in the background of a shell Ctrl-C is ignored, and so it would be by all that tests start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONG = ("test_cli", "test_nbval", "test_jobs", "test_bootstrap", "test_writer", "test_compiled")
 LONG += ("test_run", "test_run_stopped", "test_recall", "test_sweep")

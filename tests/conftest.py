@@ -4,8 +4,6 @@ Other programs may keep the cores busy, so an example may take any time, and an 
 a learner's.
 """
 
-import signal
-
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
