@@ -18,10 +18,6 @@ from minillm.lab import answers  # noqa: E402  (after the hook)
 from minillm.lab.threads import use_threads  # noqa: E402
 
 use_threads()
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # a shell's background job; programs inherit it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 answers.SECONDS = 200
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
