@@ -28,19 +28,21 @@ def masked_log_probs(logits, targets, loss_mask):
     raise NotImplementedError
 
 
-@task("5.2", minutes=10)
+@task("5.2", minutes=8)
 def accumulated_gradient(weight, parts, nats):
-    """The gradient of one large batch, from parts that do not fit into memory together.
+    """The gradient of one large batch, from micro-batches that do not fit into memory together.
 
-    Of the loss a token, that is: all nats of all parts ÷ all tokens of all parts. Call nats once a
-    part, and go backward before the next call, so that only one part's graph is alive.
+    The gradient of the mean loss per token: the nats of all parts ÷ the tokens of all parts. Call
+    nats once for each part, and go backward before the next call, so that only one part's graph is
+    alive.
 
-    中文：梯度累积。几个部分不能同时放进内存，但要得到把它们并成一个大批次时的梯度：损失是所有部分
-    的 nats 之和除以词元总数（大于 0）。每个部分只调用一次 nats，并在下一次调用之前完成反向传播。
+    中文：梯度累积。几个微批次不能同时放进内存，但要得到把它们并成一个大批次时的梯度：平均每个词元的
+    损失，即所有部分的 nats 之和除以词元总数（大于 0）。每个部分只调用一次 nats，并在下一次调用之前
+    完成反向传播。
 
     Args:
         weight: tensor [D] with requires_grad; weight.grad is None, and must be so at the end.
-        parts: a list of batches, of unequal numbers of tokens; in all at least one.
+        parts: a list of micro-batches, of unequal numbers of tokens; in all at least one.
         nats: nats(weight, part) gives (the part's sum of -log p, its number of tokens, perhaps 0).
 
     Returns:
@@ -117,22 +119,25 @@ def spikes(norms, window, factor):
 
 
 @task("5.6", minutes=8)
-def better_model(a, b, spread):
-    """Decide from two evaluations which language model is the better one, if that can be said.
+def better_model(a, b):
+    """Decide from evaluations which language model is the better one, if that can be said, and why.
 
-    The tokenizers may differ. Losses of different texts prove nothing, nor does a difference that
-    another seed would have made: one of at most `spread`, in bits per byte.
+    Each model was trained with several seeds, and each run was evaluated. The tokenizers may
+    differ. Losses of different texts prove nothing. Nor does a difference that another seed could
+    turn round: the better model has fewer bits per byte in each of its runs than the other has in
+    any of its own.
 
-    中文：两个语言模型各有一次评测，分词器可能不同。判断哪个更好。文本不同就无法比较；每字节比特数
-    之差不超过 spread（换一个随机种子也会有的差别）时，也不能下结论。
+    中文：每个语言模型用几个随机种子各训练一次，每次都做了评测；分词器可能不同。判断哪个更好，并说明
+    理由。文本不同就无法比较；换一个随机种子就可能反过来的差别也不算数：只有当一个模型的每一次运行的
+    每字节比特数都低于另一个模型的所有运行时，才能说它更好。
 
     Args:
-        a, b: each a dict with "text" (the name of the held-out text), "nats" (the sum of -log p
-            over the whole text), "n_tokens" and "n_bytes".
-        spread: how much bits per byte differ from seed to seed.
+        a, b: each a list of at least two evaluations, one for each seed: dicts with "text" (the
+            name of the held-out text), "nats" (the sum of -log p over the whole text), "n_tokens"
+            and "n_bytes".
 
     Returns:
-        "a", "b" or "cannot tell".
+        (str, str): "a", "b" or "cannot tell", and one sentence that says why.
     """
     raise NotImplementedError
 

@@ -7,28 +7,28 @@ from minillm.lab.task import task
 
 
 @task("6.1", minutes=8)
-def lion_step(weight, gradient, mean, rate, betas, weight_decay):
-    """One step of Lion: by the sign of a mixture, with weight decay beside it.
+def furthest_with_lion(sequences, betas):
+    """Find which sequence of gradients moves Lion furthest, and where each one ends.
 
-    Mix m, as it was given, with the new gradient: β₁ parts of m and 1 - β₁ of g. Only the sign of
-    that counts, and the sign of 0 is 0. The weight goes one learning rate against it. Weight decay
-    is AdamW's: neither in the sign nor in m, and times the rate. Last, m takes in the gradient as a
-    running mean with β₂.
+    One weight begins at 0, and so does m. Lion takes one step for each gradient of a sequence, with
+    a learning rate of 1 and no weight decay. The next sequence begins at 0 again. Before you run
+    it: with betas (0.9, 0.99), which of these ends furthest from 0? Guess.
 
-    中文：Lion 优化器的一步。先用给定的（旧的）m 算 c = β₁ m + (1 - β₁) g，只取它的符号（0 的符号
-    是 0）；权重减去 rate ·（符号 + weight_decay · 权重本身）；最后用 β₂ 更新 m。权重衰减不进符号，
-    也不进 m。返回（新的权重，新的 m），不得改动传入的张量。
+        A: 2, 2, 2, 2, 2, -1      B: 50, -50, 50, -50, 50, -50      C: 100, -1, -1, -1, -1, -1
+
+    中文：哪一串梯度使 Lion 走得最远？只有一个权重，它和 m 都从 0 开始；每个梯度走一步 Lion，学习率
+    为 1，没有权重衰减；下一串又从 0 开始。先猜：betas 为 (0.9, 0.99) 时，上面的 A、B、C 中哪一串
+    最后离 0 最远？返回（最后离 0 最远的那一串的序号，各串最后的权重的列表）。序号从 0 数起；正负
+    方向都算；一样远时取靠前的。
 
     Args:
-        weight, gradient, mean: θ, g and m, tensors of one shape; m is 0 before the first step.
-        rate: the learning rate η.
+        sequences: a list of lists of numbers, the gradients in their order.
         betas: (β₁, β₂).
-        weight_decay: λ, for instance 0.1.
 
     Returns:
-        (tensor, tensor): the new weight and the new mean; those given stay as they are. θ = 1,
-        g = 3, m = 0, rate 0.5, betas (0.9, 0.99) and weight_decay 0.1 give θ = 0.45, which is 1 -
-        0.5 · (1 + 0.1 · 1), and m = 0.03.
+        (int, list of float): which sequence ends furthest from 0, on either side (counted from 0,
+        the first of them if several do), and the weight at the end of each. [[3, -1], [0, 5]] with
+        betas (0.9, 0.99) gives (1, [0, -1]): the first goes one step and comes back.
     """
     raise NotImplementedError
 
@@ -37,14 +37,15 @@ def lion_step(weight, gradient, mean, rate, betas, weight_decay):
 def whole_or_factored(v, factor):
     """Decide how to keep the second moment v of one matrix: whole, or by its rows and columns.
 
-    Rebuild V from the row means and column means of v, as above. A weight's step is its gradient
-    divided by √v. With V in place of v, some steps come out too long or too short. Factor v if
-    every step stays between 1 / factor and factor times as long as before, and if that keeps fewer
-    numbers than v has.
+    Rebuild v from its row means and its column means, as above. A weight's step is its gradient
+    divided by √v; with the rebuilt v some steps come out too long or too short. Factor v if every
+    step is at least 1 / factor times and at most factor times as long as with the true v (exactly
+    that is still allowed), and if the means are fewer numbers than v has.
 
-    中文：决定一个矩阵的二阶矩 v 该怎样保存。由 v 各行、各列的均值还原出 V（见上文）。权重的步长是
-    梯度除以 √v；用 V 代替 v 后，有的步会过长或过短。若没有一个权重的步变为原来的 factor 倍以上或
-    1 / factor 以下，并且这样保存的数确实更少，就返回 "factored"，否则返回 "whole"。不得改动 v。
+    中文：决定一个矩阵的二阶矩 v 该怎样保存。由 v 各行、各列的均值还原出 v（见上文）。权重的步长是
+    梯度除以 √v；用还原的 v，有的步会过长或过短。与用真正的 v 时相比，若每个权重的步至少是
+    1 / factor 倍，至多是 factor 倍（恰好相等也算），并且均值的个数少于 v 的个数，就返回
+    "factored"，否则返回 "whole"。不得改动 v。
 
     Args:
         v: tensor [n, m], every number above 0.

@@ -37,12 +37,13 @@ def linear_attention(q, k, v):
         y_t = Σ_{s≤t} (q_t · k_s) v_s  /  Σ_{s≤t} (q_t · k_s)
 
     A table of all T × T weights is not allowed; nor may token t read keys or values of earlier
-    tokens again: twice as many tokens must be twice the work. Find out what has to be carried along
-    from token to token, and of which shape it is.
+    tokens again: twice as many tokens must be twice the work. What has to be carried along, and of
+    which shape is it? Use torch's tensors: work in lists or numpy the grader cannot count.
 
     中文：没有 softmax 的因果注意力：y_t 是前 t 个值的加权平均（自己也在内），权重是 q_t · k_s。不得
     构造 T × T 的表，第 t 个词元也不得重读以前的键和值：文本加倍，计算量只能加倍。带着走的是什么，
-    形状如何？q 和 k 已是正的特征，不用再变换。不得改动传入的张量。
+    形状如何？q 和 k 已是正的特征，不用再变换。不得改动传入的张量。请用 torch 张量：列表和 numpy 的
+    运算量评分器无法统计。
 
     Args:
         q, k: tensors [T, N], queries and keys, as features: all above 0.
@@ -134,19 +135,19 @@ def when_the_state_is_smaller():
 
 @task("9.6", minutes=8)
 def verdict(runs, chance):
-    """What may be concluded about a mixer from its training runs? The first that applies:
+    """What do training runs say about what a mixer can hold? Return one of four verdicts:
 
-    "no limit seen"             in the longest runs nearly everything is right
-    "guessing"                  even the longest runs are no better than chance: nothing was learned
-    "not trained to its limit"  the last doubling of the steps still added something; or the seeds
-                                of the longest runs disagree by much: one found what others did not
-    "limit"                     none of these: this is what it can hold in this set-up
+    "limit"                     it holds so much here, and no more 只能记住这么多
+    "not trained to its limit"  it may hold more than its longest runs show 可能记住更多
+    "guessing"                  it has learned nothing in any run 没有一次训练学到东西
+    "no limit seen"             nearly all is right in the longest runs 最长的训练几乎全对
 
-    How much is "much" is your choice: graded numbers differ by under 1 point or by more than 10.
+    What shows the first three? Look at the last doubling only: a curve may rise, rest or fall, and
+    seeds may agree or not. You set what is much: numbers differ by under 1 point or more than 10.
 
-    中文：从训练记录能下什么结论？依次给出第一个成立的："no limit seen"：最长的训练几乎全对；
-    "guessing"：最长的训练也不比瞎猜好；"not trained to its limit"：最后一次加倍步数仍有提高，或最长
-    训练的各个种子相差很大；"limit"：以上都不是。阈值自定：相比的数相差不到 1 或超过 10 个百分点。
+    中文：训练记录说明一种混合层能记住多少？返回上面四个结论之一。怎样从数上看出前三个？最后一次步数
+    加倍时（更早的不算）曲线可能上升、持平或下降，各个种子可能一致或不一致。多大算大由你定：题中的
+    数相差不到 1 或超过 10 个百分点。
 
     Args:
         runs: dict, number of steps → list of accuracies (0 to 1), one for each seed; two numbers of

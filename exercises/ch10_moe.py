@@ -8,11 +8,12 @@ from minillm.lab.task import task
 
 @task("10.1", minutes=6)
 def top_k_weights(logits, top_k):
-    """Decide for every token which experts are asked, and how much each answer counts.
+    """Decide for every token which experts it is routed to, and how much each answer counts.
 
-    Ask the top_k most probable ones, the most probable first. Their weights sum to 1 for each
-    token, and who is twice as probable counts twice as much. Logits of 1000 must work. The gradient
-    must find its way through the weights, since that is how the router learns.
+    Take the top_k most probable ones, the most probable first; experts are numbered from 0. Their
+    weights sum to 1 for each token, and who is twice as probable counts twice as much. Logits of
+    1000 must work. The gradient must reach the logits through the weights, since that is how the
+    router learns. Do not change the tensor that you are given.
 
     中文：对每个词元，选出路由概率最大的 top_k 个专家，按概率从大到小排列。它们的权重之和为 1，概率
     大一倍的专家，权重也大一倍。logits 为 1000 时也要能算。梯度要能经过权重传回 logits，不得改动传入
@@ -31,13 +32,15 @@ def top_k_weights(logits, top_k):
 
 @task("10.2", minutes=8)
 def load_balance(logits):
-    """Design the penalty for uneven use: the simplest number that meets three demands.
+    """Design the penalty for unbalanced use: the simplest number that meets three demands.
 
     1. It pushes every P_e down, in proportion to f_e: who has twice the tokens is pushed twice as
        hard. (So its gradient comes through P alone, and it is linear in P. The P sum to 1: not all
        can fall, so the one that is pushed hardest falls and the least pushed rises.)
-    2. In even use, where every f and P is 1/E, it is 1, whatever E is.
+    2. Balanced, with every f and P equal to 1/E, it is 1, whatever E is.
     3. If one expert gets all tokens, with p = 1, it is E.
+
+    Do not change the tensor that you are given.
 
     中文：为“专家用得不均匀”设计一个惩罚项。f_e 是选中专家 e 的词元（logit 在 e 处最大）所占比例，
     P_e 是全部词元的 p_e 的均值。要求：一、它把每个 P_e 往下压，力度与 f_e 成正比，梯度只经过 P
@@ -54,23 +57,23 @@ def load_balance(logits):
     raise NotImplementedError
 
 
-@task("10.3", minutes=12)
+@task("10.3", minutes=15)
 def mix(x, experts, weights, functions):
     """What an MoE layer gives: for each token, the weighted sum of its k experts' answers.
 
         y[n] = Σ_j weights[n, j] · f(x[n])          with f = functions[experts[n, j]]
 
     An expert is called once, with the rows of all its tokens (in any order), and not at all if it
-    has none. So there is no call for each token.
+    has none. The gradient must reach x, the weights and the experts. Do not change the tensors
+    that you are given.
 
     中文：混合专家层的输出。词元 n 的输出是它的 k 个专家的回答按权重相加。把要用同一专家的词元收集
     起来，每个专家最多调用一次；没有词元的专家不得调用。结果要放回词元原来的位置。梯度要能传到 x、
     权重和专家，不得改动传入的张量。
 
     Args:
-        x: tensor [N, D], the tokens.
+        x, weights: tensors [N, D] (the tokens) and [N, k].
         experts: integers [N, k]; a token's k experts differ.
-        weights: tensor [N, k].
         functions: E functions, each from a tensor [n, D] to a tensor [n, D].
 
     Returns:
@@ -86,12 +89,12 @@ def sinkhorn_routing(logits, n_rounds):
     """Balance without a loss: scale the table of tokens and experts until both sides are served.
 
         start    plan = exp(logits)
-        a round  every column times a number of its own, so that it sums to N / E: even use;
+        a round  every column times a number of its own, so that it sums to N / E: balanced;
                  then every row times a number of its own, so that it sums to 1: one token
 
     After enough rounds both hold at once. Logits of 1000 and of -1000 must work: keep the logarithm
-    of the plan, where a factor is something to subtract, and take exp at the very end. A token goes
-    where its row of the plan is largest (Clark et al. 2022, arXiv:2202.01169).
+    of the plan, where a factor is something to subtract, and take exp at the very end. Do not
+    change the logits. A token goes where its row of the plan is largest (Clark et al. 2022).
 
     中文：均衡路由。从 plan = exp(logits) 出发，每一轮先把每一列乘上一个数，使列和为 N / E，
     再把每一行乘上一个数，使行和为 1；共 n_rounds 轮，返回最后的 plan。logits 可能是 ±1000：请在对数
@@ -131,26 +134,26 @@ def share_without_a_place():
 
 @task("10.6", minutes=8)
 def model_to_serve(models, memory_gb, bandwidth_gb_s, tokens_per_s):
-    """Decide: which model do you take for this machine?
+    """Decide: which model do you take for this machine, and why?
 
     One reader waits for a text that is written token by token. All parameters have to lie in the
     machine's memory, two bytes each. For each token the active ones are read from memory once, and
     that reading takes all the time; the machine reads `bandwidth_gb_s` gigabytes a second. Take the
-    model with the lowest loss among those that fit and are fast enough.
+    model with the lowest loss among those that fit and are fast enough. Then say in one sentence
+    why a sparse model may be as fast as a dense one that has fewer parameters in total.
 
     中文：为这台机器选模型。全部参数都要放进内存，每个参数两个字节；每生成一个词元，激活的参数要从
-    内存读一遍，时间全部花在读内存上。在放得下、速度也够的模型中，返回损失最低的一个的名字；一个也
-    没有时返回 "none"。
+    内存读一遍，时间全部花在读内存上。在放得下、速度也够的模型中，取损失最低的一个；一个也没有时取
+    "none"。再用一句话解释：总参数更多的稀疏模型，为什么可以和稠密模型一样快？
 
     Args:
         models: name to (billions of parameters in total, billions active, loss).
-        memory_gb: gigabytes of memory.
-        bandwidth_gb_s: gigabytes that are read in a second.
+        memory_gb, bandwidth_gb_s: gigabytes of memory, and gigabytes that are read in a second.
         tokens_per_s: what the reader needs at least.
 
     Returns:
-        str: a name, or "none". {"dense": (13, 13, 2.0), "sparse": (47, 13, 1.8)} with 64 GB, 900
-        GB/s and 30 tokens/s gives "dense"; with 100 GB it gives "sparse".
+        (str, str): a name or "none", and your sentence. {"dense": (13, 13, 2.0), "sparse": (47, 13,
+        1.8)} with 64 GB, 900 GB/s and 30 tokens/s gives "dense"; with 100 GB it gives "sparse".
     """
     raise NotImplementedError
 

@@ -17,11 +17,11 @@ def bits_per_byte(log_probs, n_bytes):
 
     By the token the second looks better. But the first gives the text the larger probability, 1/16
     against 1/32, and must come out lower: 0.8 against 1.0. A text twice as long and equally hard
-    gets the same number. 2,000 tokens must work.
+    gets the same number. 2,000 tokens must work, so do not multiply the probabilities.
 
     中文：不同分词器的模型怎样公平比较？上例中第一个模型给这 5 个字节的概率更大（1/16，第二个是
     1/32），按每个词元平均却显得更差。请返回一个以比特计、越低越好的数：第一个 0.8，第二个 1.0；同样
-    难度、长一倍的文本得数相同；2,000 个词元也要能算。
+    难度、长一倍的文本得数相同；2,000 个词元也要能算，所以不要把概率直接相乘。
 
     Args:
         log_probs: natural logarithms of the tokens' probabilities, a list or an array.
@@ -82,8 +82,8 @@ def continuation_counts(grams):
         grams: {(token, …, token): how often it was seen}, all of one length of at least 2.
 
     Returns:
-        {(token, …): number of different tokens in front of it}, for instance
-        {(2,): 1, (3,): 2} for {(0, 2): 9, (0, 3): 1, (1, 3): 2}.
+        {(token, …): number of different tokens in front of it}, for instance {("c",): 1, ("d",): 2}
+        for {("a", "c"): 9, ("a", "d"): 1, ("b", "d"): 2}. (As a rule tokens are whole numbers.)
     """
     # BEGIN SOLUTION
     from collections import Counter
@@ -93,20 +93,21 @@ def continuation_counts(grams):
     # END SOLUTION
 
 
-@task("2.4", minutes=8)
+@task("2.4", minutes=5)
 def price_of_reading_backwards():
     """Predict, measure, explain: is a language harder to predict from its end?
 
     Turn every row round, rows[:, ::-1]. A model now predicts each token from those that came
     *after* it. Forwards, the lowest loss that a model can expect on a long row is 1.533 nats a
     token. And backwards: lower, higher or equal? Guess. Then train KneserNey(rows, 32, 3) on the
-    reversed training rows and measure it on the reversed held-out rows, and the same forwards.
-    Return the lowest loss that a model can expect backwards (1.5 % less or 3 % more pass), and why.
+    reversed training rows, measure its loss on the reversed held-out rows, and do the same
+    forwards. Return the lowest loss that a model can expect backwards (1.5 % too low to 3 % too
+    high passes), and a sentence that says why.
 
     中文：先猜，再测，再解释。把每一行倒过来（rows[:, ::-1]），模型要根据“之后”的词元预测前一个。
     正向时，长行上每个词元的期望损失最低是 1.533 奈特；反向时更低、更高，还是相等？先猜；再在反转的
     训练行上训练 KneserNey(rows, 32, 3)，在反转的留出行上测损失，正向也测一次；最后返回反向的下限
-    （低 1.5%、高 3% 以内都算对）和一句说明原因的话。
+    （比真值低 1.5% 到高 3% 之间都算对）和一句说明原因的话。
 
     Returns:
         (float, str): nats a token, and your sentence. Of a fair coin it would be (0.693, "a coin
@@ -182,22 +183,27 @@ def choose_order(rows):
 def what_happened(training, lowest, held_out, error):
     """Decide what the losses of a run tell.
 
-    All lie so much above the source's own loss on the same tokens. In every run the training loss
-    fell to the end. Differences of up to 3 standard errors are luck. The first that fits:
+    All three losses are given as *loss minus the source's loss on the same tokens*, in nats a
+    token: 0 is perfect, negative is lower than the source itself. In every run the training loss
+    fell to the end. Whatever differs by at most 3 · error, from 0 or from each other, is luck.
+    Return the first that fits:
 
     - "leak": the held-out loss was once lower than is possible for text that was new to the model
     - "overfitting": the held-out loss has risen since its lowest
     - "learn on": on new text there is something left to learn
     - "at the entropy": new text shows nothing more to learn
 
-    中文：损失以“高出信源自身损失多少”表示；每次训练中，训练损失都一直下降到最后；三个标准误以内的差
-    别算运气。按次序返回第一个成立的：泄漏（留出损失曾低到对新文本不可能的程度）、过拟合（留出损失从最
-    低点又升了上去）、还可继续学习（新文本上还有可学的）、已达到熵（新文本上看不出还有可学的）。
+    中文：三个损失都是“损失减去信源在同样词元上的损失”，单位奈特/词元：0 为完美，负数表示比信源自己
+    还低。每次训练中，训练损失都一直下降到最后。与 0 之差或彼此之差不超过 3 · error 的都算运气。按次
+    序返回第一个成立的："leak"（泄漏：留出损失曾低到对新文本不可能的程度）、"overfitting"（过拟合：
+    留出损失从最低点又升了上去）、"learn on"（新文本上还有可学的）、"at the entropy"（新文本上看不出
+    还有可学的）。
 
     Args:
-        training, held_out: at the end, nats a token above the source; negative where lower.
+        training, held_out: at the end of the run.
         lowest: the lowest held-out loss of the whole run, never above held_out.
-        error: the standard error of each, above 0.
+        error: a standard error, above 0, of each and of their differences (no √2: the same rows).
+            中文：标准误，单个损失与两者之差都用它（同样的行，不乘 √2）。
 
     Returns:
         str: "overfitting" for (-0.7, 0.3, 1.1, 0.02), the run that was drawn above.

@@ -10,10 +10,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from minillm.lab.diagnose import held, hold, measured, randn, same_gradient, swapped
+from minillm.lab.diagnose import (
+    check_sentence,
+    held,
+    hold,
+    measured,
+    randn,
+    same_gradient,
+    swapped,
+)
 from minillm.lab.grade import Diagnosis, Grader, as_number, as_tensor
 
-NAN, INF, LOG_2 = math.nan, math.inf, math.log(2)
+NAN, INF = math.nan, math.inf
 
 
 # --- 5.1 ------------------------------------------------------------------------------------------
@@ -275,44 +283,68 @@ SPIKES_WRONG = [
 
 
 # --- 5.6 ------------------------------------------------------------------------------------------
-def better(a, b, spread, *, by="n_bytes", unit=LOG_2, texts=True, noise=True):
-    bits_a, bits_b = (each["nats"] / unit / each[by] for each in (a, b))
-    if (texts and a["text"] != b["text"]) or (noise and abs(bits_a - bits_b) <= spread):
+def better(a, b, *, by="n_bytes", texts=True, low=min, high=max):
+    a_runs, b_runs = ([run["nats"] / run[by] for run in runs] for runs in (a, b))
+    if texts and a[0]["text"] != b[0]["text"]:
         return "cannot tell"
-    return "a" if bits_a < bits_b else "b"
+    if high(a_runs) < low(b_runs):
+        return "a"
+    return "b" if high(b_runs) < low(a_runs) else "cannot tell"
 
 
-def _evaluation(bits, n_tokens, text="Python's documentation", n_bytes=1000):
-    nats = bits * n_bytes * LOG_2
-    return {"text": text, "nats": nats, "n_tokens": n_tokens, "n_bytes": n_bytes}
+def _runs(bits, n_tokens, text="Python's documentation", n_bytes=1000):
+    each = {"text": text, "n_tokens": n_tokens, "n_bytes": n_bytes}
+    return [each | {"nats": bits_per_byte * n_bytes * math.log(2)} for bits_per_byte in bits]
+
+
+def _explained(verdict):
+    """With a sentence, as an answer has it."""
+    return lambda a, b: (verdict(a, b), "because the runs say so")
 
 
 BETTER = [
-    (_evaluation(2.0, 1000), _evaluation(1.5, 300), 0.05),
-    (_evaluation(1.5, 300), _evaluation(2.0, 1000), 0.05),
-    (_evaluation(1.5, 300), _evaluation(1.2, 300, "the town's stories"), 0.05),
-    (_evaluation(1.5, 300), _evaluation(1.54, 280), 0.05),
-    (_evaluation(1.5, 300), _evaluation(1.56, 280), 0.05),
+    (_runs((3.76, 3.68, 3.71), 1000), _runs((2.39, 2.41, 2.36), 290)),
+    (_runs((2.39, 2.36), 290), _runs((3.76, 3.68, 3.71), 1000)),
+    (_runs((2.4, 2.5), 400), _runs((1.2, 1.3), 400, "the town's stories")),
+    (_runs((2.37, 2.50, 2.52), 400), _runs((2.40, 2.42, 2.44), 290)),
+    (_runs((2.41, 2.50, 2.47), 400), _runs((2.44, 2.43, 2.48), 290)),
 ]
 BETTER_WRONG = [
     (
         partial(better, by="n_tokens"),
-        "you compare by the token; the tokens of two tokenizers are not worth the same.",
+        "you compare per token; the tokens of two tokenizers are not worth the same.",
     ),
     (
         partial(better, texts=False),
         "two different texts prove nothing: one of them may be the easier.",
     ),
     (
-        partial(better, noise=False),
-        "a difference of at most `spread` could be another seed's: 'cannot tell'.",
+        partial(better, low=statistics.mean, high=statistics.mean),
+        "you compare means; where the runs overlap, another seed could turn the order round.",
+    ),
+    (
+        partial(better, high=min),
+        "you compare the best runs; where the runs overlap, that is luck.",
     ),
     (swapped(better, "a", "b"), "a and b are exchanged: fewer bits are better."),
-    (
-        partial(better, unit=1.0),
-        "`spread` is in bits, and you compare it with nats: divide by log 2.",
-    ),
 ]
+NO_REASON = "now say in a sentence what decided, or why nothing can."
+
+
+def grade_better_model(answer):
+    """Five pairs of models; the verdict is graded, and a reason must be there."""
+    reasons = []
+
+    def verdict(a, b):
+        got = answer(a, b)
+        if not (isinstance(got, tuple | list) and len(got) == 2):
+            raise Diagnosis('return your verdict and your sentence, as in "a", "because …".')
+        reasons.append(got[1])
+        return got[0]
+
+    hold(verdict, better, BETTER, BETTER_WRONG)
+    for reason in reasons:
+        check_sentence(reason, NO_REASON.removeprefix("now say in a sentence ").rstrip("."))
 
 
 # --- 5.7 ------------------------------------------------------------------------------------------
@@ -375,8 +407,9 @@ GRADERS = {
         wrong=ACCUMULATED_WRONG,
         hints=(
             "The gradient of a sum is the sum of the gradients; divide once, at the end.",
-            "torch.autograd.grad(loss, weight)[0] is a part's gradient, and frees its graph.",
-            "For each part: total += its gradient, n_tokens += n. Then total / n_tokens.",
+            "loss.backward() adds a part's gradient to weight.grad, and frees the part's graph.",
+            "For each part: loss.backward(), n_tokens += n. Then weight.grad / n_tokens is the "
+            "gradient; keep it, and set weight.grad = None.",
         ),
         model_answer=(
             "Sums add up, means do not: the mean of the parts' means gives every token of a short "
@@ -429,12 +462,21 @@ GRADERS = {
     "5.6": Grader(
         function="better_model",
         level="everyone",
-        grade=held(better, BETTER, BETTER_WRONG),
-        wrong=BETTER_WRONG,
+        grade=grade_better_model,
+        wrong=[
+            *((_explained(mistake), message) for mistake, message in BETTER_WRONG),
+            (lambda a, b: (better(a, b), ""), NO_REASON),
+        ],
         hints=(
             "What do both models have in common, whatever their tokenizers: tokens, or bytes?",
-            "bits per byte = nats / log 2 / n_bytes, for each of the two.",
-            "'cannot tell' first: other texts, or abs(bits_a - bits_b) <= spread.",
+            "For each run nats / n_bytes (÷ log 2 for bits, which changes no order). Other texts: "
+            "'cannot tell'.",
+            "'a' if max(a's runs) < min(b's runs), 'b' the other way round, else 'cannot tell'.",
+        ),
+        model_answer=(
+            "What counts is the same text, per byte, and more than one seed. Three runs that all "
+            "lie below three others are no proof: of two models that are equally good, chance "
+            "alone does that once in ten times."
         ),
     ),
     "5.7": Grader(

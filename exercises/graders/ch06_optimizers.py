@@ -18,43 +18,62 @@ from minillm.lab.diagnose import (
     split_sentence,
     swapped,
 )
-from minillm.lab.grade import Diagnosis, Grader
+from minillm.lab.grade import Diagnosis, Grader, as_number
 from minillm.optim.adafactor import factored
 from minillm.optim.adamw import AdamWState, adamw_update
 
 
 # --- 6.1 ------------------------------------------------------------------------------------------
-def lion(weight, gradient, mean, rate, betas, decay, *, of=torch.sign, by_new=0, decay_inside=0):
-    new = betas[1] * mean + (1 - betas[1]) * gradient
-    c = new if by_new else betas[0] * mean + (1 - betas[0]) * gradient
-    return weight - rate * (of(c + decay * weight) if decay_inside else of(c) + decay * weight), new
+def sign(c):
+    return float((c > 0) - (c < 0))
+
+
+def lion(sequences, betas, *, of=sign, by_new=False, far=abs):
+    ends = []
+    for gradients in sequences:
+        weight = mean = 0.0
+        for g in gradients:
+            new = betas[1] * mean + (1 - betas[1]) * g
+            weight -= of(new if by_new else betas[0] * mean + (1 - betas[0]) * g)
+            mean = new
+        ends.append(weight)
+    distances = [far(end) for end in ends]
+    return distances.index(max(distances)), ends
+
+
+def numbers_of(got):
+    """An index and a list, whatever kinds of numbers they are."""
+    if isinstance(got, tuple | list) and len(got) == 2 and isinstance(got[1], tuple | list):
+        return int(as_number(got[0])), [as_number(end) for end in got[1]]
+    return got
 
 
 LION = [
+    ([[3.0, -1.0], [0.0, 5.0]], (0.9, 0.99)),
     (
-        torch.tensor([2.0, 2.0, 4.0, -2.0, 2.0, -4.0, 2.0]),
-        torch.tensor([-2.0, -1.3, 0.0, 1.25, -12.0, -2.5, -1.0]),
-        torch.tensor([1.0, 1.0, 0.0, -2.0, 1.0, 3.0, 4.0]),
-        0.1,
-        (0.6, 0.9),
-        0.5,
+        [[2.0] * 5 + [-1.0], [50.0, -50.0] * 3, [100.0, -1.0, -1.0, -1.0, -1.0, -1.0]],
+        (0.9, 0.99),
     ),
-    (randn(2, 3), randn(2, 3, seed=1), torch.zeros(2, 3), 0.01, (0.9, 0.99), 0.1),
+    ([[-1.0, -1.0, 2.0], [1.0, -3.0, 0.25, 0.25], [-2.0, -3.0, -1.0], [4.0, 4.0]], (0.6, 0.9)),
 ]
 LION_WRONG = [
     (
-        lambda w, g, m, r, betas, d: lion(w, g, m, r, betas[::-1], d),
+        lambda sequences, betas: lion(sequences, betas[::-1]),
         "β₁ and β₂ are exchanged: β₁ decides the sign, β₂ is for what is kept.",
     ),
-    (partial(lion, by_new=1), "you update m before c is computed; c takes the m that was given."),
-    (partial(lion, of=torch.clone), "that is c itself; Lion takes its sign."),
     (
-        partial(lion, decay_inside=1),
-        "decay is inside the sign, where it makes no weight shrink: add it afterwards.",
+        partial(lion, by_new=True),
+        "you update m before c is computed; c takes m as the step before left it.",
+    ),
+    (partial(lion, of=float), "the weight moves by c itself; Lion takes its sign."),
+    (partial(lion, of=lambda c: -sign(c)), "the weight goes along the sign; subtract it."),
+    (
+        partial(lion, of=lambda c: 1.0 if c >= 0 else -1.0),
+        "where c is 0 the weight must stay; the sign of 0 is 0.",
     ),
     (
-        lambda w, g, m, r, betas, d: lion(w, g, m, r, betas, 0.0),
-        "no weight decay is left in it: rate · weight_decay · θ is subtracted, too.",
+        partial(lion, far=float),
+        "the ends are right; furthest is meant on either side of 0, so compare abs(end).",
     ),
 ]
 
@@ -76,11 +95,18 @@ KEPT = [
     (torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.01]]), 2.0),
     (torch.tensor([[3.0, 5.0], [9.0, 15.0]]), 1.5),
     (torch.tensor([[1.0, 2.0, 3.0]]), 1.5),
+    (torch.tensor([[0.5, 1.0, 1.5], [0.5, 1.0, 1.5]]), 1.5),  # of mean 1
 ]
 KEPT_WRONG = [
-    (partial(kept, power=1), "you compare v with V; a step is divided by the root of it."),
-    (partial(kept, long=False), "a step may also come out too long: where V is smaller than v."),
-    (partial(kept, short=False), "a step may also come out too short: where V is larger than v."),
+    (partial(kept, power=1), "you compare v itself; a step is divided by the root of it."),
+    (
+        partial(kept, long=False),
+        "a step may also come out too long: where the rebuilt v is smaller.",
+    ),
+    (
+        partial(kept, short=False),
+        "a step may also come out too short: where the rebuilt v is larger.",
+    ),
     (partial(kept, worst=torch.mean), "you take the mean; NO weight's step may be off by more."),
     (partial(kept, divided=False), "R[i] · C[j] is as large as v²; divide by the mean of R."),
     (
@@ -271,15 +297,21 @@ VERDICTS_WRONG = [
 
 GRADERS = {
     "6.1": Grader(
-        function="lion_step",
+        function="furthest_with_lion",
         level="everyone",
-        grade=held(lion, LION, LION_WRONG, ("the weight", "the mean")),
+        grade=held(lion, LION, LION_WRONG, ("the sequence", "the ends"), numbers_of),
         wrong=LION_WRONG,
         target="minillm.optim.lion.lion_update",
         hints=(
-            "A mixture, its sign with the decay beside it, a new mean: in that order.",
-            "direction = (beta1 * mean + (1 - beta1) * gradient).sign()",
-            "weight - rate * (direction + weight_decay * weight); and the mean with beta2.",
+            "Two loops: over the sequences, with weight = m = 0.0; inside it over the gradients.",
+            "c first, from the old m; then the weight, against the sign of c; m comes last.",
+            "(c > 0) - (c < 0) is the sign of c, 0 included; compare abs(end) in the end.",
+        ),
+        model_answer=(
+            "C, at -6; A ends at -4 and B at 0. A large gradient stays in m for about a hundred "
+            "steps: after the 100, 0.9 m is about 0.9 and a newest gradient of -1 adds only -0.1, "
+            "so the sign stays, though five of the six gradients point the other way. In A the one "
+            "gradient of -1 turns the sign at once, since m has come to no more than 0.1 by then."
         ),
     ),
     "6.2": Grader(
@@ -289,9 +321,9 @@ GRADERS = {
         wrong=KEPT_WRONG,
         target="minillm.optim.adafactor.factored",
         hints=(
-            "R = v.mean(dim=1), C = v.mean(dim=0); R[:, None] * C[None, :] / R.mean() is V.",
-            "A step is g / √v, and with V it is g / √V. How many times as long is that?",
-            "It is (v / V).sqrt(). Hold its max to factor and its min to 1 / factor; then count.",
+            "R = v.mean(dim=1), C = v.mean(dim=0); rebuilt: R[:, None] * C[None, :] / R.mean().",
+            "A step is g / √v, and then g / √rebuilt. How many times as long is that?",
+            "(v / rebuilt).sqrt(): hold its max to factor and its min to 1 / factor; then count.",
         ),
     ),
     "6.3": Grader(

@@ -8,7 +8,15 @@ from collections import Counter
 
 import torch
 
-from minillm.lab.diagnose import NO_GRADIENT, held, hold, measured, randn, same_gradient
+from minillm.lab.diagnose import (
+    NO_GRADIENT,
+    check_sentence,
+    held,
+    hold,
+    measured,
+    randn,
+    same_gradient,
+)
 from minillm.lab.grade import Diagnosis, Grader, as_tensor
 
 
@@ -84,7 +92,7 @@ BALANCE = [
 BALANCE_WRONG = [
     (
         lambda x: balance(x) / x.shape[1],
-        "in even use yours gives 1 / E, not 1 (is it a mean over the experts?).",
+        "balanced, yours gives 1 / E, not 1 (is it a mean over the experts?).",
     ),
     (
         lambda x: balance(x, f_of="P"),
@@ -276,13 +284,17 @@ SHARES = measured(
 
 
 # --- 10.6 -----------------------------------------------------------------------------------------
+WHY = "why a sparse model may be as fast as a dense one with fewer parameters"
+BECAUSE = "only the active parameters are read"
+
+
 def serve(models, memory, bandwidth, speed, *, stored=0, read=1, n_bytes=2, best=2, sign=1):
     possible = {
         name: sign * facts[best]
         for name, facts in models.items()
         if n_bytes * facts[stored] <= memory and n_bytes * facts[read] * speed <= bandwidth
     }
-    return min(possible, key=possible.get) if possible else "none"
+    return min(possible, key=possible.get) if possible else "none", BECAUSE
 
 
 MODELS = {"small": (3, 3, 2.4), "dense": (13, 13, 2.0), "sparse": (47, 13, 1.8)}
@@ -307,7 +319,24 @@ SERVE_WRONG = [
     (lambda *a: serve(*a, n_bytes=1), "a parameter has two bytes; yours has one."),
     (lambda *a: serve(*a, best=0, sign=-1), "you take the largest; the lowest loss is asked for."),
     (lambda *a: serve(*a, best=1), "you take the fastest; fast enough is enough, then the loss."),
+    (lambda *a: (serve(*a)[0], ""), f"now say in a sentence {WHY}."),
 ]
+
+
+def grade_model_to_serve(answer):
+    """The names are graded; the sentence must be there."""
+    sentences = []
+
+    def named(*case):
+        got = answer(*case)
+        if not (isinstance(got, tuple | list) and len(got) == 2):
+            raise Diagnosis('return the name and your sentence, as in "dense", "because …".')
+        sentences.append(got[1])
+        return got[0], BECAUSE
+
+    hold(named, serve, SERVE, SERVE_WRONG[:-1], ("the name", "the sentence"))
+    for sentence in sentences:
+        check_sentence(sentence, WHY)
 
 
 # --- 10.7 -----------------------------------------------------------------------------------------
@@ -373,7 +402,7 @@ GRADERS = {
         wrong=BALANCE_WRONG,
         target="minillm.experts.routing.load_balance",
         hints=(
-            "Linear in P, each with its f as factor: add up f · P. Which factor makes even use 1?",
+            "Linear in P, with f as factors: add up f · P. Which factor makes it 1 if balanced?",
             "f: torch.bincount(logits.argmax(dim=-1), minlength=n_experts), divided by the tokens.",
             "P is logits.softmax(dim=-1).mean(dim=0), and the loss n_experts * (f * P).sum().",
         ),
@@ -422,12 +451,18 @@ GRADERS = {
     "10.6": Grader(
         function="model_to_serve",
         level="everyone",
-        grade=held(serve, SERVE, SERVE_WRONG),
+        grade=grade_model_to_serve,
         wrong=SERVE_WRONG,
         hints=(
             "Two conditions: one about what is stored, one about what is read for a token.",
             "30 tokens a second with 13 billion active parameters: 2 · 13 · 30 = 780 GB a second.",
             "Collect the losses of the models that meet both; min(losses, key=losses.get).",
+        ),
+        model_answer=(
+            "All parameters are stored, so memory is asked for 2 · 47 = 94 GB. But for one token "
+            "only the 13 billion active ones are read, 26 GB, exactly as for a dense model of 13 "
+            "billion: with 900 GB/s both write 34 tokens a second. That holds for one reader: with "
+            "many at once nearly all experts are read anyway."
         ),
     ),
     "10.7": Grader(

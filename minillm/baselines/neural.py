@@ -7,8 +7,9 @@ end to end (词嵌入, embeddings), the network is
 
     y = b + W x + U tanh(d + H x)                log p(next token) = y - log Σ exp(y)
 
-and W is left out where there are no direct connections. The parameters are counted on paper:
-(V + 1) D for the points, F (n D + 1) for d and H, V (F + 1) for b and U, and V n D for W.
+and W is left out where there are no direct connections. (In chapter 02 H is an entropy; so in its
+text and in `forward` H and d are M1 and b1, U and b are M2 and b2.) The parameters are counted on
+paper: (V + 1) D for the points, F (n D + 1) for d and H, V (F + 1) for b and U, and V n D for W.
 
 What stands where, as in every model of this course: the output at place t predicts the token
 *after* place t. So that the first token can be predicted too, a row begins with a start mark, the
@@ -104,12 +105,12 @@ class Neural(nn.Module):
         Args:
             tokens: ids 0 to V - 1, or V where the row begins; see `with_start`.
         """
-        # 1. the last n tokens at each position, [B T n]
+        # 1. the last n tokens at each position, n = context_length, [B T n]
         padded = nn.functional.pad(tokens, (self.context_length - 1, 0), value=self.vocab_size)
         windows = padded.unfold(1, self.context_length, 1)
-        # 2. their embeddings, side by side: x = (C(w_1), …, C(w_n)), [B T nD]
+        # 2. their embeddings of D numbers, side by side: x, [B T nD]
         x = rearrange(self.points(windows), "B T n D -> B T (n D)")
-        # 3. y = b + U tanh(d + H x), a score for each next token, [B T V]
+        # 3. y = M2 tanh(M1 x + b1) + b2, a score for each next token, [B T V]
         y = self.output(torch.tanh(self.hidden(x)))
         if self.direct is not None:
             y = y + self.direct(x)

@@ -2,7 +2,8 @@
 
 While `minillm bench NAME --record FILE` runs, each finished run is a line of FILE.part; the same
 command takes those that are there and measures the rest. A line that a kill cut off is measured
-again. Once the record is written, FILE.part is removed.
+again. A benchmark of many processes keeps its runs in a folder FILE.runs (`minillm.train.sweep`).
+Once the record is written, both are removed.
 
 Chapter: app
 """
@@ -12,6 +13,7 @@ import inspect
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -54,12 +56,17 @@ def run(name: str, record: Path | None = None, *, quick: bool = False, **options
     finished = Finished(None if quick else record)
     if "finished" in takes:
         given["finished"] = finished
+    runs = Path(f"{record}.runs") if record is not None and not quick else None
+    if "folder" in takes:
+        given["folder"] = runs
     use_threads()
     figures = _plain(measure(quick=quick, **given))
     if record is not None:
         origin = {"made by": f"minillm bench {name}", "versions": versions(), "machine": machine()}
         write_whole(record, json.dumps({**origin, "figures": figures}, indent=1) + "\n")
         finished.clear()
+        if runs is not None:
+            shutil.rmtree(runs, ignore_errors=True)
         print(f"the figures are in {record}")
 
 

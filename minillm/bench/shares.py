@@ -2,8 +2,9 @@
 
 `minillm bench train` says that ours is better. It does not say why: the two recipes differ in a
 dozen numbers and parts. Here they are changed in groups, and each side of a comparison gets the
-same search: four learning rates, and further ones, a factor of 2 apart, for as long as the best is
-the smallest or the largest that was tried.
+same search of one learning rate: four of them, and further ones, a factor of 2 apart, for as long
+as the best is the smallest or the largest that was tried. Muon has a second rate, of what it leaves
+to AdamW, which is not searched but fixed at 0.01.
 
                               AdamW                         Muon
     nanoGPT as published      its rate of 0.001             -

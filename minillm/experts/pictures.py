@@ -72,7 +72,7 @@ def draw_sorting(ax: Axes, experts: Sequence[int]) -> None:
         >>> draw_sorting(ax, [1, 0, 1])
         >>> [text.get_text() for text in ax.texts]  # doctest: +NORMALIZE_WHITESPACE
         ['token 0 → 1', 'token 1 → 0', 'token 2 → 1', 'token 1', 'token 0', 'token 2',
-        'expert 0: one product', 'expert 1: one product']
+        'expert 0: one multiplication', 'expert 1: one multiplication']
     """
     ax.set(xlim=(-0.2, 1.5 * len(experts) + 0.8), ylim=(-0.4, 4.4))
     ax.axis("off")
@@ -91,7 +91,7 @@ def draw_sorting(ax: Axes, experts: Sequence[int]) -> None:
         left, right = lefts[0], lefts[-1] + length
         ax.plot([left, right], [0.7, 0.7], color=COLOURS[e], lw=3)
         words = {"ha": "center", "va": "top", "color": COLOURS[e], "fontsize": 9}
-        ax.text((left + right) / 2, 0.5, f"expert {e}: one product", **words)
+        ax.text((left + right) / 2, 0.5, f"expert {e}: one multiplication", **words)
 
 
 def draw_shares(ax: Axes, shares: np.ndarray) -> None:

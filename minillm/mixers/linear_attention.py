@@ -18,6 +18,9 @@ the sum of weights. That sum is what a value of 1 would give, so v gets one more
 
     y_t = Σ_s φ(q_t)·φ(k_s) v_s / Σ_s φ(q_t)·φ(k_s)
 
+Sums are of float32 at least, in a model of 16 bits too: in bfloat16 256 + 1 is 256, so a sum would
+stop growing, and float16 ends at 65,504. What comes out has the type of the values again.
+
 Paper: Katharopoulos, Vyas, Pappas and Fleuret 2020, "Transformers are RNNs: Fast Autoregressive
 Transformers with Linear Attention", arXiv:2006.16236, equations (8) to (12) and (16) to (20).
 Theirs to ours: S_i is the state, Z_i its last column. Chunks: Sun et al. 2023, arXiv:2307.08621,
@@ -47,8 +50,8 @@ class Summed(NamedTuple):
     """What was read from the sums, and the sum after the last token.
 
     Args:
-        values: y.
-        state: S.
+        values: y, of the type of v.
+        state: S, of float32 or wider.
     """
 
     values: Float[Tensor, "B H T K"]
@@ -79,6 +82,7 @@ def outer_parallel(
         >>> y.flatten().tolist(), state.item()  # 8, 8/2 + 4, 8/4 + 4/2 + 1
         ([8.0, 8.0, 5.0], 5.0)
     """
+    dtype, (q, k, v, state) = v.dtype, _wide(q, k, v, state)
     k, written = _written(k, is_token)
     clock = written.cumsum(dim=1)  # by how many tokens S has been changed, each with itself
     # 1. y_t = Σ_(s ≤ t) γ^(t-s) (q_t · k_s) v_s, from a table of all pairs [B H T T]
@@ -89,7 +93,7 @@ def outer_parallel(
     if state is not None:
         values = values + _faded(q @ state, decay, clock[..., None])
         new = new + _faded(state, decay, clock[:, -1:, None])
-    return Summed(values, new)
+    return Summed(values.to(dtype), new)
 
 
 def outer_recurrent(
@@ -105,6 +109,7 @@ def outer_recurrent(
     Args:
         q, k, v, decay, state, is_token: as for `outer_parallel`.
     """
+    dtype, (q, k, v, state) = v.dtype, _wide(q, k, v, state)
     k, written = _written(k, is_token)
     if state is None:
         state = _zeros(k, v)
@@ -116,7 +121,7 @@ def outer_recurrent(
         state = gamma[:, :, t, None, None] * state + k[:, :, t, :, None] * v[:, :, t, None, :]
         # 2. read: y = Sᵀ q, [B H 1 K]
         values.append(q[:, :, t, None, :] @ state)
-    return Summed(torch.cat(values, dim=2), state)
+    return Summed(torch.cat(values, dim=2).to(dtype), state)
 
 
 def outer_chunked(
@@ -140,6 +145,7 @@ def outer_chunked(
     _check_chunk(chunk_tokens)
     n_tokens = q.shape[2]
     size = min(chunk_tokens, n_tokens)
+    dtype, (q, k, v, state) = v.dtype, _wide(q, k, v, state)
     k, written = _written(k, is_token)
     q, k, v = (_in_chunks(x, size) for x in (q, k, v))  # [B H n C N]
     clock = _in_chunks(written[..., None], size).squeeze(-1).cumsum(dim=-1)  # [1 or B, n, C]
@@ -156,7 +162,23 @@ def outer_chunked(
     # 3. what each token reads of the chunks before its own
     carried = q @ torch.stack(before, dim=2)
     values = values + _faded(carried, decay, clock[..., None])
-    return Summed(rearrange(values, "B H n C K -> B H (n C) K")[:, :, :n_tokens], state)
+    values = rearrange(values, "B H n C K -> B H (n C) K")[:, :, :n_tokens]
+    return Summed(values.to(dtype), state)
+
+
+def _wide(*tensors: Tensor | None) -> list[Any]:
+    """In float32, or as they are where they are wider: what sums are made of and kept in."""
+    return [None if x is None else x.to(sum_dtype(x.dtype)) for x in tensors]
+
+
+def sum_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The type in which sums over tokens of that type are kept.
+
+    Example:
+        >>> sum_dtype(torch.bfloat16), sum_dtype(torch.float64)
+        (torch.float32, torch.float64)
+    """
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _written(k: Tensor, is_token: Tensor | None) -> tuple[Tensor, Int[Tensor, "R T"]]:
@@ -236,6 +258,7 @@ def attend_linear(
         >>> y.flatten().tolist(), state.flatten().tolist()  # (3 · 4 + 1 · 8) / (3 + 1)
         ([4.0, 5.0], [20.0, 4.0])
     """
+    dtype, (q, k, v) = v.dtype, _wide(q, k, v)  # back only after the division
     v = nn.functional.pad(v, (0, 1), value=1.0)
     if q.shape[2] == 1:
         summed = outer_recurrent(q, k, v, None, state, is_token)
@@ -243,7 +266,7 @@ def attend_linear(
         summed = outer_chunked(q, k, v, None, state, is_token, chunk_tokens)
     weight = summed.values[..., -1:]
     weight = weight.masked_fill(weight == 0, 1)  # 0 / 0 would be NaN
-    return Summed(summed.values[..., :-1] / weight, summed.state)
+    return Summed((summed.values[..., :-1] / weight).to(dtype), summed.state)
 
 
 # --- one layer -----------------------------------------------------------------------------------
@@ -337,7 +360,7 @@ class LinearAttention(nn.Module):
         features: φ.
         frequencies: θ of the rotation, from `RopeConfig.frequencies`; None for no rotation.
         chunk_tokens: C.
-        device, dtype: of the parameters.
+        device, dtype: of the parameters. The sums are of float32 at least.
     """
 
     residual_projections = ("output",)
@@ -370,16 +393,16 @@ class LinearAttention(nn.Module):
             self.rotations.reserve(context_length, like=self.qkv.weight)
 
     def state_bytes(self, batch_size: int) -> int:
-        """Bytes of the state: B · H · N · (K + 1) numbers, after any number of tokens."""
+        """Bytes of the state: B · H · N · (K + 1) numbers of 4 bytes (8 in float64)."""
         n_numbers = batch_size * self.n_heads * self.features.n_features * (self.d_head + 1)
-        return n_numbers * self.qkv.weight.itemsize
+        return n_numbers * sum_dtype(self.qkv.weight.dtype).itemsize
 
     def new_cache(self, batch_size: int, max_length: int) -> State:
         """An empty state; `max_length` is for the rotations, the state needs no room."""
         self.reserve(max_length)
         shape = (batch_size, self.n_heads, self.features.n_features, self.d_head + 1)
         weight = self.qkv.weight
-        empty = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        empty = torch.zeros(shape, dtype=sum_dtype(weight.dtype), device=weight.device)
         return State("LinearAttention", {"sum": empty})
 
     def forward(

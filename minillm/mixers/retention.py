@@ -36,7 +36,12 @@ from einops import rearrange
 from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
-from minillm.mixers.linear_attention import outer_chunked, outer_recurrent, width_of_a_head
+from minillm.mixers.linear_attention import (
+    outer_chunked,
+    outer_recurrent,
+    sum_dtype,
+    width_of_a_head,
+)
 from minillm.mixers.recurrent_state import State, checked, writes
 from minillm.model.attention import Context
 from minillm.model.rope import RopeConfig, Rotations
@@ -155,7 +160,7 @@ class Retention(nn.Module):
         frequencies: θ of the rotation, from `RopeConfig.frequencies`; None for no rotation.
         chunk_tokens: C.
         norm_epsilon: of the norm of each head.
-        device, dtype: of the parameters.
+        device, dtype: of the parameters. The sums are of float32 at least.
     """
 
     residual_projections = ("output",)
@@ -190,16 +195,16 @@ class Retention(nn.Module):
             self.rotations.reserve(context_length, like=self.qkvg.weight)
 
     def state_bytes(self, batch_size: int) -> int:
-        """Bytes of the state: B · H · K · (width of values) numbers, after any number of tokens."""
+        """Bytes of the state: B · H · K · (width of values) numbers of 4 bytes (8 in float64)."""
         n_numbers = batch_size * self.n_heads * self.d_head * self.value_width
-        return n_numbers * self.qkvg.weight.itemsize
+        return n_numbers * sum_dtype(self.qkvg.weight.dtype).itemsize
 
     def new_cache(self, batch_size: int, max_length: int) -> State:
         """An empty state; `max_length` is for the rotations, the state needs no room."""
         self.reserve(max_length)
         shape = (batch_size, self.n_heads, self.d_head, self.value_width)
         weight = self.qkvg.weight
-        empty = torch.zeros(shape, dtype=weight.dtype, device=weight.device)
+        empty = torch.zeros(shape, dtype=sum_dtype(weight.dtype), device=weight.device)
         return State("Retention", {"sum": empty})
 
     def forward(
@@ -217,7 +222,8 @@ class Retention(nn.Module):
             before = checked(cache, "Retention", len(x))["sum"]
         is_token = writes(context.mask, len(x), x.shape[1])
         q, k, v, gate = self.project(x, context.positions)
-        upcast = torch.promote_types(q.dtype, torch.float32)
+        upcast = sum_dtype(q.dtype)  # back only after the norm: sums may be beyond float16
+        q, k, v = q.to(upcast), k.to(upcast), v.to(upcast)
         decays = torch.tensor(self.decays, dtype=upcast, device=q.device)
         if x.shape[1] == 1:
             values, after = outer_recurrent(q, k, v, decays, before, is_token)
@@ -226,7 +232,7 @@ class Retention(nn.Module):
         if cache is not None:
             cache.update(x.shape[1], sum=after)
         normed = nn.functional.layer_norm(values, (self.value_width,), eps=self.norm_epsilon)
-        normed = rearrange(normed, "B H T K -> B T (H K)")
+        normed = rearrange(normed, "B H T K -> B T (H K)").to(gate.dtype)
         return self.output(nn.functional.silu(gate) * normed)
 
     def project(self, x: Float[Tensor, "B T D"], positions: Int[Tensor, "*B T"]) -> Projected:

@@ -16,7 +16,7 @@ Differs: none.
 Chapter: 05
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -80,7 +80,7 @@ def check(text: str, world: World | None = None) -> Report:
         ('sentence 3: Bao leaves the hill and goes to the well, but Bao is at the mill',)
     """
     world = World() if world is None else world
-    language = "zh" if text.strip()[:1] >= FIRST_OF_CHINESE else "en"
+    language = _language(text)
     spoken, english = words(world, language), words(world, "en")
     pronouns = {person.name: person.pronoun for person in world.people}
     whole, rest = sentences(text, language)
@@ -119,6 +119,34 @@ def check(text: str, world: World | None = None) -> Report:
         incomplete.append(f"sentence {len(whole) + 1} {cut}")
     lists = (contradictions, unreadable, incomplete, events, states)
     return Report(len(whole), *map(tuple, lists))
+
+
+def share_read(texts: Iterable[str], read: Iterable[str], n_sentences: int = 1) -> float:
+    """Of all n neighbouring sentences of some texts, the share that also stands in texts once read.
+
+    Args:
+        texts: that are looked up.
+        read: in which they are looked up.
+        n_sentences: how many in a row have to agree, word for word.
+
+    Example:
+        >>> read = ["Mei is at the mill. Bao is at the well.", "Hu is at the forge."]
+        >>> text = "Mei is at the mill. Hu is at the forge."
+        >>> share_read([text], read), share_read([text], read, n_sentences=2)
+        (1.0, 0.0)
+    """
+    known = {row for text in read for row in _in_a_row(text, n_sentences)}
+    rows = [row for text in texts for row in _in_a_row(text, n_sentences)]
+    return sum(row in known for row in rows) / max(1, len(rows))
+
+
+def _in_a_row(text: str, n: int) -> list[tuple[str, ...]]:
+    whole, _ = sentences(text, _language(text))
+    return [tuple(whole[i : i + n]) for i in range(len(whole) - n + 1)]
+
+
+def _language(text: str) -> str:
+    return "zh" if text.strip()[:1] >= FIRST_OF_CHINESE else "en"
 
 
 def _resolve(

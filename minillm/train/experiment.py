@@ -117,6 +117,22 @@ def texts(
     return Experiment(tokenizer, *rows, sum(len(text.encode()) for text in held_out))
 
 
+def story_texts(n_blocks: int, language: str = "en", *, seed: int | str = 0) -> list[str]:
+    """Stories of the town as texts, 64 a block; the same seed gives the same stories.
+
+    Args:
+        n_blocks: the blocks 0 to n_blocks - 1 of the stream.
+        language: "en", "zh" or "both".
+        seed: of the stream.
+
+    Example:
+        >>> len(story_texts(2)), story_texts(1, seed="held out") == story_texts(1)
+        (128, False)
+    """
+    source = StorySource(World(), language)
+    return [story.text for index in range(n_blocks) for story in source.block(index, seed=seed)]
+
+
 def stories(n_blocks: int = 12, *, batch_size: int = 16, seed: int = 0) -> Experiment:
     """English stories of the town, 64 a block, under 512 tokens; one more block is held out.
 
@@ -129,9 +145,7 @@ def stories(n_blocks: int = 12, *, batch_size: int = 16, seed: int = 0) -> Exper
         >>> stories(n_blocks=1).training.batch_at(0).tokens.shape
         torch.Size([16, 64])
     """
-    source = StorySource(World(), "en")
-    training = [story.text for index in range(n_blocks) for story in source.block(index)]
-    held_out = [story.text for story in source.block(0, seed="held out")]
+    training, held_out = story_texts(n_blocks), story_texts(1, seed="held out")
     return texts(training, held_out, vocab_size=512, batch_size=batch_size, seed=seed)
 
 

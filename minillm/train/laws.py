@@ -5,8 +5,9 @@
     C ≈ 6 · N · D                                                operations of the run: its price
 
 `power_law` fits the first line and says how sure its exponent is. `isoflop_minimum` reads the best
-size off the runs of one price (等算力曲线, iso-FLOP curve). `chinchilla` fits the second line to
-runs of many prices, and then says the best size for any. A `Budget` sells runs until it is spent.
+size off the runs of one price (等算力曲线, iso-FLOP curve), and `size_law` how it grows from price
+to price. `chinchilla` fits the second line to runs of many prices, and then says the best size for
+any. A `Budget` sells runs until it is spent.
 
 Paper: Kaplan et al. 2020, arXiv:2001.08361; Hoffmann et al. 2022, arXiv:2203.15556, section 3.2
 (`isoflop_minimum`) and 3.3 (`chinchilla`); Besiroglu et al. 2024, arXiv:2404.10102: the fit of
@@ -19,8 +20,8 @@ Chapter: 12
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -32,6 +33,55 @@ HUBER = 1e-3  # of a log-loss: above a tenth of a percent an error counts by its
 MOST_EXPONENT = 4.0
 TAILS = (0.025, 0.975)  # of the bootstrap
 POLISHED = 4  # starts, the best of all, from which `chinchilla` searches on
+
+
+# --- a learner whose law is known ---------------------------------------------------------------
+def zipf(n_facts: int, alpha: float) -> np.ndarray:
+    """Zipf's law: how often each fact is told, p_k in proportion to k^-(1 + alpha).
+
+    Args:
+        n_facts: K.
+        alpha: above 0; larger means that few facts are told nearly always.
+
+    Returns:
+        [K] probabilities, the most famous first.
+
+    Raises:
+        ValueError: no facts, or an alpha that is not above 0.
+
+    Example:
+        >>> zipf(3, alpha=1.0).round(2).tolist()  # 1, 1/4, 1/9 in proportion
+        [0.73, 0.18, 0.08]
+    """
+    if n_facts < 1 or not 0 < alpha < math.inf:
+        raise ValueError(
+            f"there must be at least one fact, and alpha above 0; got {n_facts} and {alpha}"
+        )
+    weights = np.arange(1, n_facts + 1) ** -(1.0 + alpha)
+    return weights / weights.sum()
+
+
+def by_heart_error(probabilities: np.ndarray, n_draws: int) -> float:
+    """The share of questions that a learner by heart fails, after so many sentences of a fact each.
+
+        Σ_k p_k · (1 - p_k)^n_draws
+
+    It knows what was told, and nothing else; questions come with the same probabilities. Under
+    Zipf's law it falls as n_draws^(-alpha / (1 + alpha)).
+
+    Args:
+        probabilities: [K], of each fact.
+        n_draws: sentences.
+
+    Example:
+        >>> by_heart_error(np.array([0.5, 0.5]), n_draws=2)
+        0.25
+
+    Paper: Hutter 2021, "Learning Curve Theory", arXiv:2102.04074, sections 3 and 4.
+    Differs: none.
+    """
+    # asked for, and told by no sentence
+    return float((probabilities * (1 - probabilities) ** n_draws).sum())
 
 
 # --- a power law --------------------------------------------------------------------------------
@@ -224,6 +274,58 @@ def isoflop_minimum(n_parameters: Sequence[float], losses: Sequence[float]) -> M
     advice = {0: "is the smallest; add smaller ones", last: "is the largest; add larger ones"}
     otherwise = "is no lowest point of a parabola; add sizes around it, or seeds"
     return Minimum(float(different[best]), float(means[best]), False, advice.get(best, otherwise))
+
+
+def size_law(
+    bowls: Mapping[float, Sequence[tuple[float, float]]], *, n_resamples: int = 1000, seed: int = 0
+) -> PowerLaw:
+    """How the best size grows with the price: N = coefficient · C^exponent.
+
+    The lowest point of each price's parabola, and the line of least squares through them. The
+    interval is a bootstrap of the residuals: the parabola of a price, and on each run the distance
+    of a run that was drawn, fitted again, many times. So it holds the noise of the runs, and also
+    that a bowl is no parabola; it does not hold what another search of rates would change.
+
+    Args:
+        bowls: price in operations to its runs, each (n_parameters, loss).
+        n_resamples: of the bootstrap; those in which a price has no lowest point are left out.
+        seed: of its draws.
+
+    Raises:
+        ValueError: fewer than three prices, or a price whose lowest point is at an edge: says what
+            to add.
+
+    Example:
+        >>> def runs(best):
+        ...     return [(best / 4, 2.2), (best, 2.0), (best * 4, 2.2), (best * 16, 2.8)]
+        >>> law = size_law({1e10: runs(1000), 1e11: runs(4000), 1e12: runs(16_000)})
+        >>> round(law.exponent, 3)
+        0.602
+
+    Paper: Hoffmann et al. 2022, section 3.2. Differs: the interval (theirs leaves out runs).
+    """
+    if len(bowls) < 3:
+        raise ValueError(f"a line of best sizes needs three prices or more; got {len(bowls)}")
+    rng, lowest, drawn = np.random.default_rng(seed), [], []
+    for price, runs in bowls.items():
+        minimum = isoflop_minimum(*zip(*runs, strict=True))
+        if not minimum.is_interior:
+            raise ValueError(f"at {price:g} operations there is {minimum}")
+        lowest.append(minimum.n_parameters)
+        # the parabola, and a parabola through each set of drawn losses
+        sizes, losses = np.array(runs, dtype=float).T
+        middle = np.log(sizes).mean()
+        u, spare = np.log(sizes) - middle, max(len(runs) - 3, 1)
+        rest = losses - (fitted := np.polyval(np.polyfit(u, losses, 2), u))
+        draws = rng.integers(len(runs), size=(len(runs), n_resamples))
+        again = fitted[:, None] + rest[draws] * math.sqrt(len(runs) / spare)
+        bend, slope, _ = np.polyfit(u, again, 2)
+        drawn.append(np.where(bend > 0, middle - slope / (2 * np.where(bend > 0, bend, 1)), np.nan))
+    law = power_law(list(bowls), lowest, n_resamples=2)
+    x = np.log(list(bowls)) - np.log(list(bowls)).mean()
+    exponents = (x[:, None] * np.array(drawn)).sum(0) / (x**2).sum()
+    low, high = np.nanquantile(exponents, TAILS)
+    return replace(law, interval=(float(low), float(high)))
 
 
 # --- a loss of parameters and tokens ------------------------------------------------------------

@@ -62,8 +62,11 @@ def token_log_probs(
     """
     _check_alike(logits.shape[:-1], targets, loss_mask)
     upcast = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    # 1. ids that can be looked up: 0 in place of what does not count, [*tokens 1]
     ids = _ids(targets, loss_mask).unsqueeze(-1)
+    # 2. log p = logits[target] - logsumexp(logits)
     log_probs = upcast.gather(-1, ids).squeeze(-1) - upcast.logsumexp(dim=-1)
+    # 3. chosen, not multiplied: 0 · -inf is NaN
     return log_probs if loss_mask is None else torch.where(loss_mask, log_probs, 0)
 
 

@@ -44,6 +44,7 @@ def fit(
     learning_rate: float,
     *,
     make_optimizer: Callable[[Model, float], torch.optim.Optimizer] = adamw,
+    watch: Callable[[Model], object] | None = None,
     seed: int = 0,
     label: str = "training",
 ) -> list[float]:
@@ -57,6 +58,7 @@ def fit(
         learning_rate: of the first step; it falls in a straight line and would be zero at n_steps.
         make_optimizer: (model, learning_rate) to optimizer. Where its groups have rates of their
             own, each falls in a straight line from there.
+        watch: is given the model before each step, for instance to measure it on held-out rows.
         seed: of what the model draws while it trains (dropout); torch's own state is put back.
         label: what the bar says.
 
@@ -88,6 +90,8 @@ def fit(
         for step in track(range(n_steps), label):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * (1 - step / n_steps)
+            if watch is not None:
+                watch(model)
             taken = take_step(model, optimizer, [loss(model, batch_at(step))])
             if taken.skipped:
                 raise ValueError(

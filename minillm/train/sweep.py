@@ -35,6 +35,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
+from tqdm import tqdm
+
 from minillm.lab.files import set_aside, write_whole
 from minillm.lab.track import track
 from minillm.train.stop import Stop
@@ -296,6 +298,7 @@ def _one_thread() -> Iterator[None]:
 def _work(work: Work, pipe: Connection) -> None:
     """Of a process: run what comes through the pipe, until nothing comes any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, with a SIGTERM
+    tqdm.set_lock(threading.RLock())  # its own is one of the system's, which a SIGTERM would leave
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, OSError):
         while True:

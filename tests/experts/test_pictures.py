@@ -37,7 +37,7 @@ def test_sorted_tokens_stand_in_one_slice_an_expert_and_keep_their_order_in_it()
     draw_sorting(ax, [2, 0, 2, 1, 0])
     texts = [text.get_text() for text in ax.texts]
     assert texts[5:10] == ["token 1", "token 4", "token 3", "token 0", "token 2"]
-    assert texts[10:] == [f"expert {e}: one product" for e in range(3)]
+    assert texts[10:] == [f"expert {e}: one multiplication" for e in range(3)]
     right_ends = [line.get_xdata()[1] for line in ax.lines]
     left_ends = [line.get_xdata()[0] for line in ax.lines]
     assert all(right < left for right, left in zip(right_ends, left_ends[1:], strict=False))

@@ -288,8 +288,27 @@ def test_a_layer_lives_where_and_as_it_was_built(name, dtype):
     cache = layer.new_cache(2, 8)
     context = Context(positions=torch.empty(2, 3, device="meta", dtype=torch.int64))
     y = layer(torch.empty(2, 3, WIDTH, device="meta", dtype=dtype), context, cache)
-    for tensor in (y, cache["sum"], *layer.parameters(), *layer.buffers()):
+    for tensor in (y, *layer.parameters(), *layer.buffers()):
         assert (tensor.dtype, tensor.device.type) == (dtype, "meta")
+    assert (cache["sum"].dtype, cache["sum"].device.type) == (torch.float32, "meta")
+    assert cache.n_bytes == layer.state_bytes(2)
+
+
+@BY_EVERY_FORM
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_sum_in_16_bits_goes_on_where_a_number_of_16_bits_would_stop(form, dtype):
+    ones = torch.ones(1, 1, 3000, 1, dtype=dtype)  # 256 + 1 is 256 in bfloat16, 2048 in float16
+    y, state = form(ones, ones, ones)
+    assert (state.item(), state.dtype) == (3000, torch.float32)
+    assert (y[0, 0, -1].item(), y.dtype) == (torch.tensor(3000.0).to(dtype).item(), dtype)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 3])
+def test_a_mean_of_large_numbers_in_16_bits_is_still_a_mean(n_tokens):
+    large = torch.full((1, 1, n_tokens, 1), 300.0, dtype=torch.float16)  # 300 · 300 is beyond it
+    y, state = attend_linear(large, large, large)
+    assert y.flatten().tolist() == [300] * n_tokens
+    assert state.flatten().tolist() == [90_000 * n_tokens, 300 * n_tokens]
 
 
 # --- what stops it -----------------------------------------------------------------------------

@@ -271,8 +271,23 @@ def test_a_layer_lives_where_and_as_it_was_built(dtype):
     cache = layer.new_cache(2, 8)
     context = Context(positions=torch.empty(2, 3, device="meta", dtype=torch.int64))
     y = layer(torch.empty(2, 3, WIDTH, device="meta", dtype=dtype), context, cache)
-    for tensor in (y, cache["sum"], *layer.parameters(), *layer.buffers()):
+    for tensor in (y, *layer.parameters(), *layer.buffers()):
         assert (tensor.dtype, tensor.device.type) == (dtype, "meta")
+    assert (cache["sum"].dtype, cache["sum"].device.type) == (torch.float32, "meta")
+    assert cache.n_bytes == layer.state_bytes(2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_heads_that_never_forget_add_up_thousands_of_tokens_of_16_bits(dtype):
+    config = RetentionConfig(decays=(1.0,) * 4, rope=None)
+    layer, x = built(config, dtype=torch.float32), 40 * torch.ones(1, 3000, WIDTH)
+    expected = layer.new_cache(1, 3000)
+    layer(x, positions(3000), expected)
+    layer = layer.to(dtype)
+    cache = layer.new_cache(1, 3000)
+    y = layer(x.to(dtype), positions(3000), cache)
+    assert y.isfinite().all()
+    close(cache["sum"], expected["sum"], 0.03)
 
 
 # --- what stops it -----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minillm.town import stories
 from minillm.town.stories import StorySource
-from minillm.town.story_check import check
+from minillm.town.story_check import check, share_read
 from minillm.town.story_state import Event
 from minillm.town.story_words import sentences, things_of, words
 from minillm.town.world import World
@@ -397,3 +397,14 @@ def test_no_text_stops_the_checker(text):
     report = check(text, WORLD)
     assert not report.consistent
     assert len(report.problems) >= 1
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_share_that_was_read_is_of_sentences_in_a_row_in_either_language(language):
+    one, two, *_ = (story.text for story in STORIES[language])
+    assert [share_read([one], [two, one], n) for n in (1, 2, 3)] == [1, 1, 1]
+    (first, *rest), _ = sentences(one, language)
+    turned = ("" if language == "zh" else " ").join([*rest, first])
+    assert share_read([turned], [one]) == 1
+    assert share_read([turned], [one], 2) == (len(rest) - 1) / len(rest)
+    assert share_read([one], [two], 4) == share_read([""], [one]) == 0

@@ -1,11 +1,12 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from minillm.optim.step import Total
 from minillm.train import experiment
-from minillm.train.experiment import documentation, stories, texts
+from minillm.train.experiment import documentation, stories, story_texts, texts
 from minillm.train.losses import language_loss
 
 WORDS = ["plums and pears " * 9, "the mill and the well " * 9]
@@ -45,6 +46,14 @@ def test_stories_that_are_held_out_are_none_of_those_that_are_learned():
     whole = [story for story in held_out if len(story) > 60]
     assert not learned & set(whole)
     assert town.end_id == 512
+
+
+def test_story_texts_are_the_blocks_of_a_stream_and_what_the_shipped_model_read():
+    from minillm.recipes.town_1m import RECIPE
+
+    assert story_texts(2)[:64] == story_texts(1) != story_texts(1, seed="held out")
+    read = replace(RECIPE.data, story_blocks=1, fact_blocks=0).documents("train")
+    assert read == story_texts(1, seed="train") + story_texts(1, "zh", seed="train")
 
 
 def test_documentation_keeps_a_fifth_of_the_paragraphs_apart():

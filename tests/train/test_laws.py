@@ -7,7 +7,16 @@ import pytest
 from scipy.optimize import curve_fit
 from scipy.stats import linregress
 
-from minillm.train.laws import Budget, Chinchilla, chinchilla, isoflop_minimum, power_law
+from minillm.train.laws import (
+    Budget,
+    Chinchilla,
+    by_heart_error,
+    chinchilla,
+    isoflop_minimum,
+    power_law,
+    size_law,
+    zipf,
+)
 
 SIZES = np.geomspace(1e3, 1e6, 8)
 #: Hoffmann et al. 2022, as printed; and one that leans far over.
@@ -15,6 +24,9 @@ LAWS = [
     Chinchilla(1.69, 406.4, 0.34, 410.7, 0.28),
     Chinchilla(0.5, 20.0, 0.2, 2000.0, 0.7),
 ]
+
+
+RUNS = [(1000, 2.2), (4000, 2.0), (16_000, 2.3), (64_000, 2.9)]
 
 
 def bowls(budgets=(6e10, 2.4e11, 1e12), sizes=SIZES):
@@ -89,6 +101,23 @@ def test_with_a_fitted_floor_it_is_scipys_curve():
     assert law.predict(SIZES) == pytest.approx(theirs[0] + theirs[1] * SIZES ** theirs[2], rel=1e-4)
 
 
+@pytest.mark.parametrize(("alpha", "slope"), [(1.0, -0.5), (0.5, -1 / 3), (2.0, -2 / 3)])
+def test_a_learner_by_heart_falls_as_theory_says(alpha, slope):
+    draws = [16, 64, 256, 1024, 4096]
+    errors = [by_heart_error(zipf(10**6, alpha), n) for n in draws]
+    assert power_law(draws, errors).exponent == pytest.approx(slope, abs=0.01)
+
+
+def test_a_learner_by_heart_fails_as_often_as_one_that_is_tried_out():
+    p, rng = zipf(50, 1.0), np.random.default_rng(0)
+    failed = []
+    for _ in range(2000):
+        unseen = np.ones(50, dtype=bool)
+        unseen[rng.choice(50, size=20, p=p)] = False
+        failed.append(p[unseen].sum())
+    assert by_heart_error(p, 20) == pytest.approx(np.mean(failed), rel=0.02)
+
+
 # --- laws ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("floor", [0.0, 1.5, None])
 @pytest.mark.parametrize("exponent", [-0.076, -0.5, 0.54])
@@ -133,6 +162,30 @@ def test_without_noise_predictions_and_optima_are_found_again(truth):
     assert law.predict(1e7, 1e10) == pytest.approx(truth.predict(1e7, 1e10), rel=0.02)
 
 
+def runs_of(exponent, seed, noise=0.02, bend=0.05, n_seeds=3):
+    """Bowls of three prices whose best size grows with a known exponent."""
+    rng = np.random.default_rng(seed)
+    bowls = {}
+    for price in (1e10, 1e11, 1e12):
+        best = 5000 * (price / 1e10) ** exponent
+        sizes = np.repeat(best * 2.0 ** np.arange(-3, 3), n_seeds)
+        losses = 1 + bend * np.log(sizes / best) ** 2 + noise * rng.standard_normal(len(sizes))
+        bowls[price] = list(zip(sizes.tolist(), losses.tolist(), strict=True))
+    return bowls
+
+
+def test_the_best_sizes_grow_as_they_do_and_the_interval_grows_with_the_noise():
+    assert size_law(runs_of(0.6, 0, noise=0)).exponent == pytest.approx(0.6, abs=1e-9)
+    quiet, loud = (size_law(runs_of(0.6, 0, noise)).interval for noise in (0.01, 0.04))
+    assert quiet[1] - quiet[0] < loud[1] - loud[0]
+
+
+def test_the_interval_of_the_best_sizes_covers_the_truth_nearly_as_often_as_it_says():
+    laws = [size_law(runs_of(0.6, seed), n_resamples=200, seed=seed) for seed in range(100)]
+    covered = sum(law.interval[0] <= 0.6 <= law.interval[1] for law in laws)
+    assert covered >= 85
+
+
 def test_one_run_that_went_wrong_does_not_bend_the_law():
     n_parameters, n_tokens = bowls()
     losses = LAWS[0].predict(n_parameters, n_tokens)
@@ -171,6 +224,13 @@ def test_no_other_size_is_better_than_the_optimum(truth):
         ),
         (lambda: chinchilla([1, 2] * 3, range(1, 7), [1] * 6), "3 different n_parameters"),
         (lambda: chinchilla(SIZES, 20 * SIZES, SIZES**-0.1), "grow together in all these runs"),
+        (lambda: zipf(0, 1.0), "at least one fact, and alpha above 0; got 0 and 1.0"),
+        (lambda: zipf(5, 0.0), "alpha above 0; got 5 and 0.0"),
+        (lambda: size_law({1e9: RUNS, 1e10: RUNS}), "needs three prices or more; got 2"),
+        (
+            lambda: size_law({1e9: RUNS, 1e10: RUNS, 1e11: RUNS[1:]}),
+            r"at 1e\+11 operations there is no minimum: .* is the smallest; add smaller ones",
+        ),
         (lambda: LAWS[0].optimum(5.0), "5 operations are too few: the best run would have"),
         (lambda: LAWS[0].optimum(math.nan), "flops must be a number above 0; got nan"),
         (lambda: Budget(0), "flops must be a number above 0; got 0"),

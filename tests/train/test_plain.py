@@ -54,6 +54,13 @@ def test_another_optimizer_is_made_of_model_and_rate_and_each_of_its_rates_falls
     assert rates == [pytest.approx(each) for each in expected]
 
 
+def test_who_watches_sees_the_model_before_each_step():
+    seen = []
+    fit(line(), squared_error, three_times, 3, 0.1, watch=lambda m: seen.append(m.weight.item()))
+    assert seen[:2] == pytest.approx([0.0, 0.1], rel=1e-5)
+    assert len(seen) == 3
+
+
 # --- reference ---------------------------------------------------------------------------------
 def test_it_takes_the_steps_of_torch_with_a_linear_schedule():
     ours, theirs = line(), line()

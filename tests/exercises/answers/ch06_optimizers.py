@@ -3,11 +3,15 @@
 SECOND_STYLE = {
     "6.1": """
 import torch
-def lion_step(weight, gradient, mean, rate, betas, weight_decay):
-    c = torch.lerp(gradient, mean, betas[0])
-    shrunk = weight * (1 - rate * weight_decay)
-    moved = torch.where(c > 0, shrunk - rate, torch.where(c < 0, shrunk + rate, shrunk))
-    return [moved, torch.lerp(gradient, mean, betas[1])]
+def furthest_with_lion(sequences, betas):
+    ends = []
+    for sequence in sequences:
+        kept, moved = torch.zeros(()), torch.zeros(())
+        for g in map(torch.tensor, sequence):
+            moved = moved - torch.lerp(g, kept, betas[0]).sign()
+            kept = torch.lerp(g, kept, betas[1])
+        ends.append(moved.item())
+    return max(range(len(ends)), key=lambda i: ends[i] ** 2), tuple(ends)
 """,
     "6.2": """
 import math
@@ -82,10 +86,9 @@ def fair_verdict(search_a, search_b, again_a, again_b):
 
 MUTANT = {
     "6.1": """
-def lion_step(weight, gradient, mean, rate, betas, weight_decay):
-    sign = (betas[0] * mean + (1 - betas[0]) * gradient).sign()
-    new = betas[1] * mean + (1 - betas[1]) * gradient
-    return weight - rate * (sign + weight_decay * weight.abs()), new
+def furthest_with_lion(sequences, betas):
+    ends = [float(-len(gradients)) for gradients in sequences]
+    return ends.index(min(ends)), ends
 """,
     "6.2": """
 def whole_or_factored(v, factor):

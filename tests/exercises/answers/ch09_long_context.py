@@ -54,9 +54,10 @@ def verdict(runs, chance):
     last, before = runs[most], runs[most // 2]
     if all(abs(1 - share) < 0.02 for share in last):
         return "no limit seen"
-    if all(share - chance < 0.02 for share in last):
+    if all(share - chance < 0.02 for shares in runs.values() for share in shares):
         return "guessing"
-    apart = statistics.mean(last) - statistics.mean(before), *(a - b for a in last for b in last)
+    change = statistics.mean(last) - statistics.mean(before)
+    apart = change, -change, *(a - b for a in last for b in last)
     return "not trained to its limit" if max(apart) > 0.03 else "limit"
 """,
 }
