@@ -114,17 +114,17 @@ def delta_rule(q, k, v, beta):
 def when_the_state_is_smaller():
     """Predict, measure, explain: how long must a text be until a fixed state pays?
 
-    Two layers of width 64, each with 4 heads of width 16. Attention keeps the keys and values of
-    all tokens; linear attention keeps, for each head, the sums that task 9.2 carries along. From
-    how many tokens on is the state of the second smaller than the cache of the first? Guess; then
-    measure new_cache(1, n).n_bytes of both, for
+    One layer of attention against one of linear attention, both of width 64, with 4 heads of width
+    16. The first keeps the keys and values of all tokens; the second keeps, for each head, the sums
+    that task 9.2 carries along. From how many tokens on is its state smaller than the cache? Guess;
+    then measure new_cache(1, n).n_bytes of both, for
     minillm.model.attention.AttentionConfig(n_heads=4).build(64) and
-    minillm.mixers.linear_attention.LinearAttentionConfig(n_heads=4).build(64). Return the number
-    of tokens, and one sentence that says why it is that number.
+    minillm.mixers.linear_attention.LinearAttentionConfig(n_heads=4).build(64). Return the number of
+    tokens, and one sentence that says why it is that number.
 
-    中文：先猜，再测，再解释。两层宽度都是 64，都有 4 个宽度为 16 的头：普通注意力保存所有词元的键和
-    值；线性注意力的每个头只保存 9.2 题里带着走的那些和。文本从多少个词元起，后者的状态比前者的缓存
-    小？用上面两种层的 new_cache(1, n).n_bytes 测一测。返回（词元数，一句解释）。
+    中文：先猜，再测，再解释。一层普通注意力，一层线性注意力，宽度都是 64，都有 4 个宽度为 16 的头：
+    前者保存所有词元的键和值，后者的每个头只保存 9.2 题里带着走的那些和。文本从多少个词元起，后者的
+    状态比前者的缓存小？用上面两种层的 new_cache(1, n).n_bytes 测一测。返回（词元数，一句解释）。
 
     Returns:
         (int, str): the fewest tokens at which the state has fewer bytes than the cache, and your

@@ -133,27 +133,28 @@ def share_without_a_place():
 
 
 @task("10.6", minutes=8)
-def model_to_serve(models, memory_gb, bandwidth_gb_s, tokens_per_s):
-    """Decide: which model do you take for this machine, and why?
+def model_to_serve(models, memory_gb, bandwidth_gb_s, tokens_per_s, n_readers):
+    """Decide: which model do you take for this machine and its readers, and why?
 
-    One reader waits for a text that is written token by token. All parameters have to lie in the
-    machine's memory, two bytes each. For each token the active ones are read from memory once, and
-    that reading takes all the time; the machine reads `bandwidth_gb_s` gigabytes a second. Take the
-    model with the lowest loss among those that fit and are fast enough. Then say in one sentence
-    why a sparse model may be as fast as a dense one that has fewer parameters in total.
+    All parameters lie in memory, two bytes each. In a step every reader gets one token of a text of
+    their own. All weights that at least one reader needs are read from memory, once, and that takes
+    all the time. A token chooses its experts independently, all equally likely; reckon with the
+    mean. Take the model with the lowest loss among those that fit and are fast enough. Say in one
+    sentence for how many readers a sparse model is as fast as a dense one of its active size.
 
-    中文：为这台机器选模型。全部参数都要放进内存，每个参数两个字节；每生成一个词元，激活的参数要从
-    内存读一遍，时间全部花在读内存上。在放得下、速度也够的模型中，取损失最低的一个；一个也没有时取
-    "none"。再用一句话解释：总参数更多的稀疏模型，为什么可以和稠密模型一样快？
+    中文：全部参数放进内存，每个两字节。每一步给每位读者生成一个词元：至少一位读者用到的权重从内存读
+    一遍（只读一遍），时间全花在这里。词元独立、等概率地选专家，按平均值算。在放得下、够快的模型中取损
+    失最低的，没有时取 "none"。再说一句：多少读者时，稀疏模型与激活参数同样多的稠密模型一样快？
 
     Args:
-        models: name to (billions of parameters in total, billions active, loss).
-        memory_gb, bandwidth_gb_s: gigabytes of memory, and gigabytes that are read in a second.
-        tokens_per_s: what the reader needs at least.
+        models: name to (billions that every token uses, billions in all experts together, the part
+            of the experts that one token uses, loss).
+        memory_gb, bandwidth_gb_s: gigabytes of memory, and gigabytes read in a second.
+        tokens_per_s, n_readers: what each reader needs at least; how many read at the same time.
 
     Returns:
-        (str, str): a name or "none", and your sentence. {"dense": (13, 13, 2.0), "sparse": (47, 13,
-        1.8)} with 64 GB, 900 GB/s and 30 tokens/s gives "dense"; with 100 GB it gives "sparse".
+        (str, str): a name or "none", your sentence. {"dense": (13, 0, 1, 2.0), "sparse": (2, 44,
+        1/4, 1.8)}, 64 GB, 900 GB/s, 30 tokens/s, one reader: "dense"; with 100 GB "sparse".
     """
     raise NotImplementedError
 

@@ -21,7 +21,7 @@ def unseen_share(probabilities, n_draws):
     到呢？
 
     Args:
-        probabilities: numpy array of all p_k, their sum is 1.
+        probabilities: list of all p_k; their sum is 1.
         n_draws: sentences that were read; may be 0.
 
     Returns:
@@ -32,17 +32,17 @@ def unseen_share(probabilities, n_draws):
 
 @task("12.2", minutes=10)
 def best_size(n_parameters, losses):
-    """The best size for one price: the lowest point of a parabola through the losses.
+    """The best size for one compute budget: the lowest point of a parabola through the losses.
 
     All runs took the same number of operations. Take log N as the horizontal axis, since sizes are
     multiplied and not added, and fit the parabola of least squares. Its lowest point lies between
-    the sizes that were tried; return its N, which need not be one of them. But a price can be
-    answered only if smaller sizes AND larger sizes are worse. If the best run is the smallest or
-    the largest that was tried, or if the parabola has no lowest point between them, return None.
+    the sizes that were tried; return its N, which need not be one of them. But there is an
+    answer only if smaller sizes AND larger sizes are worse. If the best run is the smallest or
+    the largest that was tried, or if the parabola has no lowest point between them, return nan.
 
     中文：所有训练用的计算量相同，哪个规模最好？以 log N 为横轴（规模是成倍变化的），用最小二乘拟合
     一条抛物线，返回最低点处的 N（不必是试过的规模）。只有更小和更大的规模都更差时，问题才有答案：如
-    果试过的最小或最大的规模最好，或者抛物线在试过的规模之间没有最低点，就返回 None。规模各不相同，
+    果试过的最小或最大的规模最好，或者抛物线在试过的规模之间没有最低点，就返回 nan。规模各不相同，
     顺序任意。
 
     Args:
@@ -50,7 +50,7 @@ def best_size(n_parameters, losses):
         losses: list, the loss of each.
 
     Returns:
-        float or None: sizes 100, 1,000 and 10,000 with losses 3, 2 and 3 give 1,000.
+        float, or nan: sizes 100, 1,000 and 10,000 with losses 3, 2 and 3 give 1,000.
     """
     raise NotImplementedError
 
@@ -59,10 +59,10 @@ def best_size(n_parameters, losses):
 def counted_otherwise(bowls):
     """Predict, measure, explain: does the exponent depend on what you call a parameter?
 
-    The best size grows with the price C as a power, N ∝ C^a. In section 4 N was everything that a
+    The best size grows with the compute C as a power, N ∝ C^a. In the chapter N was everything that a
     model has. Kaplan's paper counted only the blocks, without the two tables of the vocabulary. The
     runs stay the same and so do the best models; only their N is counted otherwise. Will a be
-    larger or smaller? Guess first. Then find the best size of each price with N counted in the
+    larger or smaller? Guess first. Then find the best size of each bowl with N counted in the
     blocks (minillm.train.laws.isoflop_minimum), fit the line through them
     (minillm.train.laws.power_law), and return its exponent and a sentence that says why it moved.
 
@@ -72,7 +72,7 @@ def counted_otherwise(bowls):
     解释）。
 
     Args:
-        bowls: dict, price in operations → list of (parameters of the blocks, loss), one for each
+        bowls: dict, compute in operations → list of (parameters of the blocks, loss), one for each
             run.
 
     Returns:
@@ -86,21 +86,22 @@ def forecast(offers, buy, sealed, floor):
     """The game: spend a budget, then say the loss of a run that you could not afford.
 
     `offers` lists the runs that are for sale, each (N, D): parameters and tokens. A run costs
-    6 · N · D operations. buy(N, D) pays for it and returns its loss, in nats a token; it raises a
-    ValueError if the budget does not suffice, and then nothing is paid. `sealed` is a run (N, D)
-    of ten times the largest price that is for sale. What will its loss be? Use any law you like;
-    those of minillm.train.laws are yours.
+    6 · N · D operations, and you have 6e10. buy(N, D) pays for it and returns its loss, in nats a
+    token; if too little is left it raises a ValueError, and nothing is paid. `sealed` is a run
+    (N, D) that takes at least ten times the operations of the dearest on sale. What will its loss
+    be? Decide what to buy, and fit any law that you like; those of minillm.train.laws are yours.
+    The grader plays it twice, with sealed runs of 67,824 and of 33,440 parameters.
 
     中文：游戏：用有限的预算买训练结果，预测一次买不起的训练。offers 是在售的训练 (N, D)，价格是
-    6·N·D 次运算；buy(N, D) 付款并返回损失（nat/词元），钱不够时抛出 ValueError，不扣款。sealed 是价
-    格为最贵商品十倍的训练 (N, D)，请预测它的损失。floor 是数据源自身的损失，任何模型都不可能更低。
-    可以使用 minillm.train.laws 里的任何定律。
+    6·N·D 次运算，预算为 6e10；buy(N, D) 付款并返回损失（nat/词元），钱不够时抛出 ValueError，不扣
+    款。sealed 是一次 (N, D) 训练，计算量至少是最贵商品的十倍，请预测它的损失。买什么由你决定，定律
+    也由你选，可以使用 minillm.train.laws。评分器玩两次：参数量分别是 67,824 和 33,440。
 
     Args:
         offers: list of (n_parameters, n_tokens).
         buy: function (n_parameters, n_tokens) → loss.
         sealed: (n_parameters, n_tokens) of the run to predict.
-        floor: the source's own loss.
+        floor: the source's own loss; no model's can be lower.
 
     Returns:
         float: the loss of the sealed run. Within 3 % wins.

@@ -12,13 +12,14 @@ def masked_log_probs(logits, targets, loss_mask):
 
     p is the softmax of a position's logits, over the last axis. Where `loss_mask` is False,
     `targets` may hold anything, such as -100 for padding: it must not be looked up. No result may
-    be NaN, and training uses the gradient.
+    be NaN, -inf only where a target is impossible, and training uses the gradient.
 
     中文：对最后一维做 softmax，返回每个目标词元的自然对数概率。loss_mask 为 False 处必须恰好是 0；
-    那里的 targets 可以是任意数（例如填充值 -100），不能拿去查表。结果不得为 NaN；训练要用它的梯度。
+    那里的 targets 可以是任意数（例如填充值 -100），不能拿去查表。结果不得为 NaN，只有不可能的目标
+    才可为 -inf（logits 可达 1000：先 softmax 再 log 会得到 -inf）；训练要用它的梯度。
 
     Args:
-        logits: tensor [B, T, V], as large as 1,000; -inf for a word that cannot be.
+        logits: tensor [B, T, V], as large as 1,000; -inf for an impossible token.
         targets: tensor of integers [B, T].
         loss_mask: tensor of bool [B, T].
 
@@ -168,18 +169,20 @@ def better_model(a, b):
     """Decide from evaluations which language model is the better one, if that can be said, and why.
 
     Each model was trained with several seeds, and each run was evaluated. The tokenizers may
-    differ. Losses of different texts prove nothing. Nor does a difference that another seed could
-    turn round: the better model has fewer bits per byte in each of its runs than the other has in
-    any of its own.
+    differ. Losses of different texts prove nothing. Nor does an order that chance often brings. A
+    model is the better one if both have at least four runs, and each of its runs has fewer bits
+    per byte than every run of the other: two equal models look so one time in 35, but one time in
+    ten with three runs each.
 
     中文：每个语言模型用几个随机种子各训练一次，每次都做了评测；分词器可能不同。判断哪个更好，并说明
-    理由。文本不同就无法比较；换一个随机种子就可能反过来的差别也不算数：只有当一个模型的每一次运行的
-    每字节比特数都低于另一个模型的所有运行时，才能说它更好。
+    理由。文本不同就无法比较；常会偶然出现的次序也不算数。只有当两个模型各有至少四次运行，并且一个模型
+    的每一次运行的每字节比特数都低于另一个模型的所有运行时，才能说它更好：两个同样好的模型，各四次运行
+    时偶然如此的机会是 1/35，各三次时是 1/10。
 
     Args:
-        a, b: each a list of at least two evaluations, one for each seed: dicts with "text" (the
-            name of the held-out text), "nats" (the sum of -log p over the whole text), "n_tokens"
-            and "n_bytes".
+        a, b: each a list of evaluations, one for each seed: dicts with "text" (the name of the
+            held-out text), "nats" (the sum of -log p over the whole text), "n_tokens" and
+            "n_bytes".
 
     Returns:
         (str, str): "a", "b" or "cannot tell", and one sentence that says why.
@@ -189,6 +192,8 @@ def better_model(a, b):
     bits_a, bits_b = ([run["nats"] / run["n_bytes"] for run in runs] for runs in (a, b))
     if len({run["text"] for run in [*a, *b]}) > 1:
         return "cannot tell", "They read different texts, and one text may be the easier."
+    if min(len(a), len(b)) < 4:
+        return "cannot tell", "With so few runs any order comes too often by chance."
     if max(bits_a) < min(bits_b):
         return "a", "Every run of a has fewer bits per byte than any run of b."
     if max(bits_b) < min(bits_a):

@@ -21,31 +21,31 @@ def unseen_share(probabilities, n_draws):
     到呢？
 
     Args:
-        probabilities: numpy array of all p_k, their sum is 1.
+        probabilities: list of all p_k; their sum is 1.
         n_draws: sentences that were read; may be 0.
 
     Returns:
         float: two facts of 0.5 and 2 sentences give 0.25.
     """
     # BEGIN SOLUTION
-    missed = (1 - probabilities) ** n_draws  # of each fact: no sentence told it
-    return float((probabilities * missed).sum())
+    # (1 - p)^n: no sentence told it; p: and it is asked for
+    return sum(p * (1 - p) ** n_draws for p in probabilities)
     # END SOLUTION
 
 
 @task("12.2", minutes=10)
 def best_size(n_parameters, losses):
-    """The best size for one price: the lowest point of a parabola through the losses.
+    """The best size for one compute budget: the lowest point of a parabola through the losses.
 
     All runs took the same number of operations. Take log N as the horizontal axis, since sizes are
     multiplied and not added, and fit the parabola of least squares. Its lowest point lies between
-    the sizes that were tried; return its N, which need not be one of them. But a price can be
-    answered only if smaller sizes AND larger sizes are worse. If the best run is the smallest or
-    the largest that was tried, or if the parabola has no lowest point between them, return None.
+    the sizes that were tried; return its N, which need not be one of them. But there is an
+    answer only if smaller sizes AND larger sizes are worse. If the best run is the smallest or
+    the largest that was tried, or if the parabola has no lowest point between them, return nan.
 
     中文：所有训练用的计算量相同，哪个规模最好？以 log N 为横轴（规模是成倍变化的），用最小二乘拟合
     一条抛物线，返回最低点处的 N（不必是试过的规模）。只有更小和更大的规模都更差时，问题才有答案：如
-    果试过的最小或最大的规模最好，或者抛物线在试过的规模之间没有最低点，就返回 None。规模各不相同，
+    果试过的最小或最大的规模最好，或者抛物线在试过的规模之间没有最低点，就返回 nan。规模各不相同，
     顺序任意。
 
     Args:
@@ -53,21 +53,21 @@ def best_size(n_parameters, losses):
         losses: list, the loss of each.
 
     Returns:
-        float or None: sizes 100, 1,000 and 10,000 with losses 3, 2 and 3 give 1,000.
+        float, or nan: sizes 100, 1,000 and 10,000 with losses 3, 2 and 3 give 1,000.
     """
     # BEGIN SOLUTION
     import numpy as np
 
     best = n_parameters[int(np.argmin(losses))]
     if best in (min(n_parameters), max(n_parameters)):
-        return None
+        return float("nan")
     x = np.log(n_parameters)
     middle = x.mean()  # numbers near 0 keep the fit exact
     bend, slope, _ = np.polyfit(x - middle, losses, 2)
     if bend <= 0:
-        return None
+        return float("nan")
     lowest = float(np.exp(middle - slope / (2 * bend)))
-    return lowest if min(n_parameters) < lowest < max(n_parameters) else None
+    return lowest if min(n_parameters) < lowest < max(n_parameters) else float("nan")
     # END SOLUTION
 
 
@@ -75,10 +75,10 @@ def best_size(n_parameters, losses):
 def counted_otherwise(bowls):
     """Predict, measure, explain: does the exponent depend on what you call a parameter?
 
-    The best size grows with the price C as a power, N ∝ C^a. In section 4 N was everything that a
+    The best size grows with the compute C as a power, N ∝ C^a. In the chapter N was everything that a
     model has. Kaplan's paper counted only the blocks, without the two tables of the vocabulary. The
     runs stay the same and so do the best models; only their N is counted otherwise. Will a be
-    larger or smaller? Guess first. Then find the best size of each price with N counted in the
+    larger or smaller? Guess first. Then find the best size of each bowl with N counted in the
     blocks (minillm.train.laws.isoflop_minimum), fit the line through them
     (minillm.train.laws.power_law), and return its exponent and a sentence that says why it moved.
 
@@ -88,7 +88,7 @@ def counted_otherwise(bowls):
     解释）。
 
     Args:
-        bowls: dict, price in operations → list of (parameters of the blocks, loss), one for each
+        bowls: dict, compute in operations → list of (parameters of the blocks, loss), one for each
             run.
 
     Returns:
@@ -98,8 +98,8 @@ def counted_otherwise(bowls):
     from minillm.train.laws import isoflop_minimum, power_law
 
     best = {
-        price: isoflop_minimum(*zip(*runs, strict=True)).n_parameters
-        for price, runs in bowls.items()
+        flops: isoflop_minimum(*zip(*runs, strict=True)).n_parameters
+        for flops, runs in bowls.items()
     }
     exponent = power_law(list(best), list(best.values())).exponent
     return exponent, (
@@ -114,38 +114,35 @@ def forecast(offers, buy, sealed, floor):
     """The game: spend a budget, then say the loss of a run that you could not afford.
 
     `offers` lists the runs that are for sale, each (N, D): parameters and tokens. A run costs
-    6 · N · D operations. buy(N, D) pays for it and returns its loss, in nats a token; it raises a
-    ValueError if the budget does not suffice, and then nothing is paid. `sealed` is a run (N, D)
-    of ten times the largest price that is for sale. What will its loss be? Use any law you like;
-    those of minillm.train.laws are yours.
+    6 · N · D operations, and you have 6e10. buy(N, D) pays for it and returns its loss, in nats a
+    token; if too little is left it raises a ValueError, and nothing is paid. `sealed` is a run
+    (N, D) that takes at least ten times the operations of the dearest on sale. What will its loss
+    be? Decide what to buy, and fit any law that you like; those of minillm.train.laws are yours.
+    The grader plays it twice, with sealed runs of 67,824 and of 33,440 parameters.
 
     中文：游戏：用有限的预算买训练结果，预测一次买不起的训练。offers 是在售的训练 (N, D)，价格是
-    6·N·D 次运算；buy(N, D) 付款并返回损失（nat/词元），钱不够时抛出 ValueError，不扣款。sealed 是价
-    格为最贵商品十倍的训练 (N, D)，请预测它的损失。floor 是数据源自身的损失，任何模型都不可能更低。
-    可以使用 minillm.train.laws 里的任何定律。
+    6·N·D 次运算，预算为 6e10；buy(N, D) 付款并返回损失（nat/词元），钱不够时抛出 ValueError，不扣
+    款。sealed 是一次 (N, D) 训练，计算量至少是最贵商品的十倍，请预测它的损失。买什么由你决定，定律
+    也由你选，可以使用 minillm.train.laws。评分器玩两次：参数量分别是 67,824 和 33,440。
 
     Args:
         offers: list of (n_parameters, n_tokens).
         buy: function (n_parameters, n_tokens) → loss.
         sealed: (n_parameters, n_tokens) of the run to predict.
-        floor: the source's own loss.
+        floor: the source's own loss; no model's can be lower.
 
     Returns:
         float: the loss of the sealed run. Within 3 % wins.
     """
     # BEGIN SOLUTION
-    from minillm.train.laws import chinchilla
+    from minillm.train.laws import power_law
 
-    # 1. buy: of each size every length that is left to pay for, the longest first
-    by_price = sorted(offers, key=lambda run: run[0] * run[1])
-    runs = []
-    for n_parameters, n_tokens in by_price[1::2] + by_price[::2]:
-        try:
-            runs.append((n_parameters, n_tokens, buy(n_parameters, n_tokens)))
-        except ValueError:
-            continue
-    # 2. fit the law to what lies above the floor, which nothing can take away
-    sizes, tokens, losses = zip(*runs, strict=True)
-    law = chinchilla(sizes, tokens, [loss - floor for loss in losses])
-    return floor + float(law.predict(*sealed))
+    # 1. buy the sealed run's own size at every length on sale: then only the tokens differ
+    own = [
+        (n_parameters, n_tokens) for n_parameters, n_tokens in offers if n_parameters == sealed[0]
+    ]
+    tokens = [n_tokens for _, n_tokens in own]
+    losses = [buy(*run) for run in own]
+    # 2. a line in log-log through what lies above the floor
+    return float(power_law(tokens, losses, floor=floor).predict(sealed[1]))
     # END SOLUTION

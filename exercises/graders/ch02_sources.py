@@ -179,44 +179,52 @@ def grade_continuation_counts(answer):
 ENTROPY = 1.5329  # of the market square, in nats a token
 BACKWARDS_WRONG = [
     (
-        lambda: (2.212, "both directions have the same product"),
+        lambda: (2.222, 2.223, "both directions have the same product"),
         "these are bits; nats are asked for.",
     ),
-    (lambda: (3.466, "it cannot know anything"), "3.47 nats is blind guessing among 32 signs"),
-    (lambda: (1.2, "the end tells how it began"), "lower than forwards? Then reading backwards"),
     (
-        lambda: (1.746, "causes come before effects"),
+        lambda: (0.002, -2.703, "backwards it is far easier"),
+        "above_source subtracts the source's forward loss",
+    ),
+    (lambda: (1.54, 1.2, "the end tells how it began"), "lower than forwards? Then reading"),
+    (
+        lambda: (1.54, 1.746, "causes come before effects"),
         "train one, KneserNey(train_rows[:, ::-1], 32, 3)",
     ),
-    (lambda: (1.533, "same"), "the number is right; now say in a sentence why."),
-    (lambda: 1.533, "return two things: the number and your sentence"),
+    (lambda: (1.54, 1.541, "same"), "the numbers are right; now say in a sentence why."),
+    (lambda: (1.541, "it is the same product"), "return three things: both losses"),
 ]
 
 
 def grade_reading_backwards(answer):
-    """The number is graded; the sentence must be there."""
+    """Both numbers are graded; the sentence must be there."""
     got = answer()
-    if not (isinstance(got, tuple | list) and len(got) == 2):
-        raise Diagnosis('return two things: the number and your sentence, as in 2.0, "because …".')
-    nats, sentence = as_number(got[0]), got[1]
-    if math.isclose(nats, ENTROPY / math.log(2), rel_tol=0.02):
+    if not (isinstance(got, tuple | list) and len(got) == 3):
+        raise Diagnosis("return three things: both losses that you measured, and your sentence.")
+    forwards, backwards, sentence = as_number(got[0]), as_number(got[1]), got[2]
+    if math.isclose(backwards, ENTROPY / math.log(2), rel_tol=0.02):
         raise Diagnosis("these are bits; nats are asked for.")
-    if math.isclose(nats, math.log(32), rel_tol=0.02):
+    if min(forwards, backwards) < 0.1:
         raise Diagnosis(
-            "3.47 nats is blind guessing among 32 signs; but the next signs do tell something "
-            "about this one. Train a model on the reversed rows."
+            "above_source subtracts the source's forward loss; measure the loss itself, "
+            "-model.log_probs(rows)[:, 2:].mean()."
         )
-    if nats < ENTROPY * 0.985:
+    if not ENTROPY * 0.985 <= forwards < ENTROPY * 1.03:
+        raise Diagnosis(
+            f"forwards order 3 has about 1.54 nats a token; yours {forwards:.4g}. Train on "
+            "train_rows, and measure on held_out."
+        )
+    if backwards < ENTROPY * 0.985:
         raise Diagnosis(
             "lower than forwards? Then reading backwards would compress the same text further."
         )
-    if not nats < ENTROPY * 1.03:
+    if not backwards < ENTROPY * 1.03:
         raise Diagnosis(
             "train one, KneserNey(train_rows[:, ::-1], 32, 3), and measure it on the reversed "
-            "held-out rows: its loss is lower than that, so the lowest is lower still."
+            "held-out rows: its loss is lower than that."
         )
     if not isinstance(sentence, str) or (len(sentence.split()) < 4 and len(sentence) < 8):
-        raise Diagnosis("the number is right; now say in a sentence why.")
+        raise Diagnosis("the numbers are right; now say in a sentence why.")
 
 
 # --- 2.5 ------------------------------------------------------------------------------------------
@@ -419,7 +427,7 @@ GRADERS = {
         wrong=BACKWARDS_WRONG,
         hints=(
             "What is the probability of a whole row, if you may begin at either end?",
-            "-KneserNey(train_rows[:, ::-1], 32, 3).log_probs(held_out[:, ::-1]).mean()",
+            "-KneserNey(train_rows[:, ::-1], 32, 3).log_probs(held_out[:, ::-1])[:, 2:].mean()",
             "Forwards or backwards, the factors multiply to the same probability of the same row.",
         ),
         model_answer=(

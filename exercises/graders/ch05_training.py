@@ -54,12 +54,14 @@ LOG_PROBS_WRONG = [
     (log_probs_of_all, "where `loss_mask` is False the result is exactly 0; yours is not."),
     (
         lambda x, t, m: log_probs_of_all(x, t, m) * m,
-        "0 · -inf is NaN: do not multiply by the mask, choose with torch.where or masked_fill.",
+        "0 · -inf is NaN, and so is then the whole loss: do not multiply by the mask, choose with "
+        "torch.where.",
     ),
     (partial(log_probs, dim=1), "your softmax runs over the positions; it is over the vocabulary."),
     (
         partial(log_probs, in_two_steps=True),
-        "a softmax of exp(-1000) is 0 and its log -inf; log_softmax does both at once: -1000.",
+        "a softmax of exp(-1000) is 0, its log -inf, and the gradient NaN, also behind a "
+        "torch.where; log_softmax does both at once: -1000.",
     ),
 ]
 
@@ -129,7 +131,7 @@ ACCUMULATED_WRONG = [
 
 
 class _Watch(torch.autograd.Function):
-    """The same weight; tells when the way back has arrived at it."""
+    """The same weight; tells when the backward pass has arrived at it."""
 
     generate_vmap_rule = True
 
@@ -283,9 +285,9 @@ SPIKES_WRONG = [
 
 
 # --- 5.6 ------------------------------------------------------------------------------------------
-def better(a, b, *, by="n_bytes", texts=True, low=min, high=max):
+def better(a, b, *, by="n_bytes", texts=True, least=4, low=min, high=max):
     a_runs, b_runs = ([run["nats"] / run[by] for run in runs] for runs in (a, b))
-    if texts and a[0]["text"] != b[0]["text"]:
+    if (texts and a[0]["text"] != b[0]["text"]) or min(len(a), len(b)) < least:
         return "cannot tell"
     if high(a_runs) < low(b_runs):
         return "a"
@@ -303,11 +305,13 @@ def _explained(verdict):
 
 
 BETTER = [
-    (_runs((3.76, 3.68, 3.71), 1000), _runs((2.39, 2.41, 2.36), 290)),
-    (_runs((2.39, 2.36), 290), _runs((3.76, 3.68, 3.71), 1000)),
-    (_runs((2.4, 2.5), 400), _runs((1.2, 1.3), 400, "the town's stories")),
-    (_runs((2.37, 2.50, 2.52), 400), _runs((2.40, 2.42, 2.44), 290)),
-    (_runs((2.41, 2.50, 2.47), 400), _runs((2.44, 2.43, 2.48), 290)),
+    (_runs((3.76, 3.68, 3.71, 3.7), 1000), _runs((2.39, 2.41, 2.36, 2.37), 290)),
+    (_runs((2.39, 2.36, 2.4, 2.42), 290), _runs((3.76, 3.68, 3.71, 3.7, 3.69), 1000)),
+    (_runs((2.4, 2.5, 2.4, 2.5), 400), _runs((1.2, 1.3, 1.2, 1.3), 400, "the town's stories")),
+    (_runs((2.37, 2.50, 2.52, 2.51), 400), _runs((2.40, 2.42, 2.44, 2.41), 290)),
+    (_runs((2.41, 2.50, 2.47, 2.49), 400), _runs((2.44, 2.43, 2.48, 2.45), 290)),
+    (_runs((2.43, 2.61, 2.43), 470), _runs((2.39, 2.23, 2.39), 290)),
+    (_runs((2.39, 2.23, 2.39), 290), _runs((2.43, 2.61, 2.43, 2.45), 470)),
 ]
 BETTER_WRONG = [
     (
@@ -323,8 +327,9 @@ BETTER_WRONG = [
         "you compare means; where the runs overlap, another seed could turn the order round.",
     ),
     (
-        partial(better, high=min),
-        "you compare the best runs; where the runs overlap, that is luck.",
+        partial(better, least=1),
+        "with three runs each, chance alone brings such an order one time in ten; ask for at least "
+        "four runs of both.",
     ),
     (swapped(better, "a", "b"), "a and b are exchanged: fewer bits are better."),
 ]
@@ -332,7 +337,7 @@ NO_REASON = "now say in a sentence what decided, or why nothing can."
 
 
 def grade_better_model(answer):
-    """Five pairs of models; the verdict is graded, and a reason must be there."""
+    """Seven pairs of models; the verdict is graded, and a reason must be there."""
     reasons = []
 
     def verdict(a, b):
@@ -440,8 +445,9 @@ GRADERS = {
             "g / √g² is 1 or -1: the step is one learning rate, whatever g is.",
         ),
         model_answer=(
-            "1.0. After one step the corrected averages are g and g², and g / √g² is ±1: every "
-            "weight moves by a whole learning rate, also where the gradient is nothing but noise. "
+            "1.0. After one step m is 0.1 g and v is 0.001 g²: without the correction m / √v would "
+            "be 3.16. Corrected they are g and g², and g / √g² is ±1: every weight moves by a "
+            "whole learning rate, also where the gradient is nothing but noise. "
             "In the middle of a run noise cancels in the first average: of pure noise a step makes "
             "about 0.2 learning rates. So a run that goes on without its optimizer's state begins "
             "with a jolt, and later goes another way: a checkpoint holds both averages and the "
@@ -471,12 +477,14 @@ GRADERS = {
             "What do both models have in common, whatever their tokenizers: tokens, or bytes?",
             "For each run nats / n_bytes (÷ log 2 for bits, which changes no order). Other texts: "
             "'cannot tell'.",
-            "'a' if max(a's runs) < min(b's runs), 'b' the other way round, else 'cannot tell'.",
+            "Fewer than four runs: 'cannot tell'. 'a' if max(a's runs) < min(b's runs), 'b' the "
+            "other way round, else 'cannot tell'.",
         ),
         model_answer=(
-            "What counts is the same text, per byte, and more than one seed. Three runs that all "
-            "lie below three others are no proof: of two models that are equally good, chance "
-            "alone does that once in ten times."
+            "What counts is the same text, per byte, and enough seeds. Of two models that are "
+            "equally good, chance alone puts all runs of one below all of the other one time in "
+            "three with two runs each, one in ten with three, and with four in 2 of the 70 ways "
+            "to mix them. Where a mistake costs much, one in 35 is too often as well."
         ),
     ),
     "5.7": Grader(

@@ -284,41 +284,62 @@ SHARES = measured(
 
 
 # --- 10.6 -----------------------------------------------------------------------------------------
-WHY = "why a sparse model may be as fast as a dense one with fewer parameters"
-BECAUSE = "only the active parameters are read"
+WHY = "for how many readers a sparse model is as fast as a dense one of its active size"
+BECAUSE = "for one reader only the active parameters are read"
 
 
-def serve(models, memory, bandwidth, speed, *, stored=0, read=1, n_bytes=2, best=2, sign=1):
-    possible = {
-        name: sign * facts[best]
-        for name, facts in models.items()
-        if n_bytes * facts[stored] <= memory and n_bytes * facts[read] * speed <= bandwidth
-    }
+def needed(part, n_readers):
+    """The part of the experts that at least one reader needs, in the mean."""
+    return 1 - (1 - part) ** n_readers
+
+
+def serve(models, memory, bandwidth, speed, n_readers, *, read=needed, fits=lambda part: 1):
+    possible = {}
+    for name, (always, experts, part, loss) in models.items():
+        stored = always + experts * fits(part)
+        loaded = always + experts * read(part, n_readers)
+        if 2 * stored <= memory and 2 * loaded * speed <= bandwidth:
+            possible[name] = loss
     return min(possible, key=possible.get) if possible else "none", BECAUSE
 
 
-MODELS = {"small": (3, 3, 2.4), "dense": (13, 13, 2.0), "sparse": (47, 13, 1.8)}
-MODELS |= {"many": (120, 5, 1.9), "large": (70, 70, 1.7)}
+def serve_each(models, memory, bandwidth, speed, n_readers):
+    """As if what two readers need were read twice."""
+    return serve(models, memory, bandwidth / n_readers, speed, 1)
+
+
+MODELS = {"small": (3, 0, 1, 2.4), "dense": (13, 0, 1, 2.0), "sparse": (2, 44, 1 / 4, 1.8)}
+MODELS |= {"many": (1, 120, 1 / 30, 1.9), "large": (70, 0, 1, 1.7)}
 SERVE = [
-    (MODELS, 64.0, 900.0, 30.0),  # dense: sparse has room for its active part alone
-    (MODELS, 100.0, 900.0, 30.0),  # sparse; read whole, it would be too slow
-    (MODELS, 300.0, 900.0, 30.0),  # sparse: large is too slow, many is worse
-    (MODELS, 300.0, 200.0, 15.0),  # many: the others read too much
-    (MODELS, 48.0, 250.0, 15.0),  # small
-    (MODELS, 4.0, 900.0, 30.0),  # none
+    (MODELS, 64.0, 900.0, 30.0, 1),  # dense: sparse has room for its active part alone
+    (MODELS, 100.0, 900.0, 30.0, 1),  # sparse; read whole, it would be too slow
+    (MODELS, 300.0, 900.0, 30.0, 1),  # sparse: large is too slow, many is worse
+    (MODELS, 300.0, 200.0, 15.0, 1),  # many: the others read too much
+    (MODELS, 48.0, 250.0, 15.0, 1),  # small
+    (MODELS, 4.0, 900.0, 30.0, 1),  # none
+    (MODELS, 300.0, 900.0, 20.0, 2),  # sparse, because both readers may choose the same expert
+    (MODELS, 300.0, 900.0, 30.0, 3),  # many: with few readers few of its experts are read
+    (MODELS, 300.0, 900.0, 30.0, 8),  # dense, which is read once for all
+    (MODELS, 300.0, 3000.0, 30.0, 32),  # sparse, read whole
 ]
 SERVE_WRONG = [
     (
-        lambda *a: serve(*a, stored=1),
+        lambda *a: serve(*a, fits=lambda part: part),
         "you let a model in whose ACTIVE parameters fit; all of them have to lie in memory.",
     ),
     (
-        lambda *a: serve(*a, read=0),
-        "you read ALL parameters for each token; only the active ones are read.",
+        lambda *a: serve(*a, read=lambda part, n: 1),
+        "you read ALL parameters at each step; an expert that no reader needs is not read.",
     ),
-    (lambda *a: serve(*a, n_bytes=1), "a parameter has two bytes; yours has one."),
-    (lambda *a: serve(*a, best=0, sign=-1), "you take the largest; the lowest loss is asked for."),
-    (lambda *a: serve(*a, best=1), "you take the fastest; fast enough is enough, then the loss."),
+    (
+        lambda *a: serve(*a, read=lambda part, n: part),
+        "you reckon with one reader; an expert is read if ANY of the readers needs it.",
+    ),
+    (
+        lambda *a: serve(*a, read=lambda part, n: min(1, n * part)),
+        "your readers all choose different experts; some choose the same, which is read once.",
+    ),
+    (serve_each, "you read the weights once for EACH reader; what several need is read once."),
     (lambda *a: (serve(*a)[0], ""), f"now say in a sentence {WHY}."),
 ]
 
@@ -454,15 +475,20 @@ GRADERS = {
         grade=grade_model_to_serve,
         wrong=SERVE_WRONG,
         hints=(
-            "Two conditions: one about what is stored, one about what is read for a token.",
-            "30 tokens a second with 13 billion active parameters: 2 · 13 · 30 = 780 GB a second.",
-            "Collect the losses of the models that meet both; min(losses, key=losses.get).",
+            "Two conditions: what is stored (everything), and what is read in a step.",
+            "One reader does without an expert with the chance 1 - part; and all n_readers, "
+            "who choose independently? Only then it is not read.",
+            "read = always + in_experts * (1 - (1 - part) ** n_readers), in billions; 2 * read * "
+            "tokens_per_s is at most bandwidth_gb_s.",
         ),
         model_answer=(
-            "All parameters are stored, so memory is asked for 2 · 47 = 94 GB. But for one token "
-            "only the 13 billion active ones are read, 26 GB, exactly as for a dense model of 13 "
-            "billion: with 900 GB/s both write 34 tokens a second. That holds for one reader: with "
-            "many at once nearly all experts are read anyway."
+            "All parameters are stored: memory is asked for 2 · 46 = 92 GB. But for one reader's "
+            "token only the 13 billion active ones are read, 26 GB, exactly as for a dense model "
+            "of 13 billion: with 900 GB/s both write 34 tokens a second. With n readers an expert "
+            "stays unread only with the chance (3/4)ⁿ. Two readers need 42 GB a step, 8 need 83 "
+            "GB, 32 all 92; the dense model is read once for all, 26 GB. So the sparse model is "
+            "as fast for one reader, and slower with each that joins. (With hundreds of tokens "
+            "for each expert multiplying takes longer than reading; that is another reckoning.)"
         ),
     ),
     "10.7": Grader(

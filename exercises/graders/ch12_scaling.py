@@ -12,29 +12,24 @@ import numpy as np
 from minillm.lab.diagnose import check_sentence, hold, shown, split_sentence
 from minillm.lab.grade import Diagnosis, Grader, as_number
 from minillm.lab.project import root
-from minillm.train.laws import Budget, Chinchilla, chinchilla, isoflop_minimum, power_law
+from minillm.train.budget import Budget
+from minillm.train.laws import chinchilla, isoflop_minimum, power_law
 
 
 # --- 12.1 -----------------------------------------------------------------------------------------
-def unseen(p, n_draws):
-    return float((p * (1 - p) ** n_draws).sum())
+def unseen(probabilities, n_draws):
+    return sum(p * (1 - p) ** n_draws for p in probabilities)
 
 
 def _zipf(n_facts):
-    weights = np.arange(1, n_facts + 1) ** -2.0
-    return weights / weights.sum()
+    weights = [1 / k**2 for k in range(1, n_facts + 1)]
+    return [weight / sum(weights) for weight in weights]
 
 
-UNSEEN = [
-    (np.array([0.5, 0.5]), 2),
-    (np.array([0.75, 0.25]), 1),
-    (_zipf(5), 3),
-    (_zipf(1000), 200),
-    (_zipf(7), 0),
-]
+UNSEEN = [([0.5, 0.5], 2), ([0.75, 0.25], 1), (_zipf(5), 3), (_zipf(500), 200), (_zipf(7), 0)]
 UNSEEN_WRONG = [
     (
-        lambda p, n: float(((1 - p) ** n).mean()),
+        lambda p, n: sum((1 - each) ** n for each in p) / len(p),
         "this is the share of facts that were not told. A question asks for fact k with "
         "probability p_k, so facts that are often asked for count more.",
     ),
@@ -43,13 +38,13 @@ UNSEEN_WRONG = [
         "this is how often the fact WAS told; the question is how often it was not.",
     ),
     (
-        lambda p, n: float((p * np.maximum(1 - n * p, 0)).sum()),
+        lambda p, n: sum(each * max(1 - n * each, 0) for each in p),
         "1 - n·p is too simple: it counts a fact twice that two sentences tell. Multiply: not in "
         "the first, and not in the second, …",
     ),
     (lambda p, n: unseen(p, n + 1), "one sentence too many: after 0 sentences nothing is known."),
     (
-        lambda p, n: float((1 - (p * p).sum()) ** n),
+        lambda p, n: (1 - sum(each * each for each in p)) ** n,
         "a mean comes too early: each fact has its own chance to be missed; average at the end.",
     ),
 ]
@@ -59,13 +54,12 @@ UNSEEN_WRONG = [
 def lowest(sizes, losses, *, x=np.log, back=np.exp, edges=True, bends=True, order=sorted):
     first, *_, last = order(sizes)
     if edges and sizes[int(np.argmin(losses))] in (first, last):
-        return None
+        return math.nan
     at = x(np.array(sizes, dtype=float))
     bend, slope, _ = np.polyfit(at - at.mean(), losses, 2)
-    if bends and bend <= 0:
-        return None
-    found_at = float(back(at.mean() - slope / (2 * bend)))
-    return found_at if not bends or min(sizes) < found_at < max(sizes) else None
+    place = float(back(at.mean() - slope / (2 * bend)))
+    inside = bend > 0 and min(sizes) < place < max(sizes)
+    return place if inside or not bends else math.nan
 
 
 SIZES = [
@@ -73,13 +67,13 @@ SIZES = [
     ([1000, 2000, 4000, 8000], [2.9, 2.5, 2.4, 2.6]),
     ([8000, 1000, 4000, 2000], [2.6, 2.9, 2.4, 2.5]),  # in another order
     ([4000, 500, 64_000, 16_000], [2.5, 3.5, 2.6, 2.3]),
-    ([100, 1000, 10_000], [2.0, 2.5, 3.0]),  # the smallest is best
+    ([100, 1000, 10_000], [2.0, 2.5, 3.1]),  # the smallest is best
     ([100, 1000, 10_000, 100_000], [4.0, 3.0, 2.5, 2.4]),  # the largest is best
     ([10, 100, 1000, 10_000, 100_000], [3.0, 2.9, 3.3, 3.2, 3.1]),  # bends the wrong way
 ]
 SIZES_WRONG = [
     (
-        lambda n, y: None if lowest(n, y) is None else float(n[int(np.argmin(y))]),
+        lambda n, y: math.nan if math.isnan(lowest(n, y)) else float(n[int(np.argmin(y))]),
         "this is the best size that was tried; the lowest point of the parabola may lie beside it.",
     ),
     (
@@ -87,7 +81,7 @@ SIZES_WRONG = [
         "your parabola is over N; over log N, since sizes are multiplied, not added.",
     ),
     (
-        lambda n, y: lowest(n, y, back=lambda v: v),
+        lambda n, y: math.log(lowest(n, y)),
         "this is log N; the size itself is asked for.",
     ),
     (
@@ -102,7 +96,7 @@ SIZES_WRONG = [
     ),
     (
         lambda n, y: lowest(n, y, bends=False),
-        "this parabola has no lowest point between the sizes: the answer is None.",
+        "this parabola has no lowest point between the sizes: the answer is nan.",
     ),
 ]
 
@@ -111,10 +105,10 @@ SIZES_WRONG = [
 def _bowls(exponent, factor):
     """Bowls of three prices whose lowest points are on a power law; no size is the best itself."""
     bowls = {}
-    for price in (1e10, 1e11, 1e12):
-        best = factor * price**exponent
+    for flops in (1e10, 1e11, 1e12):
+        best = factor * flops**exponent
         sizes = [round(best * 2.2**step * 1.3) for step in range(-3, 3)]
-        bowls[price] = [(n, 2 + 50 * price**-0.2 + 0.1 * math.log(n / best) ** 2) for n in sizes]
+        bowls[flops] = [(n, 2 + 50 * flops**-0.2 + 0.1 * math.log(n / best) ** 2) for n in sizes]
     return bowls
 
 
@@ -154,7 +148,7 @@ def grade_counted_otherwise(answer):
                 raise Diagnosis(message)
         if not math.isclose(number, _exponent(bowls), rel_tol=0.02):
             raise Diagnosis(
-                f"{shown(number)} is not it: find the best N of each price with isoflop_minimum, "
+                f"{shown(number)} is not it: find the best N of each bowl with isoflop_minimum, "
                 "then power_law(prices, sizes).exponent."
             )
     check_sentence(sentence, WHY)
@@ -172,23 +166,15 @@ def _record():
 
 @cache
 def games():
-    """The market, the sealed run and its loss, the floor: of real runs, and of a law."""
+    """For two sealed runs: the market, the sealed run and its mean loss, the floor."""
     figures = _record()
     market = {(run["n_parameters"], run["n_tokens"]): run["loss"] for run in figures["market"]}
-    sealed, loss = sealed_run(figures)
-    law = Chinchilla(E=1.5, A=300.0, alpha=0.6, B=900.0, beta=0.55)
-    other = {each: law.predict(*each) for each in market}
-    return [
-        (market, sealed, loss, figures["market"][0]["floor"]),
-        (other, sealed, law.predict(*sealed), law.E),
-    ]
-
-
-def sealed_run(figures):
-    """The run of the largest price with 67,824 parameters: what it was, and its mean loss."""
-    runs = [run for run in figures["bowls"] if run["flops"] > 2e11 and run["d_model"] == 48]
-    sealed = runs[0]["n_parameters"], runs[0]["n_tokens"]
-    return sealed, float(np.mean([run["loss"] for run in runs]))
+    games = []
+    for width in (48, 32):
+        runs = [r for r in figures["bowls"] if r["flops"] > 2e11 and r["d_model"] == width]
+        sealed = runs[0]["n_parameters"], runs[0]["n_tokens"]
+        games.append((market, sealed, float(np.mean([r["loss"] for r in runs])), runs[0]["floor"]))
+    return games
 
 
 BUDGET = 6e10
@@ -209,14 +195,16 @@ def _played(answer, market, sealed, floor):
 
 
 def grade_forecast(answer):
-    """Real runs, and a law without noise; the same budget for both."""
+    """Two sealed runs, each with a budget of its own."""
     for market, sealed, loss, floor in games():
         number, runs = _played(answer, market, sealed, floor)
         if not runs:
             raise Diagnosis("you bought nothing; buy(N, D) gives the loss of a run.")
         best = min(each[2] for each in runs)
         if math.isclose(number, best):
-            raise Diagnosis("this is the best loss that you bought; ten times the price buys more.")
+            raise Diagnosis(
+                "this is the best loss that you bought; ten times the compute buys more."
+            )
         if number < floor:
             raise Diagnosis(
                 "your forecast is below the floor; did you fit what lies above it, and forget to "
@@ -271,13 +259,13 @@ GRADERS = {
         level="everyone",
         grade=lambda answer: hold(answer, unseen, UNSEEN, UNSEEN_WRONG),
         wrong=UNSEEN_WRONG,
-        target="minillm.train.laws.by_heart_error",
+        target="minillm.train.by_heart.by_heart_error",
         hints=(
             "Take one fact first. With which probability does one sentence not tell it? And two "
             "sentences, drawn independently?",
             "(1 - p_k) ** n_draws is the probability that fact k was never told. And how often is "
             "it asked for?",
-            "(probabilities * (1 - probabilities) ** n_draws).sum()",
+            "sum(p * (1 - p) ** n_draws for p in probabilities)",
         ),
     ),
     "12.2": Grader(
@@ -292,19 +280,19 @@ GRADERS = {
             "np.polyfit(x, losses, 2) gives a, b, c of a·x² + b·x + c. Where is its slope 0? And "
             "when is that its highest point?",
             "x = np.log(n_parameters); the lowest point is at x = -b / (2a) if a > 0; N = exp(x). "
-            "If that lies outside of the sizes, return None, too.",
+            "If that lies outside of the sizes, return nan, too.",
         ),
     ),
     "12.3": Grader(
         function="counted_otherwise",
-        level="everyone",
+        level="stretch",
         grade=grade_counted_otherwise,
         wrong=[
             *(((lambda b, f=wrong: (f(b), "it is so")), text) for wrong, text in BOWLS_WRONG),
             (lambda bowls: (_exponent(bowls), ""), f"now say in a sentence {WHY}."),
         ],
         hints=(
-            "For each price: isoflop_minimum(sizes, losses).n_parameters.",
+            "For each bowl: isoflop_minimum(sizes, losses).n_parameters.",
             "zip(*runs) turns a list of pairs into the sizes and the losses.",
             "power_law(list of prices, list of best sizes).exponent",
         ),
@@ -312,8 +300,8 @@ GRADERS = {
             "The exponent rises. The two tables of the vocabulary grow with the width, the blocks "
             "with its square; so the tables are a large part of a small model and a small part of "
             "a large one. Leaving them out makes the smallest best model much smaller and the "
-            "largest hardly, so the best size seems to grow faster with the price. At the size of "
-            "Chinchilla the tables are too small to matter."
+            "largest hardly, so the best size seems to grow faster. At the size of Chinchilla the "
+            "tables are too small to matter."
         ),
     ),
     "12.4": Grader(

@@ -105,14 +105,15 @@ class Neural(nn.Module):
         Args:
             tokens: ids 0 to V - 1, or V where the row begins; see `with_start`.
         """
+        # B rows of T tokens; V tokens in the vocabulary; embeddings of D numbers
         # 1. the last n tokens at each position, n = context_length, [B T n]
         padded = nn.functional.pad(tokens, (self.context_length - 1, 0), value=self.vocab_size)
         windows = padded.unfold(1, self.context_length, 1)
-        # 2. their embeddings of D numbers, side by side: x, [B T nD]
+        # 2. `points` are the embeddings; `rearrange` puts n of them side by side: x, [B T nD]
         x = rearrange(self.points(windows), "B T n D -> B T (n D)")
         # 3. y = M2 tanh(M1 x + b1) + b2, a score for each next token, [B T V]
         y = self.output(torch.tanh(self.hidden(x)))
-        if self.direct is not None:
+        if self.direct is not None:  # a short cut from x to y, not used in chapter 02
             y = y + self.direct(x)
         # 4. log p = y - log Σ exp y
         return y.log_softmax(dim=-1)

@@ -14,7 +14,7 @@ from minillm.lab.figures import BLUE, GREEN, ORANGE, label
 def draw_next_tokens(
     axes: Sequence[Axes], predictions: Sequence[Mapping[str, float]], tokens: Sequence[str]
 ) -> None:
-    """A panel for each token of a text: five likely ones, and in blue the one that came.
+    """A panel for each token of a text: in blue the one that came, and the four likeliest others.
 
     Args:
         axes: one for each token.
@@ -66,7 +66,7 @@ def draw_race(
     ax.minorticks_off()
     ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
     ax.set_yticks([0.001, 0.01, 0.1, 1], ["0.001", "0.01", "0.1", "1"])
-    ax.set(xlim=(sizes[0] / 5, 6 * sizes[-1]), ylim=(0.001, 2))
+    ax.set(xlim=(sizes[0] / 12, 14 * sizes[-1]), ylim=(0.001, 2))
     ax.set(xlabel="tokens to learn from (log axis)", ylabel="nats above the source (log axis)")
 
 

@@ -6,8 +6,8 @@ parameters, and a run takes 6 · N · D operations.
     1. Search, at 1.5e10, 6e10 and 2.4e11 operations: each of five widths begins with a rate of 0.01
        and 16 rows a batch. Four neighbours are tried, with a third and three times of the rate, and
        with half and twice the rows. The best takes its place, until no neighbour is better.
-    2. Bowls: the same three prices, six widths each, three other seeds. A run takes the best
-       setting of its price, and of the width that is nearest to its own.
+    2. Bowls: the same three amounts of compute, six widths each, three other seeds. A run takes
+       the best setting of its compute, and of the width that is nearest to its own.
     3. Market: runs of at most 2.4e10 operations, of many sizes and lengths, one seed. The game of
        the chapter sells them.
     4. Fixed data: 131,072 tokens, read once, by ever larger models; three seeds.
@@ -57,16 +57,16 @@ class Work:
     """How much is done.
 
     Args:
-        searched: prices of the search, in operations.
+        searched: compute of the search, in operations.
         widths: of the search.
-        bowls: price to widths.
+        bowls: compute to widths.
         seeds: of bowls, fixed data and shapes.
         market: widths and numbers of tokens that are sold.
         largest_sale: operations.
         fixed: tokens that stay, and the widths that grow.
         rates: that each shape tries.
         shapes: (blocks, width).
-        shape_price: operations of each shape.
+        shape_flops: operations of each shape.
         copying: (blocks, width) and numbers of tokens of the models that copy.
     """
 
@@ -86,7 +86,7 @@ class Work:
     fixed: tuple[int, tuple[int, ...]] = (2**17, (8, 12, 16, 24, 32, 48, 64, 96))
     rates: tuple[float, ...] = (0.003, 0.01, 0.03)
     shapes: tuple[tuple[int, int], ...] = ((1, 64), (2, 48), (4, 32), (8, 24))
-    shape_price: float = 6e10
+    shape_flops: float = 6e10
     copying: tuple[tuple[tuple[int, int], ...], tuple[int, ...]] = (
         ((1, 64), (2, 48), (4, 32)),
         (2**16, 2**17, 2**18, 2**19),
@@ -102,7 +102,7 @@ QUICK = Work(
     market=((8,), (2**11, 2**12)),
     fixed=(2**11, (8, 12)),
     shapes=((1, 8), (2, 8)),
-    shape_price=1e8,
+    shape_flops=1e8,
     copying=(((1, 8),), (2**11,)),
 )
 
@@ -111,11 +111,11 @@ def run(quick: bool = False, folder: Path | None = None) -> dict[str, Any]:
     """Run the benchmark, print its tables, and return every figure.
 
     Args:
-        quick: half a minute, tiny prices, to see that it works; its figures mean nothing.
+        quick: half a minute, tiny runs, to see that it works; its figures mean nothing.
         folder: keeps every finished run, which is not repeated; None keeps none.
 
     Returns:
-        `settings`: the best `rate` and `batch_size` for each price and width of the search.
+        `settings`: the best `rate` and `batch_size` for each compute and width of the search.
         `searched`, `bowls`, `market`, `fixed`, `shapes`, `copying`: lists of runs, each with its
         settings and what `minillm.train.scale.trained` gives.
 
@@ -139,7 +139,7 @@ class _Scaling:
 
     def __init__(self, work: Work, folder: Path):
         self.work, self.folder = work, folder
-        self.best: dict[tuple[float, int], Setting] = {}  # of a price and a width
+        self.best: dict[tuple[float, int], Setting] = {}  # of a compute and a width
         self.searched: list[dict[str, Any]] = []
 
     def figures(self) -> dict[str, Any]:
@@ -156,12 +156,12 @@ class _Scaling:
                 for width in widths
                 for seed in work.seeds
             ],
-            "market": [run for run in market if price(run) <= work.largest_sale],
+            "market": [run for run in market if flops_of(run) <= work.largest_sale],
             "fixed": [
                 self.lasting(width, n_fixed, seed=seed) for width in widths for seed in work.seeds
             ],
             "shapes": [
-                self.priced(work.shape_price, width, how=how, n_layers=n_layers, seed=0)
+                self.priced(work.shape_flops, width, how=how, n_layers=n_layers, seed=0)
                 for n_layers, width in work.shapes
                 for how in self.rates_of(width)
             ],
@@ -182,8 +182,8 @@ class _Scaling:
         return {"settings": settings, "searched": self.searched, **figures}
 
     def search(self) -> None:
-        """For each price and width, climb from `START` to a setting with no better neighbour."""
-        losses: dict[tuple, float] = {}  # (price, width), setting
+        """For each compute and width, climb from `START` to a setting with no better neighbour."""
+        losses: dict[tuple, float] = {}  # (compute, width), setting
         self.best = {at: START for at in product(self.work.searched, self.work.widths)}
         moved = list(self.best)
         while moved:
@@ -197,7 +197,7 @@ class _Scaling:
             self.best |= better
 
     def setting(self, flops: float, width: int) -> Setting:
-        """Of the search nearest in price, and there of the nearest width."""
+        """Of the search nearest in compute, and there of the nearest width."""
         return self.best[nearest(self.work.searched, flops), nearest(self.work.widths, width)]
 
     def priced(
@@ -217,7 +217,7 @@ class _Scaling:
 
     def rates_of(self, width: int) -> list[Setting]:
         """What a shape is searched with."""
-        batch_size = self.setting(self.work.shape_price, width).batch_size
+        batch_size = self.setting(self.work.shape_flops, width).batch_size
         return [Setting(rate, batch_size) for rate in self.work.rates]
 
     def best_shapes(self, tried: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -235,7 +235,7 @@ class _Scaling:
     def measured(self, runs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """The runs with what they came to; one that is asked for twice runs once."""
         runs = list(runs)
-        different = {str(run): run for run in sorted(runs, key=price, reverse=True)}
+        different = {str(run): run for run in sorted(runs, key=flops_of, reverse=True)}
         if not runs:
             return []
         swept = sweep(one, {"run": [*different.values()]}, self.folder, about={"bench": "scaling"})
@@ -261,7 +261,7 @@ def settings_of(width: int, n_tokens: int, how: Setting, **others: Any) -> dict[
     return {"d_model": width, "n_tokens": n_tokens, **how._asdict(), **others}
 
 
-def price(run: dict[str, Any]) -> int:
+def flops_of(run: dict[str, Any]) -> int:
     """Operations of a run."""
     n_parameters = counts(shape(run["d_model"], run.get("n_layers", 2))).everything
     return training_flops(n_parameters=n_parameters, n_tokens=run["n_tokens"])

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
-from minillm.lab.figures import BLUE, COLOURS, GREY, INK, ORANGE, label
+from minillm.lab.figures import BLUE, COLOURS, GREY, INK, ORANGE, diagram, label
 
 
 def draw_layer(axes: Sequence[Axes], probabilities: Sequence[float], top_k: int) -> None:
@@ -94,6 +95,34 @@ def draw_sorting(ax: Axes, experts: Sequence[int]) -> None:
         ax.text((left + right) / 2, 0.5, f"expert {e}: one multiplication", **words)
 
 
+def cut_out(domain: int, n_experts: int) -> Figure:
+    """What stays of a model in which a table gives each domain its own expert: all that is blue.
+
+    Args:
+        domain: whose model is cut out.
+        n_experts: one a domain.
+
+    Example:
+        >>> [text.get_text() for text in cut_out(1, 2).axes[0].texts if text.get_alpha() == 0.4]
+        ['expert\\n0']
+    """
+    boxes: dict[str, tuple[float, float, str]] = {
+        "x": (domain, 2, f"district {domain}'s tokens; embedding, attention: shared")
+    }
+    boxes |= {f"{e}": (e, 1, f"expert\n{e}") for e in range(n_experts)}
+    boxes["y"] = (domain, 0, "the next block, or the output: shared")
+    mine = f"{domain}"
+    colours = dict.fromkeys(("x", mine, "y"), BLUE)
+    fig = diagram(boxes, [("x", mine), (mine, "y")], width=8.4, height=2.8, colours=colours)
+    for text in fig.axes[0].texts:
+        others = text.get_text().startswith("expert") and text.get_text() != f"expert\n{domain}"
+        text.set_alpha(0.4 if others else 1)
+    fig.suptitle(
+        f"Cut out for district {domain}: all that is blue, in both blocks", fontweight="bold"
+    )
+    return fig
+
+
 def draw_shares(ax: Axes, shares: np.ndarray) -> None:
     """A table of districts and experts, coloured by share, with the percentages in it.
 
@@ -143,19 +172,22 @@ def draw_learning(ax: Axes, curves: Mapping[str, Sequence[Sequence[float]]], eve
 
 
 def draw_speed(
-    ax: Axes, times: Mapping[str, Mapping[int, float]], claimed: tuple[float, float]
+    ax: Axes, needs: Mapping[str, Mapping[int, Sequence[float]]], claimed: tuple[float, float]
 ) -> None:
     """How many times as fast as dense, against the number of experts; a band for the claim.
 
+    A line is 1 ÷ the mean of the seeds' needs, and a small dot one seed.
+
     Args:
         ax: to draw on.
-        times: by name, for each number of experts the factor; two names, the upper line first.
+        needs: by name, for each number of experts what each seed needed, where dense needs 1; two
+            names, the upper line first.
         claimed: from and to.
 
     Example:
         >>> from minillm.lab.figures import figure
         >>> fig, ax = figure()
-        >>> draw_speed(ax, {"in steps": {2: 1.2, 8: 1.4}, "by the clock": {2: 0.9, 8: 1.0}}, (4, 7))
+        >>> draw_speed(ax, {"in steps": {8: [0.6, 0.8]}, "by the clock": {8: [0.9, 1.1]}}, (4, 7))
         >>> [text.get_text() for text in ax.texts]
         ['in steps', 'by the clock', 'what was said']
     """
@@ -163,16 +195,47 @@ def draw_speed(
     ax.axhspan(low, high, color=GREY, alpha=0.25, lw=0)
     ax.axhline(1, color=GREY, lw=1)
     counts: list[int] = []
-    for (name, factors), colour, up in zip(times.items(), (BLUE, ORANGE), (12, -14), strict=True):
-        counts = list(factors)
-        ax.loglog(counts, list(factors.values()), "o-", color=colour)
+    for (name, parts), colour, up in zip(needs.items(), (BLUE, ORANGE), (20, -20), strict=True):
+        counts = list(parts)
+        factors = {n: 1 / np.mean(seeds) for n, seeds in parts.items()}
+        ax.loglog(counts, list(factors.values()), "-", color=colour)
+        for n, seeds in parts.items():
+            ax.plot([n] * len(seeds), 1 / np.array(seeds), "o", color=colour, ms=4)
         middle = counts[len(counts) // 2]
         label(ax, middle, factors[middle], name, colour, offset=(0, up), ha="center")
     label(ax, counts[0], (low * high) ** 0.5, "what was said", GREY, offset=(0, 0))
-    ax.set(xlabel="experts (log axis)", ylabel="times as fast as dense (log axis)", ylim=(0.3, 8))
+    ax.set(
+        xlabel="experts (log axis); a dot: one seed",
+        ylabel="times as fast as dense (log axis)",
+        ylim=(0.3, 8),
+    )
     ax.set_xticks(counts, counts)
     ax.set_yticks((0.5, 1, 2, 4, 7), (0.5, 1, 2, 4, 7))
     ax.minorticks_off()
+
+
+def draw_busiest(ax: Axes, shares: Mapping[str, Sequence[float]], n_experts: int) -> None:
+    """The busiest expert's share of the tokens, a bar a seed; a dashed line for even use.
+
+    Args:
+        ax: to draw on.
+        shares: by name, of each seed the largest share.
+        n_experts: among so many.
+
+    Example:
+        >>> from minillm.lab.figures import figure
+        >>> fig, ax = figure()
+        >>> draw_busiest(ax, {"losses": [0.2, 0.3], "bias": [0.15, 0.15]}, n_experts=8)
+        >>> [text.get_text() for text in ax.texts], [round(bar.get_width()) for bar in ax.patches]
+        (['even: 12.5 %'], [20, 30, 15, 15])
+    """
+    for row, (seeds, colour) in enumerate(zip(shares.values(), COLOURS, strict=False)):
+        places = -row + 0.26 * (0.5 * (len(seeds) - 1) - np.arange(len(seeds)))
+        ax.barh(places, [100 * share for share in seeds], 0.2, color=colour)
+    ax.axvline(100 / n_experts, color=INK, lw=1, ls="--")
+    label(ax, 100 / n_experts, 0.55, f"even: {100 / n_experts:.1f} %", INK, fontsize=9)
+    ax.set_yticks([-row for row in range(len(shares))], list(shares))
+    ax.set(ylim=(0.45 - len(shares), 0.75), xlabel="% of the tokens for the busiest expert")
 
 
 def draw_ends(ax: Axes, curves: Mapping[str, Sequence[Sequence[float]]]) -> None:

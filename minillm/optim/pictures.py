@@ -117,6 +117,8 @@ def draw_search(ax: Axes, record: Mapping[str, Any], names: Sequence[str]) -> No
 def draw_new_seeds(ax: Axes, record: Mapping[str, Any], reference: str, marked: str) -> None:
     """The ends of each optimizer's new runs, a row each, sorted by state; a band for one of them.
 
+    The band's name stands beside it in the top row.
+
     Args:
         ax: to draw on.
         record: the figures of `minillm bench optimizers`.
@@ -134,6 +136,7 @@ def draw_new_seeds(ax: Axes, record: Mapping[str, Any], reference: str, marked: 
     names = sorted(record, key=lambda name: record[name]["state"], reverse=True)
     band = record[reference]["loss_above_entropy"]
     ax.axvspan(min(band), max(band), color="#e0e0e0", lw=0)
+    label(ax, max(band), len(names) - 1, f"{reference}'s range", GREY)
     for place, name in enumerate(names):
         ends, colour = record[name]["loss_above_entropy"], BLUE if name == marked else INK
         ax.semilogx(ends, [place] * len(ends), "o", ms=6, color=colour)

@@ -2,12 +2,12 @@
 
     y = floor + coefficient · x^exponent                         a power law; a line in log-log
     loss = E + A / N^alpha + B / D^beta                          of N parameters and D tokens
-    C ≈ 6 · N · D                                                operations of the run: its price
+    C ≈ 6 · N · D                                         operations of the run: its compute
 
 `power_law` fits the first line and says how sure its exponent is. `isoflop_minimum` reads the best
-size off the runs of one price (等算力曲线, iso-FLOP curve), and `size_law` how it grows from price
-to price. `chinchilla` fits the second line to runs of many prices, and then says the best size for
-any. A `Budget` sells runs until it is spent.
+size off runs of equal compute (等算力曲线, iso-FLOP curve), and `size_law` how it grows with the
+compute. `chinchilla` fits the second line to runs of many sizes and lengths, and then says the best
+size for any compute.
 
 Paper: Kaplan et al. 2020, arXiv:2001.08361; Hoffmann et al. 2022, arXiv:2203.15556, section 3.2
 (`isoflop_minimum`) and 3.3 (`chinchilla`); Besiroglu et al. 2024, arXiv:2404.10102: the fit of
@@ -20,7 +20,7 @@ Chapter: 12
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, final
 
@@ -33,55 +33,6 @@ HUBER = 1e-3  # of a log-loss: above a tenth of a percent an error counts by its
 MOST_EXPONENT = 4.0
 TAILS = (0.025, 0.975)  # of the bootstrap
 POLISHED = 4  # starts, the best of all, from which `chinchilla` searches on
-
-
-# --- a learner whose law is known ---------------------------------------------------------------
-def zipf(n_facts: int, alpha: float) -> np.ndarray:
-    """Zipf's law: how often each fact is told, p_k in proportion to k^-(1 + alpha).
-
-    Args:
-        n_facts: K.
-        alpha: above 0; larger means that few facts are told nearly always.
-
-    Returns:
-        [K] probabilities, the most famous first.
-
-    Raises:
-        ValueError: no facts, or an alpha that is not above 0.
-
-    Example:
-        >>> zipf(3, alpha=1.0).round(2).tolist()  # 1, 1/4, 1/9 in proportion
-        [0.73, 0.18, 0.08]
-    """
-    if n_facts < 1 or not 0 < alpha < math.inf:
-        raise ValueError(
-            f"there must be at least one fact, and alpha above 0; got {n_facts} and {alpha}"
-        )
-    weights = np.arange(1, n_facts + 1) ** -(1.0 + alpha)
-    return weights / weights.sum()
-
-
-def by_heart_error(probabilities: np.ndarray, n_draws: int) -> float:
-    """The share of questions that a learner by heart fails, after so many sentences of a fact each.
-
-        Σ_k p_k · (1 - p_k)^n_draws
-
-    It knows what was told, and nothing else; questions come with the same probabilities. Under
-    Zipf's law it falls as n_draws^(-alpha / (1 + alpha)).
-
-    Args:
-        probabilities: [K], of each fact.
-        n_draws: sentences.
-
-    Example:
-        >>> by_heart_error(np.array([0.5, 0.5]), n_draws=2)
-        0.25
-
-    Paper: Hutter 2021, "Learning Curve Theory", arXiv:2102.04074, sections 3 and 4.
-    Differs: none.
-    """
-    # asked for, and told by no sentence
-    return float((probabilities * (1 - probabilities) ** n_draws).sum())
 
 
 # --- a power law --------------------------------------------------------------------------------
@@ -218,11 +169,11 @@ def _least(log_x, y):
     return exponent, height * np.exp(-exponent * log_x.mean()), floor
 
 
-# --- the best size for one price ----------------------------------------------------------------
+# --- the best size for one compute budget -------------------------------------------------------
 @final
 @dataclass(frozen=True)
 class Minimum:
-    """The best size among runs of one price.
+    """The best size among runs of equal compute.
 
     Args:
         n_parameters: of the best size.
@@ -279,20 +230,20 @@ def isoflop_minimum(n_parameters: Sequence[float], losses: Sequence[float]) -> M
 def size_law(
     bowls: Mapping[float, Sequence[tuple[float, float]]], *, n_resamples: int = 1000, seed: int = 0
 ) -> PowerLaw:
-    """How the best size grows with the price: N = coefficient · C^exponent.
+    """How the best size grows with the compute: N = coefficient · C^exponent.
 
-    The lowest point of each price's parabola, and the line of least squares through them. The
-    interval is a bootstrap of the residuals: the parabola of a price, and on each run the distance
+    The lowest point of each bowl's parabola, and the line of least squares through them. The
+    interval is a bootstrap of the residuals: the parabola of a bowl, and on each run the distance
     of a run that was drawn, fitted again, many times. So it holds the noise of the runs, and also
     that a bowl is no parabola; it does not hold what another search of rates would change.
 
     Args:
-        bowls: price in operations to its runs, each (n_parameters, loss).
-        n_resamples: of the bootstrap; those in which a price has no lowest point are left out.
+        bowls: compute in operations to its runs, each (n_parameters, loss).
+        n_resamples: of the bootstrap; those in which a bowl has no lowest point are left out.
         seed: of its draws.
 
     Raises:
-        ValueError: fewer than three prices, or a price whose lowest point is at an edge: says what
+        ValueError: fewer than three bowls, or one whose lowest point is at an edge: says what
             to add.
 
     Example:
@@ -305,12 +256,12 @@ def size_law(
     Paper: Hoffmann et al. 2022, section 3.2. Differs: the interval (theirs leaves out runs).
     """
     if len(bowls) < 3:
-        raise ValueError(f"a line of best sizes needs three prices or more; got {len(bowls)}")
+        raise ValueError(f"a line of best sizes needs three bowls or more; got {len(bowls)}")
     rng, lowest, drawn = np.random.default_rng(seed), [], []
-    for price, runs in bowls.items():
+    for flops, runs in bowls.items():
         minimum = isoflop_minimum(*zip(*runs, strict=True))
         if not minimum.is_interior:
-            raise ValueError(f"at {price:g} operations there is {minimum}")
+            raise ValueError(f"at {flops:g} operations there is {minimum}")
         lowest.append(minimum.n_parameters)
         # the parabola, and a parabola through each set of drawn losses
         sizes, losses = np.array(runs, dtype=float).T
@@ -472,65 +423,6 @@ def _search(start: torch.Tensor, *runs: torch.Tensor) -> torch.Tensor:
 
     lbfgs.step(again)
     return theta.detach()
-
-
-# --- a budget -----------------------------------------------------------------------------------
-@final
-class Budget:
-    """Operations that runs are bought with, until there are no more.
-
-    Args:
-        flops: of all runs together.
-        smallest_run: operations of the smallest that can be bought.
-
-    Raises:
-        ValueError: no operations; fewer than the smallest run takes.
-
-    Example:
-        >>> budget = Budget(1e6)
-        >>> budget.buy(100, 1000, lambda n_parameters, n_tokens: 2.5)  # 600,000 operations
-        2.5
-        >>> budget.left, budget.runs
-        (400000.0, [(100, 1000, 2.5)])
-    """
-
-    def __init__(self, flops: float, *, smallest_run: float = 0.0):
-        self.flops = float(_amount("flops", flops))
-        self.spent = 0.0
-        self.runs: list[tuple[int, int, Any]] = []
-        if flops < smallest_run:
-            raise ValueError(
-                f"a budget of {flops:g} operations buys no run: the smallest takes {smallest_run:g}"
-            )
-
-    @property
-    def left(self) -> float:
-        """Operations that are not spent."""
-        return self.flops - self.spent
-
-    def buy(self, n_parameters: int, n_tokens: int, run: Callable[[int, int], Any]) -> Any:
-        """Run and pay 6 · N · D operations; a run that ends in an error costs nothing.
-
-        Args:
-            n_parameters: N.
-            n_tokens: D.
-            run: takes both, and gives what the run came to.
-
-        Raises:
-            ValueError: it costs more than is left; nothing is run, and nothing is paid.
-        """
-        cost = training_flops(n_parameters=n_parameters, n_tokens=n_tokens)
-        if cost > self.left:
-            n_affordable = int(self.left / training_flops(n_parameters=n_parameters, n_tokens=1))
-            raise ValueError(
-                f"{n_parameters:,} parameters and {n_tokens:,} tokens take {cost:.3g} operations, "
-                f"and {self.left:.3g} of {self.flops:.3g} are left: enough for "
-                f"{n_affordable:,} tokens with as many parameters"
-            )
-        result = run(n_parameters, n_tokens)
-        self.spent += cost
-        self.runs.append((n_parameters, n_tokens, result))
-        return result
 
 
 # --- numbers from outside -----------------------------------------------------------------------

@@ -11,7 +11,7 @@ showing, logging, saving and stopping are its caller's. All that changes is in t
 loaded goes on as if nothing had happened, to the last bit. So does one that was left by Ctrl-C,
 which is answered when the step is complete (`minillm.train.stop`).
 
-A step whose loss or gradient is not finite is left out, says so in its report, and is passed for
+A step whose loss or gradient is not finite is skipped, says so in its report, and is passed for
 good; after `most_skipped` of them in a row more is wrong than a batch, and training stops.
 
 Chapter: 05

@@ -46,7 +46,7 @@ def token_log_probs(
 
     Args:
         logits: finite, also where nothing is counted, or their gradient is NaN; -inf is allowed
-            for a word that cannot be.
+            for an impossible token.
         targets: ids below V; where not counted, any number.
         loss_mask: which tokens count; all if None.
 
@@ -144,8 +144,8 @@ def cross_entropy(
 ) -> Total:
     """The same numbers and gradients, with never more than chunk_tokens × V logits alive.
 
-    Where gradients are wanted they are made here, on the way forward, and kept until the way back
-    multiplies them by the gradient of `nats`.
+    Where gradients are wanted they are made here, on the way forward, and kept until the backward
+    pass multiplies them by the gradient of `nats`.
 
     Args:
         hidden, table, targets, loss_mask, z_weight: as for `cross_entropy_naive`.

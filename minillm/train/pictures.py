@@ -4,8 +4,11 @@ Chapter: 05
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from minillm.lab.figures import BLUE, GREEN, GREY, INK, ORANGE, diagram, figure, label, publish
+
+CHANGED = ("step", "optimizer", "weights")  # by a step of training
 
 
 def picture_step() -> None:
@@ -16,26 +19,25 @@ def picture_step() -> None:
         Figure: The step number gives the batch; ...
     """
     boxes = {
-        "step": (0, 1, "step\nnumber"),
-        "batch": (1.9, 1, "batch"),
-        "loss": (3.7, 1, "loss"),
-        "optimizer": (7.4, 1, "optimizer\nand its state"),
-        "weights": (5.4, 2.2, "weights"),
-        "disk": (5.4, -0.2, "checkpoint on the disk"),
+        "step": (0, 0, "step\nnumber"),
+        "batch": (1.9, 0, "batch"),
+        "loss": (3.7, 0, "loss"),
+        "optimizer": (7.4, 0, "optimizer\nand its state"),
+        "weights": (5.4, 1.2, "weights"),
+        "disk": (5.4, 2.4, "checkpoint on the disk"),
     }
     arrows = [("step", "batch"), ("batch", "loss"), ("loss", "optimizer"), ("optimizer", "weights")]
-    arrows += [("weights", "loss"), *((name, "disk") for name in ("step", "optimizer", "weights"))]
-    saved = dict.fromkeys(("step", "optimizer", "weights", "disk"), BLUE)
-    fig = diagram(boxes, arrows, colours=saved, height=3.4)
-    words = {"batch_at": (1.0, 1.07), "gradient": (4.6, 1.07), "update": (6.8, 1.65)}
-    words |= {"read by the\nnext step": (3.6, 1.65), "+ 1 in each step": (0, 1.4)}
+    arrows += [("weights", "loss"), *((name, "disk") for name in CHANGED)]
+    fig = diagram(boxes, arrows, colours=dict.fromkeys(CHANGED, BLUE), height=3.4)
+    words = {"batch_at": (1.0, 0.07), "gradient": (5.2, 0.07), "update": (5.9, 0.45)}
+    words |= {"read by the\nnext step": (3.8, 0.6), "+ 1 in each step": (0, -0.65)}
     for text, (x, y) in words.items():
         fig.axes[0].text(x, y, text, color=GREY, ha="center", va="bottom")
     publish(
         fig,
         alt="The step number gives the batch; batch and weights give the loss; its gradient goes "
         "to the optimizer, which updates the weights. Step number, optimizer's state and weights, "
-        "in blue, also go to a checkpoint on the disk.",
+        "in blue, are what it changes, and go to a checkpoint on the disk.",
     )
 
 
@@ -61,29 +63,42 @@ def picture_kills(
     left.plot(list(undisturbed), list(undisturbed.values()), color=GREY, lw=6, alpha=0.5)
     label(left, *next(iter(undisturbed.items())), "never killed", GREY, offset=(16, 0))
     for number, part in enumerate(parts):
-        left.plot(list(part), list(part.values()), color=(BLUE, GREEN)[number % 2], lw=1.5)
+        colour, middle = (BLUE, GREEN)[number % 2], sorted(part)[len(part) // 2]
+        left.plot(list(part), list(part.values()), color=colour, lw=1.5)
+        side = {"offset": (0, -22), "ha": "center"} if number else {"offset": (8, 6)}
+        label(left, middle, part[middle], f"process {number + 1}", colour, fontsize=9, **side)
+    pairs = pairwise(parts)
+    twice = {step: after[step] for before, after in pairs for step in after if step in before}
+    left.plot(list(twice), list(twice.values()), "o", color=ORANGE, mfc="none", ms=8, mew=1.5)
+    if twice:
+        label(left, *min(twice.items()), "computed twice", ORANGE, offset=(20, 16))
     for part in parts[:-1]:
         step = max(part)
         left.plot(step, part[step], "x", color=INK, ms=10, mew=3, zorder=5)
-        label(left, step, part[step], "killed", INK, offset=(8, 12))
+        label(left, step, part[step], "killed", INK, offset=(7, 9))
     left.set(xlabel="step", ylabel="training loss, nats per token")
+    left.margins(y=0.15)
     left.set_title("Killed, it goes on on the same line")
     gap = {step: weights_only[step] - loss for step, loss in undisturbed.items()}
     right.axhline(0, color=GREY, lw=6, alpha=0.5)
     right.plot(list(gap), list(gap.values()), color=ORANGE)
     label(right, max(gap, key=gap.get), max(gap.values()), "weights only", ORANGE)
     right.set(xlabel="step", ylabel="loss above the run never killed")
-    right.set_title("With the weights alone it stays above")
+    right.set_title("It jumps, and it ends above")
     publish(
         fig,
-        alt="Left, training loss against steps: the parts of the killed run, with a cross where "
-        "each was killed, lie on the run that nobody killed. Right, how far the run that kept only "
+        alt="Left, training loss against steps: the four processes of the killed run, with a "
+        "cross where each was killed and circles where steps were computed twice, lie on the run "
+        "that nobody killed. Right, how far the run that kept only "
         "its weights is from that line.",
     )
 
 
 def picture_units(
-    names: Sequence[str], per_token: Sequence[float], per_byte: Sequence[float]
+    names: Sequence[str],
+    per_token: Sequence[float],
+    per_byte: Sequence[float],
+    more: Sequence[Sequence[tuple[float, float]]] = (),
 ) -> None:
     """Publish the losses of models with several vocabularies, per token and per byte.
 
@@ -91,20 +106,28 @@ def picture_units(
         names: of the vocabularies.
         per_token: nats.
         per_byte: bits.
+        more: of further runs, which become dots: for each vocabulary (per token, per byte) of each.
 
     Example:
         >>> picture_units(["256", "512"], [2.6, 3.6], [3.8, 2.4])  # doctest: +ELLIPSIS
         Figure: Two panels of bars, one bar for each vocabulary: ...
     """
     fig, axes = figure(width=8.0, height=3.4, columns=2, share_y=False)
-    axes[0].bar(names, per_token, color=ORANGE, width=0.6)
-    axes[0].set(xlabel="vocabulary", ylabel="nats per token; lower is better")
+    panels = ((per_token, "nats per token", ORANGE), (per_byte, "bits per byte", BLUE))
+    for unit, (ax, (heights, words, colour)) in enumerate(zip(axes, panels, strict=True)):
+        ax.bar(names, heights, color=colour, width=0.6, alpha=0.6)
+        ax.set(xlabel="vocabulary", ylabel=f"{words}; lower is better")
+        dots = [(name, run[unit]) for name, runs in zip(names, more, strict=False) for run in runs]
+        if dots:
+            ax.plot(*zip(*dots, strict=True), "o", color=INK, ms=5)
+    if more:
+        high = {"offset": (0, 14), "ha": "center"}
+        label(axes[1], len(names) - 1, per_byte[-1], "dots: more seeds", INK, **high)
     axes[0].set_title("Per token, bytes come first …")
-    axes[1].bar(names, per_byte, color=BLUE, width=0.6)
-    axes[1].set(xlabel="vocabulary", ylabel="bits per byte; lower is better")
     axes[1].set_title("… per byte, last (they read less text)")
     publish(
         fig,
         alt="Two panels of bars, one bar for each vocabulary: nats per token rise with the "
-        "vocabulary, bits per byte fall.",
+        "vocabulary, bits per byte fall, from bytes to 512 by much more than another seed moves "
+        "them (dots: more seeds), from 512 to 2,048 by less.",
     )

@@ -10,9 +10,9 @@ to learn. Each batch is fresh: no run sees a row twice.
 All models are the transformer of chapter 04 with two blocks, if nothing else is said; their width
 decides their size.
 
-Paper: Hoffmann et al. 2022, arXiv:2203.15556, section 3.2 (runs of one price); Porian et al. 2024,
-arXiv:2406.19146 (rate and batch size are searched for each size, the warm-up is short); Pearce and
-Song 2024, arXiv:2406.12907 (which parameters are counted).
+Paper: Hoffmann et al. 2022, arXiv:2203.15556, section 3.2 (runs of equal compute); Porian et al.
+2024, arXiv:2406.19146 (rate and batch size are searched for each size, the warm-up is short);
+Pearce and Song 2024, arXiv:2406.12907 (which parameters are counted).
 Differs: a rate goes down a cosine to 0, in place of a tenth of its peak.
 
 Chapter: 12
@@ -118,13 +118,13 @@ def tokens_for(flops: float, n_parameters: int, batch_size: int) -> int:
         153600
     """
     a_step = batch_size * CONTEXT_LENGTH
-    price = training_flops(n_parameters=n_parameters, n_tokens=a_step)
-    if flops < price:
+    flops_a_step = training_flops(n_parameters=n_parameters, n_tokens=a_step)
+    if flops < flops_a_step:
         raise ValueError(
             f"{flops:g} operations are too few for {n_parameters:,} parameters: one batch of "
-            f"{a_step} tokens takes {price:g}"
+            f"{a_step} tokens takes {flops_a_step:g}"
         )
-    return round(flops / price) * a_step
+    return round(flops / flops_a_step) * a_step
 
 
 def task(config: TransformerConfig, batch_size: int, *, repeats: bool = False) -> Task:

@@ -34,7 +34,7 @@ def pretended(monkeypatch, tmp_path):
             ran.append(run)
             best = 0.1 if run["d_model"] == 16 else 0.01
             loss = 3 + abs(math.log(run["rate"] / best)) + abs(math.log(run["batch_size"] / 4))
-            result = {"loss": loss, "floor": 2.7, "flops": bench.price(run)}
+            result = {"loss": loss, "floor": 2.7, "flops": bench.flops_of(run)}
             result |= {"n_parameters": 1, "n_tokens": run["n_tokens"]}
             runs.append(Run(settings={"run": run}, status="finished", result=result))
         return runs
@@ -47,7 +47,7 @@ def pretended(monkeypatch, tmp_path):
 def test_the_search_climbs_until_no_neighbour_is_better(pretended):
     scaling, ran = pretended
     scaling.search()
-    at = {(price, width) for price in (1e11, 1e10) for width in (8, 16)}
+    at = {(flops, width) for flops in (1e11, 1e10) for width in (8, 16)}
     assert set(scaling.best) == at
     for (_, width), how in scaling.best.items():
         assert how == Setting(0.09 if width == 16 else 0.01, 4)
@@ -67,10 +67,10 @@ def test_neighbours_stop_at_the_ends():
     assert bench.neighbours(Setting(0.09, 64)) == [Setting(0.03, 64), Setting(0.09, 32)]
 
 
-def test_a_run_takes_the_setting_nearest_in_price_and_width(pretended):
+def test_a_run_takes_the_setting_nearest_in_compute_and_width(pretended):
     scaling, _ = pretended
     scaling.best = {
-        (price, width): Setting(price * width, 16) for price in (1e11, 1e10) for width in (8, 16)
+        (flops, width): Setting(flops * width, 16) for flops in (1e11, 1e10) for width in (8, 16)
     }
     assert scaling.setting(2e10, 9).rate == 1e10 * 8
     assert scaling.setting(9e11, 200).rate == 1e11 * 16
@@ -80,10 +80,10 @@ def test_every_part_has_the_runs_that_the_work_names(pretended):
     figures = pretended[0].figures()
     assert [len(figures[name]) for name in ("bowls", "market", "fixed", "copying")] == [8, 3, 6, 1]
     assert {run["n_tokens"] for run in figures["fixed"]} == {2**15}
-    assert all(bench.price(run) <= 3e10 for run in figures["market"])
+    assert all(bench.flops_of(run) <= 3e10 for run in figures["market"])
     assert all(run["repeats"] for run in figures["copying"])
-    for run, price in zip(figures["bowls"], [1e10] * 4 + [1e11] * 4, strict=True):
-        assert run["flops"] == pytest.approx(price, rel=0.05)
+    for run, flops in zip(figures["bowls"], [1e10] * 4 + [1e11] * 4, strict=True):
+        assert run["flops"] == pytest.approx(flops, rel=0.05)
     shapes = figures["shapes"]  # three rates each, and the best of them with two seeds
     assert [(run["n_layers"], run["seed"]) for run in shapes] == (
         [(1, 0)] * 3 + [(4, 0)] * 3 + [(1, 1), (1, 2), (4, 1), (4, 2)]

@@ -3,6 +3,7 @@ import pytest
 from matplotlib.patches import FancyArrowPatch
 
 from minillm.experts.pictures import (
+    draw_busiest,
     draw_ends,
     draw_layer,
     draw_learning,
@@ -58,7 +59,21 @@ def test_the_dashed_lines_stand_where_the_first_rival_ends_in_the_mean():
 
 def test_the_band_of_the_claim_stands_where_it_was_said():
     ax = figure()[1]
-    draw_speed(ax, {"in steps": {2: 1.2, 8: 1.4}, "by the clock": {2: 0.9, 8: 1.0}}, (4, 7))
+    steps, hours = {2: [0.75, 0.85], 8: [0.5, 0.75]}, {2: [1.0], 8: [2.0]}
+    draw_speed(ax, {"in steps": steps, "by the clock": hours}, (4, 7))
     band = ax.patches[0]
     assert (band.get_y(), band.get_y() + band.get_height()) == (4, 7)
-    assert [line.get_ydata().tolist() for line in ax.lines[1:]] == [[1.2, 1.4], [0.9, 1.0]]
+    lines = [line.get_ydata().tolist() for line in ax.lines[1:] if line.get_linestyle() == "-"]
+    assert lines == [pytest.approx([1.25, 1.6]), [1.0, 0.5]]
+    dots = [line for line in ax.lines if line.get_linestyle() == "None"]
+    assert dots[1].get_xdata().tolist() == [8, 8]
+    assert dots[1].get_ydata().tolist() == pytest.approx([2, 4 / 3])
+
+
+def test_each_way_has_its_own_group_of_bars_a_seed_each():
+    ax = figure()[1]
+    draw_busiest(ax, {"losses": [0.2, 0.3, 0.1], "bias": [0.15, 0.15, 0.2]}, n_experts=4)
+    middles = [bar.get_y() + bar.get_height() / 2 for bar in ax.patches]
+    assert [round(middle) for middle in middles] == [0, 0, 0, -1, -1, -1]
+    assert middles == sorted(middles, reverse=True)  # the first seed on top
+    assert ax.lines[0].get_xdata() == [25, 25]

@@ -30,6 +30,7 @@ def test_new_seeds_are_sorted_by_state_beside_the_band_of_the_reference():
     assert [line.get_color() == BLUE for line in ax.lines] == [False, True]
     (band,) = ax.patches
     assert (band.get_x(), band.get_x() + band.get_width()) == (9.0, 11.0)
+    assert [text.get_text() for text in ax.texts] == ["AdamW's range"]
 
 
 def test_walks_are_drawn_as_they_were_taken_with_the_minimum_marked():

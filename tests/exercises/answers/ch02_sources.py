@@ -30,7 +30,7 @@ def continuation_counts(grams):
 """,
     "2.4": """
 def price_of_reading_backwards():
-    return 1.56, "联合概率从哪一端展开都一样，所以总代价相同。"
+    return [1.55, 1.56, "联合概率从哪一端展开都一样，所以总代价相同。"]
 """,
     "2.5": """
 from fractions import Fraction
@@ -71,7 +71,7 @@ MUTANT = {
     "2.2": "def entropy_rate(transition):\n    return 0.3251",
     "2.3": "def continuation_counts(grams):\n    return {(2,): 1, (3,): 2}",
     "2.4": (
-        'def price_of_reading_backwards():\n    return 100.0, "nobody can read backwards at all"'
+        'def price_of_reading_backwards():\n    return 1.54, 100.0, "nobody can read backwards"'
     ),
     "2.5": 'def shortest_code(low, high):\n    return "0110"',
     "2.6": "def choose_order(rows):\n    return 2",

@@ -45,14 +45,17 @@ def share_without_a_place():
     return over * 8 / 64, "有的专家被选了不止八次，有的位置却空着。"
 """,
     "10.6": """
-def model_to_serve(models, memory_gb, bandwidth_gb_s, tokens_per_s):
-    for name, (total, active, _) in sorted(models.items(), key=lambda item: item[1][2]):
-        seconds_a_token = 2 * active / bandwidth_gb_s
-        if total * 2 <= memory_gb and seconds_a_token <= 1 / tokens_per_s:
+def model_to_serve(models, memory_gb, bandwidth_gb_s, tokens_per_s, n_readers):
+    for name, (dense, sparse, part, _) in sorted(models.items(), key=lambda item: item[1][3]):
+        unread = sparse
+        for _ in range(n_readers):
+            unread *= 1 - part
+        seconds_a_step = 2 * (dense + sparse - unread) / bandwidth_gb_s
+        if (dense + sparse) * 2 <= memory_gb and seconds_a_step <= 1 / tokens_per_s:
             break
     else:
         name = "none"
-    return [name, "每个词元只读激活的参数，其余的只占内存。"]
+    return [name, "只有一位读者时才一样快：读者一多，几乎所有专家都要读。"]
 """,
     "10.7": """
 import numpy as np
@@ -102,7 +105,7 @@ def share_without_a_place():
     return float("nan"), "because chance fills them unevenly"
 """,
     "10.6": """
-def model_to_serve(models, memory_gb, bandwidth_gb_s, tokens_per_s):
+def model_to_serve(models, memory_gb, bandwidth_gb_s, tokens_per_s, n_readers):
     return "sparse", "it has the lowest loss of all"
 """,
     "10.7": """
