@@ -6,14 +6,15 @@ Chapter: 12
 from minillm.lab.task import task
 
 
-@task("12.1", minutes=8)
+@task("12.1", minutes=6)
 def unseen_share(probabilities, n_draws):
     """How often will a question be about something that was never read?
 
     A world has facts; fact k is asked for with probability p_k, and a text tells facts with the
     same probabilities, each sentence one fact, drawn anew. A learner reads n_draws sentences and
     forgets nothing. With which probability is the next question about a fact that none of them
-    told? Not by trying it out: a formula gives it, averaged over all texts of that length.
+    told? Not by trying it out: a formula gives it, averaged over all texts of that length. How
+    probable is it that one sentence does not tell fact k? And that no sentence does?
 
     中文：世界里有许多事实，第 k 个事实被问到的概率是 p_k；文本也按同样的概率讲事实，每句独立地讲一
     个。学习者读了 n_draws 句，什么也不忘。下一个问题恰好问到从没读过的事实，概率是多少（对所有这样
@@ -35,10 +36,11 @@ def best_size(n_parameters, losses):
     """The best size for one compute budget: the lowest point of a parabola through the losses.
 
     All runs took the same number of operations. Take log N as the horizontal axis, since sizes are
-    multiplied and not added, and fit the parabola of least squares. Its lowest point lies between
-    the sizes that were tried; return its N, which need not be one of them. But there is an
-    answer only if smaller sizes AND larger sizes are worse. If the best run is the smallest or
-    the largest that was tried, or if the parabola has no lowest point between them, return nan.
+    multiplied and not added, and fit the parabola of least squares (np.polyfit). If its
+    lowest point lies inside the range of sizes that were tried, return its N, which need not be one
+    of them. But there is an answer only if smaller sizes AND larger sizes are worse. If the
+    smallest or the largest run is the best, or if the parabola has no lowest point inside, return
+    nan.
 
     中文：所有训练用的计算量相同，哪个规模最好？以 log N 为横轴（规模是成倍变化的），用最小二乘拟合
     一条抛物线，返回最低点处的 N（不必是试过的规模）。只有更小和更大的规模都更差时，问题才有答案：如
@@ -59,9 +61,9 @@ def best_size(n_parameters, losses):
 def counted_otherwise(bowls):
     """Predict, measure, explain: does the exponent depend on what you call a parameter?
 
-    The best size grows with the compute C as a power, N ∝ C^a. In the chapter N was everything that a
-    model has. Kaplan's paper counted only the blocks, without the two tables of the vocabulary. The
-    runs stay the same and so do the best models; only their N is counted otherwise. Will a be
+    The best size grows with the compute C as a power, N ∝ C^a. In the chapter N was everything that
+    a model has. Kaplan's paper counted only the blocks, without the two tables of the vocabulary.
+    The runs stay the same and so do the best models; only their N is counted otherwise. Will a be
     larger or smaller? Guess first. Then find the best size of each bowl with N counted in the
     blocks (minillm.train.laws.isoflop_minimum), fit the line through them
     (minillm.train.laws.power_law), and return its exponent and a sentence that says why it moved.
@@ -81,21 +83,20 @@ def counted_otherwise(bowls):
     raise NotImplementedError
 
 
-@task("12.4", minutes=15)
+@task("12.4", minutes=16)
 def forecast(offers, buy, sealed, floor):
     """The game: spend a budget, then say the loss of a run that you could not afford.
 
-    `offers` lists the runs that are for sale, each (N, D): parameters and tokens. A run costs
-    6 · N · D operations, and you have 6e10. buy(N, D) pays for it and returns its loss, in nats a
-    token; if too little is left it raises a ValueError, and nothing is paid. `sealed` is a run
-    (N, D) that takes at least ten times the operations of the dearest on sale. What will its loss
-    be? Decide what to buy, and fit any law that you like; those of minillm.train.laws are yours.
-    The grader plays it twice, with sealed runs of 67,824 and of 33,440 parameters.
+    `offers` lists the runs for sale, each (N, D): parameters and tokens. A run costs 6 · N · D
+    operations, and you have 6e10. buy(N, D) pays and returns its loss, in nats a token; if too
+    little is left it raises a ValueError, and nothing is paid. `sealed` is a run (N, D) of at least
+    ten times the operations of the dearest on sale. What will its loss be? Decide what to buy, and
+    fit any law. The grader plays it twice: sealed runs of 67,824 and of 33,440 parameters.
 
     中文：游戏：用有限的预算买训练结果，预测一次买不起的训练。offers 是在售的训练 (N, D)，价格是
-    6·N·D 次运算，预算为 6e10；buy(N, D) 付款并返回损失（nat/词元），钱不够时抛出 ValueError，不扣
-    款。sealed 是一次 (N, D) 训练，计算量至少是最贵商品的十倍，请预测它的损失。买什么由你决定，定律
-    也由你选，可以使用 minillm.train.laws。评分器玩两次：参数量分别是 67,824 和 33,440。
+    6·N·D 次运算，预算为 6e10；buy(N, D) 付款并返回损失，钱不够时抛出 ValueError，不扣款。sealed 的
+    计算量至少是最贵商品的十倍，请预测它的损失。买什么、用什么定律由你定。评分器玩两次：sealed 的
+    参数量分别是 67,824 和 33,440。
 
     Args:
         offers: list of (n_parameters, n_tokens).

@@ -310,10 +310,12 @@ GRADERS = {
         grade=grade_forecast,
         wrong=FORECASTS_WRONG,
         hints=(
-            "Which runs tell most about a much larger one? Several sizes and several lengths: else "
-            "nobody can tell what each of them is worth. Cheap ones leave money for dear ones.",
-            "Fit what lies above the floor, loss - floor, and add the floor at the end.",
-            "chinchilla(sizes, tokens, [loss - floor …]).predict(*sealed) + floor",
+            "Which runs on sale are most like the sealed one? The cheapest tell least about it, and"
+            " there is little money: begin with the largest sizes.",
+            "You know the floor: give it to the law (floor=floor). Either a law of N and D for all "
+            "that you bought, or only a line over the tokens of the sealed run's own size.",
+            "own = the offers of sealed[0] parameters; buy them all; power_law(tokens, losses, "
+            "floor=floor).predict(sealed[1])",
         ),
     ),
 }

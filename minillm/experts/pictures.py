@@ -113,7 +113,7 @@ def cut_out(domain: int, n_experts: int) -> Figure:
     boxes["y"] = (domain, 0, "the next block, or the output: shared")
     mine = f"{domain}"
     colours = dict.fromkeys(("x", mine, "y"), BLUE)
-    fig = diagram(boxes, [("x", mine), (mine, "y")], width=8.4, height=2.8, colours=colours)
+    fig = diagram(boxes, [("x", mine), (mine, "y")], colours=colours)
     for text in fig.axes[0].texts:
         others = text.get_text().startswith("expert") and text.get_text() != f"expert\n{domain}"
         text.set_alpha(0.4 if others else 1)
@@ -230,8 +230,8 @@ def draw_busiest(ax: Axes, shares: Mapping[str, Sequence[float]], n_experts: int
         (['even: 12.5 %'], [20, 30, 15, 15])
     """
     for row, (seeds, colour) in enumerate(zip(shares.values(), COLOURS, strict=False)):
-        places = -row + 0.26 * (0.5 * (len(seeds) - 1) - np.arange(len(seeds)))
-        ax.barh(places, [100 * share for share in seeds], 0.2, color=colour)
+        y = -row + 0.26 * (0.5 * (len(seeds) - 1) - np.arange(len(seeds)))
+        ax.barh(y, [100 * share for share in seeds], 0.2, color=colour)
     ax.axvline(100 / n_experts, color=INK, lw=1, ls="--")
     label(ax, 100 / n_experts, 0.55, f"even: {100 / n_experts:.1f} %", INK, fontsize=9)
     ax.set_yticks([-row for row in range(len(shares))], list(shares))

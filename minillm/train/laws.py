@@ -100,12 +100,7 @@ def power_law(
     memory).
     """
     x, y = _points({"x": 3 if floor is not None else 4}, x=x, y=y)
-    if floor is not None and not 0 <= floor < y.min():
-        raise ValueError(
-            f"every y must be above the floor, and the floor at least 0; the smallest y is "
-            f"{y.min():g}, and the floor {floor:g}. If a loss is below the entropy of its source, "
-            "the model has seen the answers, or the sample is small"
-        )
+    _refuse_floor(floor, y, "y")
     draws = np.random.default_rng(seed).integers(len(x), size=(n_resamples, len(x)))
     fit = _with_floor_fitted if floor is None else _with_floor_known
     coefficient, exponent, floor, low, high = map(float, fit(np.log(x), y, floor, draws))
@@ -255,8 +250,6 @@ def size_law(
 
     Paper: Hoffmann et al. 2022, section 3.2. Differs: the interval (theirs leaves out runs).
     """
-    if len(bowls) < 3:
-        raise ValueError(f"a line of best sizes needs three bowls or more; got {len(bowls)}")
     rng, lowest, drawn = np.random.default_rng(seed), [], []
     for flops, runs in bowls.items():
         minimum = isoflop_minimum(*zip(*runs, strict=True))
@@ -273,9 +266,8 @@ def size_law(
         bend, slope, _ = np.polyfit(u, again, 2)
         drawn.append(np.where(bend > 0, middle - slope / (2 * np.where(bend > 0, bend, 1)), np.nan))
     law = power_law(list(bowls), lowest, n_resamples=2)
-    x = np.log(list(bowls)) - np.log(list(bowls)).mean()
-    exponents = (x[:, None] * np.array(drawn)).sum(0) / (x**2).sum()
-    low, high = np.nanquantile(exponents, TAILS)
+    complete = np.array(drawn)[:, np.isfinite(drawn).all(0)]  # every bowl has a lowest point
+    low, high = np.quantile(np.polyfit(np.log(list(bowls)), complete, 1)[0], TAILS)
     return replace(law, interval=(float(low), float(high)))
 
 
@@ -341,7 +333,11 @@ class Chinchilla:
 
 
 def chinchilla(
-    n_parameters: Sequence[float], n_tokens: Sequence[float], losses: Sequence[float]
+    n_parameters: Sequence[float],
+    n_tokens: Sequence[float],
+    losses: Sequence[float],
+    *,
+    floor: float | None = None,
 ) -> Chinchilla:
     """Fit E, A, alpha, B and beta to runs of several sizes and lengths.
 
@@ -351,10 +347,12 @@ def chinchilla(
 
     Args:
         n_parameters, n_tokens, losses: of at least six runs, a number each.
+        floor: E, if it is known, such as the entropy of the source; None fits it.
 
     Raises:
         ValueError: fewer than six runs, fewer than three different sizes or numbers of tokens,
-            tokens in one fixed proportion to the parameters, losses that are not above 0.
+            tokens in one fixed proportion to the parameters, losses that are not above 0 or not
+            above the floor.
 
     Paper: Hoffmann et al. 2022, section 3.3, equations 2 and 3 (their search: L-BFGS from a grid
     of starts). Differs: the starts are those of the exponents alone (variable projection, as in
@@ -371,25 +369,33 @@ def chinchilla(
             "parameters and tokens grow together in all these runs, so nobody can tell which of "
             "them lowers the loss; add runs with other numbers of tokens for the same size"
         )
+    _refuse_floor(floor, losses, "loss")
     middle_u, middle_v = u.mean(), v.mean()
     runs = [torch.tensor(each) for each in (u - middle_u, v - middle_v, np.log(losses))]
-    starts = _starts(*runs)
+    starts = _starts(*runs, floor)
     starts = starts[_huber(starts, *runs).argsort()[:POLISHED]]
-    ends = torch.stack([_search(start, *runs) for start in starts])
+    ends = torch.stack([_search(start, *runs, keep_E=floor is not None) for start in starts])
     best = ends[_huber(ends, *runs).argmin()]
     E, height_a, alpha, height_b, beta = best.exp().tolist()
     A, B = height_a * math.exp(alpha * middle_u), height_b * math.exp(beta * middle_v)
     return Chinchilla(E=E, A=A, alpha=alpha, B=B, beta=beta)
 
 
-def _starts(u: torch.Tensor, v: torch.Tensor, log_losses: torch.Tensor) -> torch.Tensor:
+def _starts(
+    u: torch.Tensor, v: torch.Tensor, log_losses: torch.Tensor, floor: float | None
+) -> torch.Tensor:
     """Logarithms of E, A, alpha, B, beta, a row for each pair of exponents."""
     grid = torch.tensor(np.geomspace(0.03, 2.0, 16))
     alpha, beta = torch.cartesian_prod(grid, grid).unbind(-1)
     terms = [(-exponent[:, None] * each).exp() for exponent, each in ((alpha, u), (beta, v))]
     terms = torch.stack([torch.ones_like(terms[0]), *terms], -1)  # [pairs, runs, 3]
     weighted = terms / log_losses.exp()[:, None]  # relative errors: every right side is 1
-    heights = torch.linalg.lstsq(weighted, torch.ones_like(terms[..., :1])).solution[..., 0]
+    rights = torch.ones_like(terms[..., :1])
+    if floor is not None:  # E is known: what it explains is taken from the right side
+        rights, weighted = rights - floor * weighted[..., :1], weighted[..., 1:]
+    heights = torch.linalg.lstsq(weighted, rights).solution[..., 0]
+    if floor is not None:
+        heights = torch.cat([torch.full_like(heights[:, :1], floor), heights], -1)
     E, A, B = heights.clamp_min(1e-3).log().unbind(-1)  # all three are above 0
     return torch.stack([E, A, alpha.log(), B, beta.log()], -1)
 
@@ -404,21 +410,17 @@ def _huber(
     return torch.nn.functional.huber_loss(off, torch.zeros_like(off), reduction="none").sum(-1)
 
 
-def _search(start: torch.Tensor, *runs: torch.Tensor) -> torch.Tensor:
+def _search(start: torch.Tensor, *runs: torch.Tensor, keep_E: bool) -> torch.Tensor:
     theta = start.clone().requires_grad_()
-    lbfgs = torch.optim.LBFGS(
-        [theta],
-        max_iter=300,
-        history_size=20,
-        tolerance_grad=1e-9,
-        tolerance_change=1e-13,
-        line_search_fn="strong_wolfe",
-    )
+    ends = {"tolerance_grad": 1e-9, "tolerance_change": 1e-13, "max_iter": 300}
+    lbfgs = torch.optim.LBFGS([theta], line_search_fn="strong_wolfe", history_size=20, **ends)
 
     def again() -> torch.Tensor:
         lbfgs.zero_grad()
         loss = _huber(theta, *runs)
         loss.backward()
+        if keep_E:
+            theta.grad[0] = 0
         return loss
 
     lbfgs.step(again)
@@ -450,6 +452,15 @@ def _points(least: dict[str, int], **lists: Sequence[float]) -> list[np.ndarray]
                 f"at least {needed} different {name} are needed; got {numbers_of[name]}"
             )
     return list(arrays.values())
+
+
+def _refuse_floor(floor: float | None, losses: np.ndarray, name: str) -> None:
+    if floor is not None and not 0 <= floor < losses.min():
+        raise ValueError(
+            f"every {name} must be above the floor, and the floor at least 0; the smallest {name} "
+            f"is {losses.min():g}, and the floor {floor:g}. If a loss is below the entropy of its "
+            "source, the model has seen the answers, or the sample is small"
+        )
 
 
 def _amount(name: str, value: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minillm.lab.figures import BLUE, COLOURS, GREY, ORANGE, diagram, figure, label
+from minillm.lab.figures import BLUE, COLOURS, GREY, INK, ORANGE, diagram, figure, label
 from minillm.train.laws import PowerLaw, isoflop_minimum
 
 
@@ -30,7 +30,7 @@ def draw_plan():
 
 
 def draw_bowls(ax: Any, bowls: Mapping[str, Sequence[tuple[float, float]]]) -> None:
-    """Each bowl: its runs, a line through the means of each size, a star at its lowest point.
+    """Each bowl: its runs, the parabola through them, and a star at its lowest point.
 
     Args:
         ax: axes to draw into.
@@ -38,13 +38,14 @@ def draw_bowls(ax: Any, bowls: Mapping[str, Sequence[tuple[float, float]]]) -> N
     """
     for (words, runs), colour in zip(bowls.items(), COLOURS, strict=False):
         sizes, losses = np.array(sorted(runs)).T
-        means = [(size, losses[sizes == size].mean()) for size in np.unique(sizes)]
         ax.semilogx(sizes, losses, "o", color=colour, markersize=4)
-        ax.plot(*zip(*means, strict=True), color=colour)
+        span = np.geomspace(sizes[0], sizes[-1], 50)
+        parabola = np.polyfit(np.log(sizes / sizes[0]), losses, 2)
+        ax.plot(span, np.polyval(parabola, np.log(span / sizes[0])), color=colour)
         minimum = isoflop_minimum(sizes, losses)
         if minimum.is_interior:
             ax.plot(minimum.n_parameters, minimum.loss, "*", color=colour, markersize=14)
-        label(ax, *means[-1], words, colour)
+        label(ax, sizes[-1], losses[sizes == sizes[-1]].mean(), words, colour)
     ax.set(xlabel="parameters (log axis)", ylabel="loss above the floor, nats a token")
     first, last = ax.get_xlim()
     ax.set_xlim(first, last * 4)  # room for the words
@@ -86,8 +87,8 @@ def draw_forecasts(
     for (words, (flops, losses)), colour in zip(lines.items(), COLOURS, strict=False):
         ax.plot(flops, losses, color=colour)
         label(ax, flops[-1], losses[-1], words, colour)
-    ax.plot(*zip(*sealed, strict=True), "*", color=ORANGE, markersize=9)
-    label(ax, *sealed[0], "sealed run", ORANGE, offset=(-74, -4))
+    ax.plot(*zip(*sealed, strict=True), "*", color=INK, markersize=9)
+    label(ax, *sealed[0], "sealed run", INK, offset=(-78, -4))
     ax.set(xlabel="operations (log axis)", ylabel="loss above the floor, nats a token (log)")
     ax.set_xlim(None, 12 * sealed[0][0])
     return fig

@@ -132,11 +132,11 @@ def runs_of(exponent, seed, noise=0.02, bend=0.05, n_seeds=3):
     """Bowls of three prices whose best size grows with a known exponent."""
     rng = np.random.default_rng(seed)
     bowls = {}
-    for price in (1e10, 1e11, 1e12):
-        best = 5000 * (price / 1e10) ** exponent
+    for flops in (1e10, 1e11, 1e12):
+        best = 5000 * (flops / 1e10) ** exponent
         sizes = np.repeat(best * 2.0 ** np.arange(-3, 3), n_seeds)
         losses = 1 + bend * np.log(sizes / best) ** 2 + noise * rng.standard_normal(len(sizes))
-        bowls[price] = list(zip(sizes.tolist(), losses.tolist(), strict=True))
+        bowls[flops] = list(zip(sizes.tolist(), losses.tolist(), strict=True))
     return bowls
 
 
@@ -150,6 +150,18 @@ def test_the_interval_of_the_best_sizes_covers_the_truth_nearly_as_often_as_it_s
     laws = [size_law(runs_of(0.6, seed), n_resamples=200, seed=seed) for seed in range(100)]
     covered = sum(law.interval[0] <= 0.6 <= law.interval[1] for law in laws)
     assert covered >= 85
+
+
+@pytest.mark.parametrize("truth", LAWS)
+def test_a_known_floor_is_kept_and_the_rest_found(truth):
+    n_parameters, n_tokens = bowls()
+    losses = truth.predict(n_parameters, n_tokens)
+    law = chinchilla(n_parameters, n_tokens, losses, floor=truth.E)
+    assert math.isclose(law.E, truth.E)
+    assert law.alpha == pytest.approx(truth.alpha, rel=0.02)
+    assert law.predict(1e6, 1e8) == pytest.approx(truth.predict(1e6, 1e8), rel=1e-3)
+    wrong = chinchilla(n_parameters, n_tokens, losses, floor=0.9 * truth.E)
+    assert math.isclose(wrong.E, 0.9 * truth.E)
 
 
 def test_one_run_that_went_wrong_does_not_bend_the_law():
@@ -190,10 +202,14 @@ def test_no_other_size_is_better_than_the_optimum(truth):
         ),
         (lambda: chinchilla([1, 2] * 3, range(1, 7), [1] * 6), "3 different n_parameters"),
         (lambda: chinchilla(SIZES, 20 * SIZES, SIZES**-0.1), "grow together in all these runs"),
-        (lambda: size_law({1e9: RUNS, 1e10: RUNS}), "needs three bowls or more; got 2"),
+        (lambda: size_law({1e9: RUNS, 1e10: RUNS}), "at least 3 different x are needed; got 2"),
         (
             lambda: size_law({1e9: RUNS, 1e10: RUNS, 1e11: RUNS[1:]}),
             r"at 1e\+11 operations there is no minimum: .* is the smallest; add smaller ones",
+        ),
+        (
+            lambda: chinchilla(*bowls(), np.full(24, 2.0), floor=2.0),
+            "every loss must be above the floor, .* loss is 2, and the floor 2",
         ),
         (lambda: LAWS[0].optimum(5.0), "5 operations are too few: the best run would have"),
         (lambda: LAWS[0].optimum(math.nan), "flops must be a number above 0; got nan"),
