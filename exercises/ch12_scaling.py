@@ -6,7 +6,7 @@ Chapter: 12
 from minillm.lab.task import task
 
 
-@task("12.1", minutes=6)
+@task("12.1", minutes=5)
 def unseen_share(probabilities, n_draws):
     """How often will a question be about something that was never read?
 
