@@ -94,7 +94,7 @@ def test_every_part_has_the_runs_that_the_work_names(pretended):
 def test_a_run_that_is_asked_for_twice_runs_once(pretended):
     scaling, ran = pretended
     run = bench.settings_of(8, 2**15, Setting(0.01, 16), seed=1)
-    assert len(scaling.measured([run, run | {"seed": 2}, run])) == 3
+    assert len(scaling.measured([run, run | {"seed": 2}, dict(run)])) == 3
     assert len(ran) == 2
 
 

@@ -134,7 +134,8 @@ def runs_of(exponent, seed, noise=0.02, bend=0.05, n_seeds=3):
     bowls = {}
     for flops in (1e10, 1e11, 1e12):
         best = 5000 * (flops / 1e10) ** exponent
-        sizes = np.repeat(best * 2.0 ** np.arange(-3, 3), n_seeds)
+        beside = {1e10: 0.7, 1e11: 1.6, 1e12: 1.2}[flops]  # the best is nobody's middle
+        sizes = np.repeat(beside * best * 2.0 ** np.arange(-3, 3), n_seeds)
         losses = 1 + bend * np.log(sizes / best) ** 2 + noise * rng.standard_normal(len(sizes))
         bowls[flops] = list(zip(sizes.tolist(), losses.tolist(), strict=True))
     return bowls

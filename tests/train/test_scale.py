@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from minillm.train import scale
+from minillm.train.compare import Attempt
 from minillm.train.scale import counts, shape, source, task, tokens_for, trained
 
 
@@ -73,6 +74,19 @@ def test_a_longer_run_ends_lower_and_a_run_is_repeated_by_its_arguments():
     assert long["floor"] < long["loss"] < short["loss"]
     assert again == long
     assert trained(8, 2048, 0.03, 8, seed=1)["loss"] != short["loss"]
+
+
+def test_the_seed_is_that_of_the_rows_too(monkeypatch):
+    drawn = []
+
+    def attempt(what, make_optimizer, *, n_steps, seed, label):
+        drawn.append(what.batch_at(0, seed))
+        return Attempt(3.0, 0.0, [], 0.0)
+
+    monkeypatch.setattr(scale, "attempt", attempt)
+    for seed in (0, 1):
+        trained(8, 2048, 0.03, 8, seed=seed)
+    assert not torch.equal(*drawn)
 
 
 def test_a_run_that_broke_has_no_loss():
