@@ -148,25 +148,25 @@ class _Scaling:
         self.search()
         print_runs("search", self.searched)
         n_fixed, widths = work.fixed
-        market = [self.lasting(*each, seed=0) for each in product(*work.market)]
+        market = [self.of_tokens(*each, seed=0) for each in product(*work.market)]
         wanted = {
             "bowls": [
-                self.priced(flops, width, seed=seed)
+                self.of_flops(flops, width, seed=seed)
                 for flops, widths in work.bowls
                 for width in widths
                 for seed in work.seeds
             ],
             "market": [run for run in market if flops_of(run) <= work.largest_sale],
             "fixed": [
-                self.lasting(width, n_fixed, seed=seed) for width in widths for seed in work.seeds
+                self.of_tokens(width, n_fixed, seed=seed) for width in widths for seed in work.seeds
             ],
             "shapes": [
-                self.priced(work.shape_flops, width, how=how, n_layers=n_layers, seed=0)
+                self.of_flops(work.shape_flops, width, how=how, n_layers=n_layers, seed=0)
                 for n_layers, width in work.shapes
                 for how in self.rates_of(width)
             ],
             "copying": [
-                self.lasting(width, n_tokens, n_layers=n_layers, seed=work.seeds[0], repeats=True)
+                self.of_tokens(width, n_tokens, n_layers=n_layers, seed=work.seeds[0], repeats=True)
                 for (n_layers, width), n_tokens in product(*work.copying)
             ],
         }
@@ -189,7 +189,7 @@ class _Scaling:
         while moved:
             tried = {at: [self.best[at], *neighbours(self.best[at])] for at in moved}
             wanted = [(at, how) for at in moved for how in tried[at] if (at, how) not in losses]
-            runs = self.measured(self.priced(*at, how=how, seed=0) for at, how in wanted)
+            runs = self.measured(self.of_flops(*at, how=how, seed=0) for at, how in wanted)
             self.searched += runs
             losses.update(zip(wanted, map(loss_of, runs), strict=True))
             better = {at: min(tried[at], key=lambda how: losses[at, how]) for at in moved}
@@ -200,7 +200,7 @@ class _Scaling:
         """Of the search nearest in compute, and there of the nearest width."""
         return self.best[nearest(self.work.searched, flops), nearest(self.work.widths, width)]
 
-    def priced(
+    def of_flops(
         self, flops: float, width: int, *, how: Setting | None = None, n_layers: int = 2, seed: int
     ) -> dict[str, Any]:
         """A run that takes so many operations."""
@@ -209,7 +209,7 @@ class _Scaling:
         n_tokens = tokens_for(flops, n_parameters, how.batch_size)
         return settings_of(width, n_tokens, how, n_layers=n_layers, seed=seed)
 
-    def lasting(self, width: int, n_tokens: int, **others: Any) -> dict[str, Any]:
+    def of_tokens(self, width: int, n_tokens: int, **others: Any) -> dict[str, Any]:
         """A run of so many tokens."""
         n_parameters = counts(shape(width, others.get("n_layers", 2))).everything
         flops = training_flops(n_parameters=n_parameters, n_tokens=n_tokens)

@@ -59,6 +59,7 @@ def by_heart_error(probabilities: np.ndarray, n_draws: int) -> float:
         >>> by_heart_error(np.array([0.5, 0.5]), n_draws=2)
         0.25
 
+    Paper: Hutter 2021, sections 3 and 4. Differs: none.
     """
     # asked for, and told by no sentence
     return float((probabilities * (1 - probabilities) ** n_draws).sum())
