@@ -186,8 +186,8 @@ def what_happened(training, lowest, held_out, error):
 
     All three losses are given as *loss minus the source's loss on the same tokens*, in nats a
     token: 0 is perfect, negative is lower than the source itself. The training loss fell to the
-    end. What differs by at most 3 · error, from 0 or from each other, is luck (no √2: the same
-    rows). Return the first that fits:
+    end. Treat any difference of at most 3 · error as luck, both from 0 and between two losses. You
+    will not need every argument. Return the first that fits:
 
     - "leak": the held-out loss was once lower than is possible for text that was new to the model
     - "overfitting": the held-out loss has risen since its lowest
@@ -195,9 +195,9 @@ def what_happened(training, lowest, held_out, error):
     - "at the entropy": new text shows nothing more to learn
 
     中文：三个损失都是“损失减去信源在同样词元上的损失”（奈特/词元）：0 为完美，负数比信源自己还低。
-    训练损失一直降到最后。与 0 之差或彼此之差不超过 3 · error 的算运气（同样的行，不乘 √2）。返回第
-    一个成立的：泄漏（留出损失曾低到对新文本不可能）、过拟合（留出损失从最低点又升了上去）、还可继续学
-    习（新文本上还有可学的）、已达到熵（新文本上看不出还有可学的）；返回值用上面的英文。
+    训练损失一直降到最后。与 0 之差或两个损失之差不超过 3 · error 的都算运气。并非每个参数都用得上。
+    返回第一个成立的：泄漏（留出损失曾低到对新文本不可能）、过拟合（留出损失从最低点又升了上去）、还可
+    继续学习（新文本上还有可学的）、已达到熵（新文本上看不出还有可学的）；返回值用上面的英文。
 
     Args: training, held_out: at the end of the run; lowest: the lowest held-out loss of the whole
         run, never above held_out; error: the standard error of each, above 0.

@@ -187,23 +187,23 @@ def when_the_state_is_smaller():
 
 @task("9.6", minutes=8)
 def verdict(runs, chance):
-    """What do training runs say about what a mixer can hold? Return one of four verdicts:
+    """What do training runs say about what a mixer can hold? Return the first that is true:
 
-    "limit"                     it holds so much here, and no more 只能记住这么多
-    "not trained to its limit"  it may hold more than its longest runs show 可能记住更多
-    "guessing"                  it has learned nothing in any run 没有一次训练学到东西
-    "no limit seen"             nearly all is right in the longest runs 最长的训练几乎全对
+    1. "no limit seen"             each of the longest runs is nearly all right 最长的训练都几乎全对
+    2. "guessing"                  no run of any length is above chance 没有一次训练高于乱猜
+    3. "not trained to its limit"  it may hold more than its longest runs show 可能记住更多
+    4. "limit"                     the last doubling changed nothing 最后一次加倍没有变化
 
-    What shows the first three? Look at the last doubling only: a curve may rise, rest or fall, and
-    seeds may agree or not. You set what is much: numbers differ by under 1 point or more than 10.
+    What shows 3 or 4? Look at the last doubling only: the mean may rise, rest or fall, and the
+    seeds of the longest runs may agree or not. One of these six cases is 4, the others are 3. You
+    set what is much: numbers differ by under 1 point or more than 10.
 
-    中文：训练记录说明一种混合层能记住多少？返回上面四个结论之一。怎样从数上看出前三个？最后一次步数
-    加倍时（更早的不算）曲线可能上升、持平或下降，各个种子可能一致或不一致。多大算大由你定：题中的
-    数相差不到 1 或超过 10 个百分点。
+    中文：返回第一个成立的结论。怎样区分 3 和 4？只看最后一次步数加倍：平均值可能上升、持平或下降，
+    最长训练的各个种子可能一致或不一致；六种情况中只有一种是 4，其余是 3。多大算大由你定：题中的数
+    相差不到 1 或超过 10 个百分点。
 
     Args:
-        runs: dict, number of steps → list of accuracies (0 to 1), one for each seed; two numbers of
-            steps or more, each twice the one below it, in any order.
+        runs: dict, number of steps → accuracies (0 to 1), one a seed; in any order, steps double.
         chance: the accuracy of guessing.
 
     Returns:

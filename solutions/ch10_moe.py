@@ -38,17 +38,17 @@ def load_balance(logits):
     """Design the penalty for unbalanced use: the simplest number that meets three demands.
 
     1. It pushes every P_e down, in proportion to f_e: who has twice the tokens is pushed twice as
-       hard. (So its gradient comes through P alone, and it is linear in P. The P sum to 1: not all
-       can fall, so the one that is pushed hardest falls and the least pushed rises.)
+       hard. So its gradient comes through P alone, and it is linear in P. The P sum to 1, so not
+       all can fall: the one that is pushed hardest falls, and the least pushed rises.
     2. Balanced, with every f and P equal to 1/E, it is 1, whatever E is.
     3. If one expert gets all tokens, with p = 1, it is E.
 
     Do not change the tensor that you are given.
 
     中文：为“专家用得不均匀”设计一个惩罚项。f_e 是选中专家 e 的词元（logit 在 e 处最大）所占比例，
-    P_e 是全部词元的 p_e 的均值。要求：一、它把每个 P_e 往下压，力度与 f_e 成正比，梯度只经过 P
-    （P 之和为 1，所以压得最重的下降，压得最轻的上升）；二、完全均匀（f 与 P 都是 1/E）时等于 1；
-    三、一个专家以 p = 1 得到全部词元时等于 E。不得改动传入的张量。
+    P_e 是全部词元的 p_e 的均值。要求：一、它把每个 P_e 往下压，力度与 f_e 成正比，所以梯度只经过
+    P，且对 P 是线性的。P 之和为 1，不会都下降：压得最重的下降，压得最轻的上升。二、完全均匀（f 与
+    P 都是 1/E）时等于 1。三、一个专家以 p = 1 得到全部词元时等于 E。不得改动传入的张量。
 
     Args:
         logits: tensor [N, E], for one expert a token: the one with the largest; no two are equal.
@@ -175,18 +175,18 @@ def share_without_a_place():
 def model_to_serve(models, memory_gb, bandwidth_gb_s, tokens_per_s, n_readers):
     """Decide: which model do you take for this machine and its readers, and why?
 
-    All parameters lie in memory, two bytes each. In a step every reader gets one token of a text of
-    their own. All weights that at least one reader needs are read from memory, once, and that takes
-    all the time. A token chooses its experts independently, all equally likely; reckon with the
-    mean. Take the model with the lowest loss among those that fit and are fast enough. Say in one
-    sentence for how many readers a sparse model is as fast as a dense one of its active size.
+    All parameters lie in memory, two bytes each. In a step each reader gets a token; what is needed
+    is read from memory once for all, and that takes all the time. Tokens choose independently, each
+    expert with probability `part`. So an expert is read if at least one of the n readers needs it;
+    take the expected share that is read. Of models that fit and are fast enough take the lowest
+    loss. Say with how many readers a sparse model is as fast as a dense one of its active size.
 
-    中文：全部参数放进内存，每个两字节。每一步给每位读者生成一个词元：至少一位读者用到的权重从内存读
-    一遍（只读一遍），时间全花在这里。词元独立、等概率地选专家，按平均值算。在放得下、够快的模型中取损
-    失最低的，没有时取 "none"。再说一句：多少读者时，稀疏模型与激活参数同样多的稠密模型一样快？
+    中文：全部参数放进内存，每个两字节。每一步 n 位读者各得一个词元；用到的权重从内存读一遍，供所有
+    读者共用，时间全花在这里。词元独立选专家，选中每个专家的概率为 part；至少一位读者用到的才读，按
+    期望比例算。取放得下、够快的模型中损失最低的。再说：几位读者时稀疏与同激活参数的稠密一样快？
 
     Args:
-        models: name to (billions that every token uses, billions in all experts together, the part
+        models: name to (billions that every token uses, billions in all experts together, `part`
             of the experts that one token uses, loss).
         memory_gb, bandwidth_gb_s: gigabytes of memory, and gigabytes read in a second.
         tokens_per_s, n_readers: what each reader needs at least; how many read at the same time.

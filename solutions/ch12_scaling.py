@@ -13,13 +13,11 @@ def unseen_share(probabilities, n_draws):
     A world has facts; fact k is asked for with probability p_k, and a text tells facts with the
     same probabilities, each sentence one fact, drawn anew. A learner reads n_draws sentences and
     forgets nothing. With which probability is the next question about a fact that none of them
-    told? Not by trying it out: a formula gives it, averaged over all texts of that length. How
-    probable is it that one sentence does not tell fact k? And that no sentence does?
+    told? Not by trying it out: a formula gives it, averaged over all texts of that length.
 
     中文：世界里有许多事实，第 k 个事实被问到的概率是 p_k；文本也按同样的概率讲事实，每句独立地讲一
     个。学习者读了 n_draws 句，什么也不忘。下一个问题恰好问到从没读过的事实，概率是多少（对所有这样
-    长的文本取平均）？不要模拟，请用公式。第 k 个事实在一句里没讲到的概率是多少？在所有句子里都没讲
-    到呢？
+    长的文本取平均）？不要模拟，请用公式。
 
     Args:
         probabilities: list of all p_k; their sum is 1.
@@ -39,16 +37,13 @@ def best_size(n_parameters, losses):
     """The best size for one compute budget: the lowest point of a parabola through the losses.
 
     All runs took the same number of operations. Take log N as the horizontal axis, since sizes are
-    multiplied and not added, and fit the parabola of least squares (np.polyfit). If its
-    lowest point lies inside the range of sizes that were tried, return its N, which need not be one
-    of them. But there is an answer only if smaller sizes AND larger sizes are worse. If the
-    smallest or the largest run is the best, or if the parabola has no lowest point inside, return
-    nan.
+    multiplied and not added, and fit the parabola of least squares (np.polyfit). Return the N of
+    its lowest point, which need not be a size that was tried. But that is an answer only if the
+    runs show that smaller sizes AND larger sizes are worse. If they do not, return nan.
 
     中文：所有训练用的计算量相同，哪个规模最好？以 log N 为横轴（规模是成倍变化的），用最小二乘拟合
-    一条抛物线，返回最低点处的 N（不必是试过的规模）。只有更小和更大的规模都更差时，问题才有答案：如
-    果试过的最小或最大的规模最好，或者抛物线在试过的规模之间没有最低点，就返回 nan。规模各不相同，
-    顺序任意。
+    一条抛物线，返回最低点处的 N（不必是试过的规模）。只有这些训练表明更小和更大的规模都更差时，问题
+    才有答案；否则返回 nan。规模各不相同，顺序任意。
 
     Args:
         n_parameters: list of different sizes, in any order, at least three.
@@ -84,7 +79,7 @@ def counted_otherwise(bowls):
     blocks (minillm.train.laws.isoflop_minimum), fit the line through them
     (minillm.train.laws.power_law), and return its exponent and a sentence that says why it moved.
 
-    中文：先猜，再测，再解释。最优规模随计算量按幂增长：N ∝ C^a。第 4 节的 N 是全部参数；Kaplan 的论
+    中文：先猜，再测，再解释。最优规模随计算量按幂增长：N ∝ C^a。第 5 节的 N 是全部参数；Kaplan 的论
     文只数各层的参数，不数词表的两张表。训练没有变，只是数法变了：a 会变大还是变小？先猜；再用
     isoflop_minimum 求每种计算量下的最优规模（只数各层参数），用 power_law 求指数；返回（指数，一句
     解释）。
@@ -118,8 +113,8 @@ def forecast(offers, buy, sealed, floor):
     `offers` lists the runs for sale, each (N, D): parameters and tokens. A run costs 6 · N · D
     operations, and you have 6e10. buy(N, D) pays and returns its loss, in nats a token; if too
     little is left it raises a ValueError, and nothing is paid. `sealed` is a run (N, D) of at least
-    ten times the operations of the dearest on sale. What will its loss be? Decide what to buy, and
-    fit any law. The grader plays it twice: sealed runs of 67,824 and of 33,440 parameters.
+    ten times the operations of the most expensive on sale. What will its loss be? Decide what to
+    buy, and fit any law. The grader plays it twice: sealed runs of 67,824 and of 33,440 parameters.
 
     中文：游戏：用有限的预算买训练结果，预测一次买不起的训练。offers 是在售的训练 (N, D)，价格是
     6·N·D 次运算，预算为 6e10；buy(N, D) 付款并返回损失，钱不够时抛出 ValueError，不扣款。sealed 的

@@ -39,7 +39,7 @@ def draw_next_tokens(
 
 
 def draw_race(
-    ax: Axes, sizes: Sequence[int], above: Mapping[str, Sequence[float]], best: tuple[str, float]
+    ax: Axes, sizes: Sequence[int], above: Mapping[str, Sequence[float]], better: tuple[str, float]
 ) -> None:
     """Loss above the source's against tokens to learn from, both on logarithmic axes.
 
@@ -47,27 +47,28 @@ def draw_race(
         ax: where.
         sizes: tokens to learn from, rising.
         above: the losses of each model, by name, one for each size.
-        best: the label and the loss of one more point, hollow, of the last model at the first size.
+        better: words and a lower loss of the last model at the first size; an arrow leads there.
 
     Example:
         >>> from minillm.lab.figures import figure
         >>> fig, ax = figure()
-        >>> draw_race(ax, (10, 1_000), {"table": (0.1, 0.01), "network": (1.0, 0.02)}, ("", 0.2))
+        >>> draw_race(ax, (10, 1_000), {"table": (0.1, 0.01), "network": (1.0, 0.02)}, ("me", 0.2))
         >>> [text.get_text() for text in ax.texts]
-        ['table', 'network', '']
+        ['table', 'network', '', 'me']
     """
     for (name, losses), colour in zip(above.items(), (BLUE, ORANGE, GREEN), strict=False):
         ax.loglog(sizes, losses, "o-", color=colour)
         label(ax, sizes[-1], losses[-1], name, colour, offset=(8, 0))
-    words, loss = best
-    colour = ax.lines[-1].get_color()
-    ax.plot(sizes[0], loss, "o", color=colour, markerfacecolor="none", markersize=11)
-    label(ax, sizes[0], loss, words, colour, ha="right", offset=(-10, 0))
+    words, loss = better
+    colour, beside = ax.lines[-1].get_color(), 0.75 * sizes[0]  # clear of the curves' points
+    arrow = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0, "lw": 1.5}
+    ax.annotate("", (beside, loss), (beside, ax.lines[-1].get_ydata()[0]), arrowprops=arrow)
+    label(ax, beside, loss, words, colour, ha="right", offset=(-8, 6))
     ax.minorticks_off()
     ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
     ax.set_yticks([0.001, 0.01, 0.1, 1], ["0.001", "0.01", "0.1", "1"])
-    ax.set(xlim=(sizes[0] / 12, 14 * sizes[-1]), ylim=(0.001, 2))
-    ax.set(xlabel="tokens to learn from (log axis)", ylabel="nats above the source (log axis)")
+    ax.set(xlim=(sizes[0] / 20, 40 * sizes[-1]), ylim=(0.001, 2))
+    ax.set(xlabel="tokens that it could read (log axis)", ylabel="nats above the source (log axis)")
 
 
 def draw_readings(

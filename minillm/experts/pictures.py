@@ -29,7 +29,7 @@ def draw_layer(axes: Sequence[Axes], probabilities: Sequence[float], top_k: int)
         ['expert 0, p = 0.1', 'expert 1, p = 0.3', 'expert 2, p = 0.6']
     """
     for ax, title in zip(
-        axes, ("Dense: one FFN for all tokens", "Sparse: a few of many"), strict=True
+        axes, ("A dense block: one FFN", "A sparse block: its own router and experts"), strict=True
     ):
         ax.set(xlim=(0, 10), ylim=(-0.6, 6.2), title=title)
         ax.axis("off")
@@ -141,7 +141,7 @@ def draw_shares(ax: Axes, shares: np.ndarray) -> None:
 
 
 def draw_learning(ax: Axes, curves: Mapping[str, Sequence[Sequence[float]]], every: int) -> None:
-    """Loss against steps, mean and range of the seeds; a dashed line where the first one ends.
+    """Loss against steps, mean and range of the seeds; a dashed line at the mean of the first ends.
 
     Args:
         ax: to draw on.
@@ -153,7 +153,7 @@ def draw_learning(ax: Axes, curves: Mapping[str, Sequence[Sequence[float]]], eve
         >>> fig, ax = figure()
         >>> draw_learning(ax, {"dense": [[3.0, 2.0]], "8": [[2.0, 1.0]]}, every=20)
         >>> [text.get_text() for text in ax.texts]
-        ['dense', '8 experts', 'where dense ends']
+        ['dense', '8 experts', "dense's mean end;\\na seed has its own"]
     """
     for (name, seeds), colour, up in zip(
         curves.items(), (GREY, BLUE, ORANGE), (8, 1, -8), strict=False
@@ -168,7 +168,8 @@ def draw_learning(ax: Axes, curves: Mapping[str, Sequence[Sequence[float]]], eve
     first, seeds = next(iter(curves.items()))
     goal = np.mean(seeds, axis=0)[-1]
     ax.axhline(goal, color=GREY, lw=1, ls="--")
-    label(ax, 10, goal, f"where {first} ends", GREY, offset=(0, -9))
+    words = f"{first}'s mean end;\na seed has its own"
+    label(ax, 10, goal, words, GREY, offset=(0, -4), va="top")
 
 
 def draw_speed(
@@ -214,13 +215,16 @@ def draw_speed(
     ax.minorticks_off()
 
 
-def draw_busiest(ax: Axes, shares: Mapping[str, Sequence[float]], n_experts: int) -> None:
+def draw_busiest(
+    ax: Axes, shares: Mapping[str, Sequence[float]], n_experts: int, notes: Sequence[str] = ()
+) -> None:
     """The busiest expert's share of the tokens, a bar a seed; a dashed line for even use.
 
     Args:
         ax: to draw on.
         shares: by name, of each seed the largest share.
         n_experts: among so many.
+        notes: what is written to the right of the bars, one a name; none by default.
 
     Example:
         >>> from minillm.lab.figures import figure
@@ -232,6 +236,11 @@ def draw_busiest(ax: Axes, shares: Mapping[str, Sequence[float]], n_experts: int
     for row, (seeds, colour) in enumerate(zip(shares.values(), COLOURS, strict=False)):
         y = -row + 0.26 * (0.5 * (len(seeds) - 1) - np.arange(len(seeds)))
         ax.barh(y, [100 * share for share in seeds], 0.2, color=colour)
+    right = 100 * max(max(seeds) for seeds in shares.values())
+    for row, (note, colour) in enumerate(zip(notes, COLOURS, strict=False)):
+        label(ax, right, -row, note, colour, fontsize=9)
+    if notes:
+        ax.set_xlim(0, 2 * right)
     ax.axvline(100 / n_experts, color=INK, lw=1, ls="--")
     label(ax, 100 / n_experts, 0.55, f"even: {100 / n_experts:.1f} %", INK, fontsize=9)
     ax.set_yticks([-row for row in range(len(shares))], list(shares))

@@ -9,10 +9,35 @@ Chapter: 12
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, final
 
 from minillm.model.count import training_flops
+
+
+def price_list(offers: Collection[tuple[int, int]]) -> str:
+    """A table of what runs cost, in billions of operations: a row a size, a column a length.
+
+    Args:
+        offers: (n_parameters, n_tokens) of each run that is for sale.
+
+    Example:
+        >>> print(price_list([(1000, 10_000), (1000, 20_000), (5000, 10_000)]))
+        parameters   10,000   20,000 tokens
+             1,000     0.06     0.12
+             5,000     0.30        -
+    """
+    lengths = sorted({n_tokens for _, n_tokens in offers})
+    lines = ["parameters" + "".join(f"{n_tokens:>9,}" for n_tokens in lengths) + " tokens"]
+    for size in sorted({n_parameters for n_parameters, _ in offers}):
+        costs = [
+            f"{training_flops(n_parameters=size, n_tokens=n_tokens) / 1e9:.2f}"
+            if (size, n_tokens) in offers
+            else "-"
+            for n_tokens in lengths
+        ]
+        lines.append(f"{size:>10,}" + "".join(f"{cost:>9}" for cost in costs))
+    return "\n".join(lines)
 
 
 @final
@@ -73,3 +98,25 @@ class Budget:
         self.spent += cost
         self.runs.append((n_parameters, n_tokens, result))
         return result
+
+    def buy_in_order(
+        self, offers: Iterable[tuple[int, int]], run: Callable[[int, int], Any]
+    ) -> list[tuple[int, int, Any]]:
+        """Buy one offer after the other; what costs more than is left is passed over.
+
+        Args:
+            offers: (n_parameters, n_tokens) of each, the most wanted first.
+            run: as for `buy`.
+
+        Returns:
+            What was bought: parameters, tokens, and what the run came to.
+
+        Example:
+            >>> Budget(1e6).buy_in_order([(100, 1000), (100, 900), (10, 1000)], lambda n, d: 2.5)
+            [(100, 1000, 2.5), (10, 1000, 2.5)]
+        """
+        n_before = len(self.runs)
+        for n_parameters, n_tokens in offers:
+            if training_flops(n_parameters=n_parameters, n_tokens=n_tokens) <= self.left:
+                self.buy(n_parameters, n_tokens, run)
+        return self.runs[n_before:]

@@ -3,7 +3,7 @@
 Chapter: 12
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,43 +52,71 @@ def draw_bowls(ax: Any, bowls: Mapping[str, Sequence[tuple[float, float]]]) -> N
 
 
 def draw_best_sizes(
-    ax: Any, bowls: Mapping[float, Sequence[tuple[float, float]]], law: PowerLaw
+    ax: Any,
+    bowls: Mapping[float, Sequence[tuple[float, float]]],
+    law: PowerLaw,
+    other: tuple[float, PowerLaw],
 ) -> None:
-    """The lowest point of each bowl over its compute, the law's line, and C^0.5 beside it."""
+    """The lowest point of each bowl over its compute, and how one of them moves the line.
+
+    Args:
+        ax: axes to draw into.
+        bowls: compute in operations to its runs, each (n_parameters, loss).
+        law: the line through the lowest points.
+        other: the best size of the first bowl as another tuning found it, and the line with it.
+    """
     lowest = {flops: isoflop_minimum(*zip(*runs, strict=True)) for flops, runs in bowls.items()}
-    sizes = [minimum.n_parameters for minimum in lowest.values()]
     for (flops, minimum), colour in zip(lowest.items(), COLOURS, strict=False):
         ax.loglog(flops, minimum.n_parameters, "*", color=colour, markersize=14)
+    (first, best), (other_best, other_law) = next(iter(lowest.items())), other
+    ax.loglog(first, other_best, "*", color=COLOURS[0], markersize=14, markerfacecolor="white")
+    for size, words in ((best.n_parameters, "as in section 5"), (other_best, "as in section 3")):
+        label(ax, first, size, words, COLOURS[0], offset=(-9, 0), ha="right")
     ends = np.array([min(lowest) / 1.3, max(lowest) * 1.3])
-    half = sizes[0] * (ends / min(lowest)) ** 0.5
-    ax.loglog(ends, law.predict(ends), color=GREY)
-    ax.loglog(ends, half, ":", color=GREY)
-    label(ax, ends[-1], law.predict(ends[-1]), f"C^{law.exponent:.2f}, ours", GREY)
-    label(ax, ends[-1], half[-1], "C^0.5", GREY)
+    for each, dashes in ((law, "-"), (other_law, "--")):
+        ax.loglog(ends, each.predict(ends), dashes, color=GREY, zorder=1)
+        height = 10 if each.exponent > min(law.exponent, other_law.exponent) else -10
+        label(
+            ax, ends[-1], each.predict(ends[-1]), f"C^{each.exponent:.2f}", GREY, offset=(4, height)
+        )
     ax.set(xlabel="operations (log axis)", ylabel="best size, parameters (log axis)")
-    ax.set_xlim(ends[0] / 1.3, ends[-1] * 8)
+    ax.set_xlim(ends[0] / 20, ends[-1] * 4)
 
 
 def draw_forecasts(
-    market: Sequence[tuple[float, float]],
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    sealed: Sequence[tuple[float, float]],
+    market: Sequence[Mapping[str, Any]],
+    curves: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    sealed: Sequence[Mapping[str, Any]],
 ):
-    """What was for sale, the line of each law, and the sealed run.
+    """What was for sale, the sealed run, and what each law says of the sealed run's size.
 
     Args:
-        market: operations and loss above the floor of each run.
-        lines: words to operations and foretold losses above the floor.
-        sealed: operations and loss above the floor, one for each seed.
+        market: runs, each with its `n_parameters`, `flops`, `loss` and `floor`.
+        curves: words to a function of the tokens: the loss that was foretold.
+        sealed: the same run with several seeds.
     """
-    fig, ax = figure(width=6.8, height=4.2)
-    ax.loglog(*zip(*market, strict=True), "o", color=GREY, markersize=4)
-    label(ax, *max(market, key=lambda run: run[1]), "market", GREY)
-    for (words, (flops, losses)), colour in zip(lines.items(), COLOURS, strict=False):
+    size, floor = sealed[0]["n_parameters"], sealed[0]["floor"]
+    own = [run for run in market if run["n_parameters"] == size]
+    fig, ax = figure(width=7.6, height=4.2)
+    for runs, marker, look in (
+        ([run for run in market if run not in own], "o", {"color": GREY, "markersize": 4}),
+        (own, "s", {"color": INK, "markersize": 7, "zorder": 3}),
+        (sealed, "*", {"color": INK, "markersize": 10, "zorder": 3}),
+    ):
+        points = [(run["flops"], run["loss"] - floor) for run in runs]
+        ax.loglog(*zip(*points, strict=True), marker, **look)
+    cheapest = min(market, key=lambda run: run["flops"])
+    place = cheapest["flops"], cheapest["loss"] - floor
+    label(ax, *place, "for sale,\nother sizes", GREY, offset=(-2, -80))
+    place = own[0]["flops"], own[0]["loss"] - floor
+    label(ax, *place, f"for sale, {size:,} parameters", INK, offset=(10, 5))
+    place = sealed[0]["flops"], sealed[0]["loss"] - floor
+    label(ax, *place, "sealed run,\nthree seeds", INK, offset=(-12, -8), ha="right")
+    flops = np.geomspace(own[0]["flops"], sealed[0]["flops"])
+    for (words, curve), colour in zip(curves.items(), COLOURS, strict=False):
+        losses = curve(flops / (6 * size)) - floor
         ax.plot(flops, losses, color=colour)
-        label(ax, flops[-1], losses[-1], words, colour)
-    ax.plot(*zip(*sealed, strict=True), "*", color=INK, markersize=9)
-    label(ax, *sealed[0], "sealed run", INK, offset=(-78, -4))
+        label(ax, flops[-1], losses[-1], words, colour, offset=(10, 0))
     ax.set(xlabel="operations (log axis)", ylabel="loss above the floor, nats a token (log)")
-    ax.set_xlim(None, 12 * sealed[0][0])
+    ax.set_xlim(None, 40 * sealed[0]["flops"])
     return fig

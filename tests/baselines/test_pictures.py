@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 
 from minillm.baselines.pictures import draw_next_tokens, draw_race, draw_readings
-from minillm.lab.figures import BLUE, figure
+from minillm.lab.figures import figure
 
 
 def test_the_token_that_came_is_shown_in_blue_even_if_it_was_unlikely():
@@ -16,14 +17,16 @@ def test_the_token_that_came_is_shown_in_blue_even_if_it_was_unlikely():
     assert ax.get_xlabel() == "p = 0.050"
 
 
-def test_a_race_draws_each_model_and_one_hollow_point_of_the_last():
+def test_a_race_draws_each_model_and_an_arrow_from_the_last_to_a_better_loss():
     ax = figure()[1]
     losses = {"order 3": (0.1, 0.01, 0.002), "network": (1.1, 0.06, 0.02)}
     draw_race(ax, (16, 256, 4096), losses, ("at step 32", 0.3))
-    *curves, hollow = ax.lines
-    assert [tuple(curve.get_ydata()) for curve in curves] == list(losses.values())
-    assert (hollow.get_xdata()[0], hollow.get_ydata()[0]) == (16, 0.3)
-    assert hollow.get_color() == curves[-1].get_color() != curves[0].get_color() == BLUE
+    assert [tuple(curve.get_ydata()) for curve in ax.lines] == list(losses.values())
+    (arrow,) = [text for text in ax.texts if text.arrow_patch is not None]
+    assert (arrow.xy[1], arrow.xyann[1]) == (0.3, 1.1)
+    assert arrow.xy[0] == arrow.xyann[0] < 16
+    colour = arrow.arrow_patch.get_edgecolor()
+    assert colour == to_rgba(ax.lines[-1].get_color()) != to_rgba(ax.lines[0].get_color())
 
 
 def test_the_training_loss_is_averaged_and_stays_at_its_steps():

@@ -77,3 +77,12 @@ def test_each_way_has_its_own_group_of_bars_a_seed_each():
     assert [round(middle) for middle in middles] == [0, 0, 0, -1, -1, -1]
     assert middles == sorted(middles, reverse=True)  # the first seed on top
     assert ax.lines[0].get_xdata() == [25, 25]
+
+
+def test_a_note_stands_right_of_all_bars_in_the_row_of_its_name():
+    ax = figure()[1]
+    shares = {"losses": [0.2, 0.3], "bias": [0.15, 0.1]}
+    draw_busiest(ax, shares, n_experts=4, notes=["early", "late"])
+    positions = {text.get_text(): text.xy for text in ax.texts}
+    assert (positions["early"], positions["late"]) == ((30, 0), (30, -1))
+    assert ax.get_xlim() == (0, 60)

@@ -22,6 +22,14 @@ def test_a_budget_sells_until_it_is_spent():
         Budget(500, smallest_run=600)
 
 
+def test_offers_are_bought_in_order_and_the_too_expensive_passed_over():
+    budget = Budget(1e6)
+    budget.buy(1, 1, lambda n, d: 0)
+    offers = [(100, 1000), (100, 900), (10, 1000)]
+    assert budget.buy_in_order(offers, lambda n, d: n + d) == [(100, 1000, 1100), (10, 1000, 1010)]
+    assert budget.left == 1e6 - 6 - 600_000 - 60_000
+
+
 # --- bad input ----------------------------------------------------------------------------------
 @pytest.mark.parametrize("flops", [0, -1e6, math.nan, math.inf])
 def test_a_budget_of_nothing_is_refused(flops):

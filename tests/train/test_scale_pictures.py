@@ -1,5 +1,7 @@
 """minillm.train.scale_pictures: every run is drawn, and a lowest point only where there is one."""
 
+from dataclasses import replace
+
 import pytest
 
 from minillm.lab.figures import figure
@@ -31,14 +33,25 @@ def test_a_bowl_has_its_runs_a_parabola_and_a_star_on_it():
 def test_the_best_sizes_stand_over_their_compute():
     _, ax = figure()
     bowls = {1e9 * k: [(n * k, loss) for n, loss in BOWL] for k in (1, 2, 4)}
-    draw_best_sizes(ax, bowls, size_law(bowls))
-    assert [star.get_xdata()[0] for star in stars(ax)] == [1e9, 2e9, 4e9]
-    assert [text.get_text() for text in ax.texts] == ["C^1.00, ours", "C^0.5"]
+    law = size_law(bowls)
+    draw_best_sizes(ax, bowls, law, (1234.0, replace(law, exponent=0.5)))
+    assert [star.get_xdata()[0] for star in stars(ax)] == [1e9, 2e9, 4e9, 1e9]
+    assert stars(ax)[-1].get_ydata()[0] == 1234
+    words = ["as in section 5", "as in section 3", "C^1.00", "C^0.50"]
+    assert [text.get_text() for text in ax.texts] == words
 
 
 def test_market_laws_and_sealed_run_are_drawn():
-    fig = draw_forecasts(
-        [(1e9, 1.0), (2e9, 0.8)], {"a law": ([1e9, 1e10], [1, 0.5])}, [(1e10, 0.6)]
-    )
-    assert [text.get_text() for text in fig.axes[0].texts] == ["market", "a law", "sealed run"]
-    assert list(stars(fig.axes[0])[0].get_ydata()) == [0.6]
+    def run(n_parameters, flops, loss):
+        return {"n_parameters": n_parameters, "flops": flops, "loss": loss, "floor": 2.0}
+
+    market = [run(10, 6e8, 3.2), run(20, 1.2e9, 3.0), run(20, 2.4e9, 2.9)]
+    curves = {"a law": lambda tokens: 2.0 + tokens / 1e9}
+    fig = draw_forecasts(market, curves, [run(20, 1.2e10, 2.6), run(20, 1.2e10, 2.5)])
+    others, own, sealed, law = [text.get_text() for text in fig.axes[0].texts]
+    assert others.endswith("other sizes")
+    assert own == "for sale, 20 parameters"
+    assert (sealed, law) == ("sealed run,\nthree seeds", "a law")
+    heights = [pytest.approx(list(line.get_ydata())) for line in fig.axes[0].lines[:3]]
+    assert heights == [[1.2], [1.0, 0.9], [0.6, 0.5]]
+    assert fig.axes[0].lines[3].get_ydata()[-1] == pytest.approx(0.1)  # 1.2e10 / (6 · 20) tokens
