@@ -36,7 +36,8 @@ def draw_walks(
         >>> [ax.get_xlabel() for ax in axes]
         ['weight x', 'weight x']
     """
-    x, y = torch.meshgrid(torch.linspace(-4, 10, 80), torch.linspace(*ylim, 80), indexing="xy")
+    sides = [torch.linspace(*ends, 80, dtype=hessian.dtype) for ends in ((-4, 10), ylim)]
+    x, y = torch.meshgrid(*sides, indexing="xy")
     points = torch.stack([x, y], dim=-1)
     loss = ((points @ hessian) * points).sum(dim=-1) / 2
     for ax, (name, places) in zip(axes, walks.items(), strict=True):
@@ -67,10 +68,12 @@ def draw_orthogonalised(axes: Sequence[Axes], example: Tensor, gradient: Tensor)
     circle = torch.stack([angle.cos(), angle.sin()])
     left.plot(*circle, ":", color=INK)
     left.plot(*(example @ circle), color=GREY)
-    left.plot(*(newton_schulz(example) @ circle), color=BLUE)
+    step = newton_schulz(example)
+    left.plot(*(step @ circle), color=BLUE)
     label(left, 1.0, -0.3, "the circle\nthat goes in", INK)
     label(left, 1.25, 1.1, "gradient", GREY)
-    label(left, 0.36, -0.34, "Muon's\nstep", BLUE, ha="center", offset=(0, 0), fontsize=9)
+    words = f"Muon's step:\nradius ≈ {torch.linalg.svdvals(step).mean():.1f}"
+    label(left, 1.25, 0.55, words, BLUE)
     left.set(aspect="equal", xlim=(-1.5, 2.8), xlabel="output 1", ylabel="output 2")
     left.set_title("An ellipse becomes nearly a circle")
     before, after = torch.linalg.svdvals(gradient), torch.linalg.svdvals(newton_schulz(gradient))
