@@ -168,16 +168,15 @@ def spikes(norms, window, factor):
 def better_model(a, b):
     """Decide from evaluations which language model is the better one, if that can be said, and why.
 
-    Each model was trained with several seeds, and each run was evaluated. The tokenizers may
-    differ. Losses of different texts prove nothing. Nor does an order that chance often brings. A
-    model is the better one if both have at least four runs, and each of its runs has fewer bits
-    per byte than every run of the other: two equal models look so one time in 35, but one time in
-    ten with three runs each.
+    Each model was trained with several seeds, and each run was evaluated. Tokenizers and numbers
+    of runs may differ. Losses of different texts prove nothing. A model is the better one if each
+    of its runs has fewer bits per byte than every run of the other, however small the gap; but
+    only if two equal models would show such an order, whichever is first, at most one time in 20.
 
-    中文：每个语言模型用几个随机种子各训练一次，每次都做了评测；分词器可能不同。判断哪个更好，并说明
-    理由。文本不同就无法比较；常会偶然出现的次序也不算数。只有当两个模型各有至少四次运行，并且一个模型
-    的每一次运行的每字节比特数都低于另一个模型的所有运行时，才能说它更好：两个同样好的模型，各四次运行
-    时偶然如此的机会是 1/35，各三次时是 1/10。
+    中文：每个语言模型用几个随机种子各训练一次，每次都做了评测；分词器和运行次数可能不同。判断哪个更好，
+    并说明理由。文本不同就无法比较。只有当一个模型的每一次运行的每字节比特数都低于另一个模型的所有运行
+    （差距大小不论），并且两个同样好的模型偶然出现这种次序（不论谁在前）的机会不超过 1/20 时，才能说
+    它更好。
 
     Args:
         a, b: each a list of evaluations, one for each seed: dicts with "text" (the name of the
@@ -188,11 +187,14 @@ def better_model(a, b):
         (str, str): "a", "b" or "cannot tell", and one sentence that says why.
     """
     # BEGIN SOLUTION
+    import math
+
     # nats per byte; ÷ log 2 would make bits of them, and change no order
     bits_a, bits_b = ([run["nats"] / run["n_bytes"] for run in runs] for runs in (a, b))
     if len({run["text"] for run in [*a, *b]}) > 1:
         return "cannot tell", "They read different texts, and one text may be the easier."
-    if min(len(a), len(b)) < 4:
+    # of all ways to split the runs between a and b, two have one side wholly below the other
+    if 2 / math.comb(len(a) + len(b), len(a)) > 1 / 20:
         return "cannot tell", "With so few runs any order comes too often by chance."
     if max(bits_a) < min(bits_b):
         return "a", "Every run of a has fewer bits per byte than any run of b."

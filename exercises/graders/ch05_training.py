@@ -17,7 +17,6 @@ from minillm.lab.diagnose import (
     measured,
     randn,
     same_gradient,
-    swapped,
 )
 from minillm.lab.grade import Diagnosis, Grader, as_number, as_tensor
 
@@ -285,9 +284,10 @@ SPIKES_WRONG = [
 
 
 # --- 5.6 ------------------------------------------------------------------------------------------
-def better(a, b, *, by="n_bytes", texts=True, least=4, low=min, high=max):
+def better(a, b, *, by="n_bytes", texts=True, orders=2, least=1, low=min, high=max):
     a_runs, b_runs = ([run["nats"] / run[by] for run in runs] for runs in (a, b))
-    if (texts and a[0]["text"] != b[0]["text"]) or min(len(a), len(b)) < least:
+    chance = orders / math.comb(len(a) + len(b), len(a))
+    if (texts and a[0]["text"] != b[0]["text"]) or chance > 0.05 or min(len(a), len(b)) < least:
         return "cannot tell"
     if high(a_runs) < low(b_runs):
         return "a"
@@ -311,7 +311,9 @@ BETTER = [
     (_runs((2.37, 2.50, 2.52, 2.51), 400), _runs((2.40, 2.42, 2.44, 2.41), 290)),
     (_runs((2.41, 2.50, 2.47, 2.49), 400), _runs((2.44, 2.43, 2.48, 2.45), 290)),
     (_runs((2.43, 2.61, 2.43), 470), _runs((2.39, 2.23, 2.39), 290)),
+    (_runs((2.43, 2.61), 470), _runs((2.39, 2.23, 2.39, 2.38), 290)),
     (_runs((2.39, 2.23, 2.39), 290), _runs((2.43, 2.61, 2.43, 2.45), 470)),
+    (_runs((2.39, 2.23, 2.39), 290), _runs((2.43, 2.61, 2.43, 2.45, 2.44), 470)),
 ]
 BETTER_WRONG = [
     (
@@ -327,17 +329,21 @@ BETTER_WRONG = [
         "you compare means; where the runs overlap, another seed could turn the order round.",
     ),
     (
-        partial(better, least=1),
-        "with three runs each, chance alone brings such an order one time in ten; ask for at least "
-        "four runs of both.",
+        partial(better, orders=0),
+        "with three runs each, chance alone brings such an order one time in ten: ask first "
+        "whether there are enough runs.",
     ),
-    (swapped(better, "a", "b"), "a and b are exchanged: fewer bits are better."),
+    (
+        partial(better, least=4),
+        "three runs against five are enough: they can be split in 56 ways, and 2 ÷ 56 is below 1 "
+        "÷ 20.",
+    ),
 ]
 NO_REASON = "now say in a sentence what decided, or why nothing can."
 
 
 def grade_better_model(answer):
-    """Seven pairs of models; the verdict is graded, and a reason must be there."""
+    """Nine pairs of models; the verdict is graded, and a reason must be there."""
     reasons = []
 
     def verdict(a, b):
@@ -477,14 +483,15 @@ GRADERS = {
             "What do both models have in common, whatever their tokenizers: tokens, or bytes?",
             "For each run nats / n_bytes (÷ log 2 for bits, which changes no order). Other texts: "
             "'cannot tell'.",
-            "Fewer than four runs: 'cannot tell'. 'a' if max(a's runs) < min(b's runs), 'b' the "
-            "other way round, else 'cannot tell'.",
+            "If 2 / math.comb(len(a) + len(b), len(a)) is above 1/20: 'cannot tell'. 'a' if "
+            "max(a's runs) < min(b's runs), 'b' the other way round, else 'cannot tell'.",
         ),
         model_answer=(
             "What counts is the same text, per byte, and enough seeds. Of two models that are "
             "equally good, chance alone puts all runs of one below all of the other one time in "
             "three with two runs each, one in ten with three, and with four in 2 of the 70 ways "
-            "to mix them. Where a mistake costs much, one in 35 is too often as well."
+            "to mix them: so four each are enough, or three against five (2 of 56). Where a "
+            "mistake costs much, one in 35 is too often as well."
         ),
     ),
     "5.7": Grader(

@@ -6,7 +6,7 @@ Chapter: 05
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from minillm.lab.figures import BLUE, GREEN, GREY, INK, ORANGE, diagram, figure, label, publish
+from minillm.lab.figures import BLUE, GREY, INK, ORANGE, diagram, figure, label, publish
 
 CHANGED = ("step", "optimizer", "weights")  # by a step of training
 
@@ -24,7 +24,7 @@ def picture_step() -> None:
         "loss": (3.7, 0, "loss"),
         "optimizer": (7.4, 0, "optimizer\nand its state"),
         "weights": (5.4, 1.2, "weights"),
-        "disk": (5.4, 2.4, "checkpoint on the disk"),
+        "disk": (5.4, 2.4, "checkpoint on the disk\n(random state, too)"),
     }
     arrows = [("step", "batch"), ("batch", "loss"), ("loss", "optimizer"), ("optimizer", "weights")]
     arrows += [("weights", "loss"), *((name, "disk") for name in CHANGED)]
@@ -37,7 +37,7 @@ def picture_step() -> None:
         fig,
         alt="The step number gives the batch; batch and weights give the loss; its gradient goes "
         "to the optimizer, which updates the weights. Step number, optimizer's state and weights, "
-        "in blue, are what it changes, and go to a checkpoint on the disk.",
+        "in blue, are what it changes; they and the random state go to a checkpoint on the disk.",
     )
 
 
@@ -63,10 +63,10 @@ def picture_kills(
     left.plot(list(undisturbed), list(undisturbed.values()), color=GREY, lw=6, alpha=0.5)
     label(left, *next(iter(undisturbed.items())), "never killed", GREY, offset=(16, 0))
     for number, part in enumerate(parts):
-        colour, middle = (BLUE, GREEN)[number % 2], sorted(part)[len(part) // 2]
-        left.plot(list(part), list(part.values()), color=colour, lw=1.5)
+        middle = sorted(part)[len(part) // 2]
+        left.plot(list(part), list(part.values()), color=BLUE, lw=1.5)
         side = {"offset": (0, -22), "ha": "center"} if number else {"offset": (8, 6)}
-        label(left, middle, part[middle], f"process {number + 1}", colour, fontsize=9, **side)
+        label(left, middle, part[middle], f"process {number + 1}", BLUE, fontsize=9, **side)
     pairs = pairwise(parts)
     twice = {step: after[step] for before, after in pairs for step in after if step in before}
     left.plot(list(twice), list(twice.values()), "o", color=ORANGE, mfc="none", ms=8, mew=1.5)
@@ -78,7 +78,7 @@ def picture_kills(
         label(left, step, part[step], "killed", INK, offset=(7, 9))
     left.set(xlabel="step", ylabel="training loss, nats per token")
     left.margins(y=0.15)
-    left.set_title("Killed, it goes on on the same line")
+    left.set_title("Killed and resumed: the same line")
     gap = {step: weights_only[step] - loss for step, loss in undisturbed.items()}
     right.axhline(0, color=GREY, lw=6, alpha=0.5)
     right.plot(list(gap), list(gap.values()), color=ORANGE)

@@ -63,7 +63,8 @@ def better_model(a, b):
         return sorted(math.log2(math.e) * run["nats"] / run["n_bytes"] for run in runs)
     if {run["text"] for run in a} != {run["text"] for run in b}:
         return ["cannot tell", "文本不同，无法比较两个模型。"]
-    if len(a) < 4 or len(b) < 4:
+    ways = math.factorial(len(a) + len(b)) // math.factorial(len(a)) // math.factorial(len(b))
+    if 40 > ways:
         return ["cannot tell", "运行次数太少，次序可能只是偶然。"]
     if bits(a)[-1] < bits(b)[0]:
         return ["a", "a 的每一次运行都低于 b 的所有运行。"]
