@@ -29,7 +29,7 @@ def chapter_table(_: Path = ROOT) -> str:
         if chapter.finished:
             title = f"[{chapter.title}](course/{chapter.name}.ipynb)"
             if chapter.lab:
-                title += f" · [lab](course/labs/{chapter.name}.ipynb)"
+                title += " · lab"
             lines.append(f"| {chapter.number} | {title} | {chapter.headline} | {chapter.minutes} |")
     coming = [f"{c.number} {c.title}" for c in syllabus() if not c.finished]
     if coming:

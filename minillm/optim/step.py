@@ -7,6 +7,9 @@ A loss is a `Total`: a sum, and of how many tokens. Sums add up and means do not
 different numbers of tokens count by their tokens, and four small batches are exactly one large one
 (梯度累积, gradient accumulation).
 
+**Several processes** may each look at a part of a step's batches. Then sums run over all of them,
+and a process may change only its part of the weights: that is what a `Reduction` is for.
+
 **What is not finite is skipped.** A loss or gradient that is infinite or NaN would turn every
 weight into NaN in one step. Such a step changes nothing, and says why.
 
@@ -18,7 +21,7 @@ Chapter: 02
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, final
 
 import torch
 from jaxtyping import Float, Int
@@ -67,12 +70,49 @@ class StepMetrics(NamedTuple):
     skipped: str | None
 
 
+class Reduction(Protocol):
+    """How sums are taken where several processes make a step together (chapters 15 and 16)."""
+
+    def gradients(self, model: nn.Module) -> list[Tensor]:
+        """The gradients of what the optimizer changes here, summed over all processes."""
+
+    def total(self, values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """Numbers that each process counted for itself, summed over all."""
+
+    def norm(self, gradients: list[Tensor]) -> float:
+        """The length of the gradient of all weights of the model, wherever they are."""
+
+    def clear(self) -> None:
+        """The step is over: weights are what the update made of them, gradients are forgotten."""
+
+
+@final
+class Alone:
+    """The `Reduction` of a single process, which has everything."""
+
+    def gradients(self, model: nn.Module) -> list[Tensor]:
+        """All gradients, as they are."""
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    def total(self, values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """The numbers, as they are."""
+        return values
+
+    def norm(self, gradients: list[Tensor]) -> float:
+        """√ of the sum of all squares."""
+        return torch.nn.utils.get_total_norm(gradients).item()
+
+    def clear(self) -> None:
+        """Nothing is left over."""
+
+
 def take_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     totals: Iterable[Total],
     *,
     clip_norm: float | None = None,
+    reduction: Reduction | None = None,
 ) -> StepMetrics:
     """Change the model's weights once, along the mean gradient of all tokens.
 
@@ -82,6 +122,7 @@ def take_step(
         totals: the loss of each batch. A generator makes one after the other, so that only one
             batch's activations are alive at a time.
         clip_norm: the greatest length of the gradient of all weights together; None for any.
+        reduction: where other processes look at other batches of this step; None for `Alone`.
 
     Raises:
         ValueError: a loss that is no Total of a single number.
@@ -97,6 +138,7 @@ def take_step(
         3.0
     """
     # 1. add up the gradients of all batches, and count their tokens
+    reduction = Alone() if reduction is None else reduction
     model.zero_grad()
     nats, n_tokens = 0.0, 0
     for total in totals:
@@ -105,10 +147,12 @@ def take_step(
         nats += total.nats.item()
         n_tokens += int(total.n_tokens)
     # 2. divide by all tokens, and measure the gradient's length
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    gradients = reduction.gradients(model)
+    nats, n_tokens = reduction.total(torch.tensor([nats, n_tokens], dtype=torch.float64)).tolist()
+    n_tokens = int(n_tokens)
     for gradient in gradients:
         gradient /= max(1, n_tokens)
-    norm = torch.nn.utils.get_total_norm(gradients).item()
+    norm = reduction.norm(gradients)
     skipped = _problem(nats, n_tokens, norm)
     if skipped is None:
         # 3. shorten a gradient that is too long
@@ -118,6 +162,7 @@ def take_step(
         # 4. change the weights
         optimizer.step()
     model.zero_grad()
+    reduction.clear()
     return StepMetrics(nats / n_tokens if n_tokens else math.nan, n_tokens, norm, skipped)
 
 

@@ -65,14 +65,25 @@ def train_recipe(
     text: Annotated[
         Path | None, typer.Option(help="Another file to read, for a recipe that reads text.")
     ] = None,
+    ranks: Annotated[
+        int | None, typer.Option(help="Processes that train together; torchrun brings its own.")
+    ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(help='What is cut: "dp=2", "zero=3", "fsdp=2", "tp=2", "pp=2", "tp=2,dp=2".'),
+    ] = None,
 ) -> None:
     """Train a model; Ctrl-C saves, and the same command goes on.
 
     The word `recipe` may be left out: minillm train town-1m. A TOML file may say as little as its
     name, [data] kind = "text" and files = ["letters.txt"]; what it leaves out has a default.
+
+    With --ranks 2 two processes train one model, each on half of every batch, and end with the same
+    weights up to rounding. Checkpoints are whole: another number of ranks, or one, may go on. On
+    several machines: torchrun --nnodes 2 ... -m minillm train NAME --plan fsdp=16.
     """
     from minillm.recipes import recipe as recipes
-    from minillm.recipes.run import run
+    from minillm.recipes import team
 
     chosen = recipes.find(recipe)
     if seed is not None:
@@ -81,7 +92,7 @@ def train_recipe(
         chosen = recipes.reading(chosen, text)
     if steps is not None:
         chosen = recipes.shortened(chosen, steps)
-    run(chosen, out or Path("runs", chosen.name))
+    team.train(chosen, out or Path("runs", chosen.name), ranks, plan)
 
 
 def sweep(

@@ -35,11 +35,11 @@ from minillm.optim.muon import Muon
 from minillm.recipes import run_log
 from minillm.recipes.data import END
 from minillm.recipes.recipe import Recipe, Training, renamed
+from minillm.recipes.team import Alone, Team
 from minillm.text import bpe
 from minillm.text.tokenizer import Tokenizer
 from minillm.train import checkpoint, manifest, run_state
 from minillm.train.loop import TrainState, train
-from minillm.train.losses import language_loss
 from minillm.train.stop import Stop
 
 LEARNED_CHARACTERS = 1_000_000  # how much of the text the tokenizer is learned from
@@ -48,24 +48,33 @@ BETAS = (0.9, 0.95)  # AdamW's, of every recipe
 STOPPING = "\nstopping after this step; Ctrl-C again ends at once, without saving\n"
 
 
-def run(recipe: Recipe, folder: Path) -> Path:
+def run(recipe: Recipe, folder: Path, team: Team | None = None) -> Path:
     """Train, or go on training, and return the folder of the finished model.
 
     Args:
         recipe: what to train.
-        folder: of this run; made if it is missing.
+        folder: of this run; made if it is missing. All ranks of a team see the same one.
+        team: who trains it, see `minillm.recipes.team`; None for this process alone.
 
     Raises:
         ValueError: a folder with another run in it, or with data or recipe that have changed;
             what the parts refuse.
         KeyboardInterrupt: Ctrl-C, after a checkpoint was saved; SystemExit for a SIGTERM.
     """
+    team = Alone() if team is None else team
     use_threads(recipe.threads)
     print(f"{recipe.name}: reading")
     tokenizer, training, held_out = corpus(recipe)
     state = begin(recipe)
-    began = _agree(folder / "manifest.json", described(recipe, training))
+    about = described(recipe, training)
+    began = _agree(folder / "manifest.json", about) if team.first else about
+    team.agree(False)  # the others wait here: what the first refuses, nobody begins
     resume(folder, state)
+    if not team.same(state.step):
+        raise ValueError(
+            f"the ranks would begin at different steps, this one at {state.step}; all machines "
+            f"must see the same folder {folder}: put it on a shared disk"
+        )
     n_parameters = sum(parameter.numel() for parameter in state.model.parameters())
     n_tokens = (
         recipe.training.batch_size
@@ -77,11 +86,15 @@ def run(recipe: Recipe, folder: Path) -> Path:
         f"{recipe.training.n_steps * n_tokens / len(training.stream):.1f} times over; "
         f"step {state.step:,} of {recipe.training.n_steps:,}"
     )
-    log = _steps(recipe, folder, state, training, held_out)
+    state = team.shard(state)
+    log = _steps(recipe, folder, state, training, held_out, team)
+    whole = team.fill(begin(recipe), state)
+    if not team.first:
+        return folder / "model"
     final = log[-1]
     manifest.save(replace(began, losses={"final": final["held_out"]}), folder / "manifest.json")
     run_log.draw(log, folder / "loss.png")
-    hf.save(state.model, folder / "model", tokenizer, end_token=END)
+    hf.save(whole.model, folder / "model", tokenizer, end_token=END)
     print(
         f"held-out loss {final['held_out']:.3f} nats a token; the model is in {folder / 'model'}:\n"
         f'  minillm sample --model {folder / "model"} "..."'
@@ -172,58 +185,86 @@ def resume(folder: Path, state: TrainState) -> None:
         print(f"going on from {saved.path.name}")
 
 
-def held_out_loss(model: Transformer, held_out: Packed) -> float:
-    """Nats a token of the held-out text."""
-    nats, n_tokens = 0.0, 0
-    for first in range(0, held_out.n_places, EVALUATED_ROWS):
-        rows = range(first, min(first + EVALUATED_ROWS, held_out.n_places))
-        total = language_loss(model, held_out.rows(rows))
-        nats, n_tokens = nats + total.nats.item(), n_tokens + int(total.n_tokens)
+def held_out_loss(model: Transformer, held_out: Packed, team: Team | None = None) -> float:
+    """Nats a token of the held-out text; a team's ranks read a share each."""
+    team = Alone() if team is None else team
+    nats, n_tokens = 0.0, 0.0
+    at_once = EVALUATED_ROWS * team.n_shares
+    for first in range(0, held_out.n_places, at_once):
+        rows = range(first, min(first + at_once, held_out.n_places))
+        n_shared = len(rows) // team.n_shares * team.n_shares
+        # a few may be left over, which all ranks read, and count for a part each
+        for part, weight in ((rows[:n_shared], 1), (rows[n_shared:], 1 / team.n_shares)):
+            if part:
+                batch = held_out.rows(part)
+                total = team.loss(model, team.share(batch) if weight == 1 else batch)
+                nats += weight * total.nats.item()
+                n_tokens += weight * int(total.n_tokens)
+    nats, n_tokens = team.total([nats, n_tokens])
     return nats / n_tokens
 
 
 # --- the run ------------------------------------------------------------------------------------
 def _steps(
-    recipe: Recipe, folder: Path, state: TrainState, training: Packed, held_out: Packed
+    recipe: Recipe,
+    folder: Path,
+    state: TrainState,
+    training: Packed,
+    held_out: Packed,
+    team: Team,
 ) -> list[dict]:
     """Step to the end; the log, a line for each evaluation."""
     how = recipe.training
     log = run_log.read(folder / "log.jsonl", state.step, how.evaluate_every)
     all_metrics = train(
-        state, language_loss, training.batch_at, how.loop(), lambda m: held_out_loss(m, held_out)
+        state,
+        team.loss,
+        lambda step: team.share(training.batch_at(step)),
+        how.loop(),
+        lambda model: held_out_loss(model, held_out, team),
     )
+    if team.first:
+        all_metrics = track(all_metrics, recipe.name, total=how.n_steps - state.step)
     began, losses, evaluation, saved = time.perf_counter(), [], None, state.step
-    with Stop(STOPPING) as stop:
-        for metrics in track(all_metrics, recipe.name, total=how.n_steps - state.step):
+    stopped = False
+    with Stop(STOPPING if team.first else "") as stop:
+        for metrics in all_metrics:
             evaluation = metrics.evaluation
             losses.append(metrics.loss)
             if metrics.skipped:
                 _say(f"step {metrics.step:,} skipped: {metrics.skipped}")
             if evaluation is not None:
                 log.append(run_log.line(metrics, losses, time.perf_counter() - began))
-                run_log.write(log, folder / "log.jsonl")
-                _say(_told(log[-1], how))
+                if team.first:
+                    run_log.write(log, folder / "log.jsonl")
+                    _say(_told(log[-1], how))
                 losses.clear()
             if state.step % how.save_every == 0 or state.step == how.n_steps:
-                _save(folder, state, evaluation)
+                _save(recipe, folder, state, evaluation, team)
                 saved = state.step
-            if stop.requested:
+            if stopped := team.agree(stop.requested):
                 break
         if state.step > saved:
-            _save(folder, state, evaluation)
-    if stop.requested:
+            _save(recipe, folder, state, evaluation, team)
+    if stopped:
         print(f"\nstopped and saved at step {state.step:,}; the same command goes on from there")
         stop.end()
     if not log or log[-1]["step"] < how.n_steps:  # the file was lost, or its end
         with torch.no_grad():
-            value = held_out_loss(state.model, held_out)
+            value = held_out_loss(state.model, held_out, team)
         log.append(run_log.evaluated_again(how.n_steps, value))
-        run_log.write(log, folder / "log.jsonl")
+        if team.first:
+            run_log.write(log, folder / "log.jsonl")
     return log
 
 
-def _save(folder: Path, state: TrainState, evaluation: float | None) -> None:
-    tensors, record = run_state.pack(state.model, state.optimizer)
+def _save(
+    recipe: Recipe, folder: Path, state: TrainState, evaluation: float | None, team: Team
+) -> None:
+    whole = team.fill(begin(recipe), state)
+    if not team.first:
+        return
+    tensors, record = run_state.pack(whole.model, whole.optimizer)
     checkpoint.save(folder, state.step, tensors, {**record, "evaluation": evaluation})
 
 

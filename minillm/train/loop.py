@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from minillm.optim.schedule import Constant, Schedule
-from minillm.optim.step import Total, take_step
+from minillm.optim.step import Reduction, Total, take_step
 from minillm.train.stop import Stop
 
 Batch = TypeVar("Batch")
@@ -77,11 +77,13 @@ class TrainState:
         model: its weights.
         optimizer: what it remembers of them; its learning rates are those at factor 1.
         step: how many steps were taken or skipped.
+        reduction: how sums are taken where several processes make each step; None for one alone.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     step: int = 0
+    reduction: Reduction | None = None
 
     def __post_init__(self):
         for group in self.optimizer.param_groups:
@@ -151,7 +153,13 @@ def train(
         first = state.step * config.accumulation_steps
         totals = (loss(state.model, batch_at(first + n)) for n in range(config.accumulation_steps))
         with Stop() as stop:  # Ctrl-C waits until the state is of one step again
-            taken = take_step(state.model, state.optimizer, totals, clip_norm=config.clip_norm)
+            taken = take_step(
+                state.model,
+                state.optimizer,
+                totals,
+                clip_norm=config.clip_norm,
+                reduction=state.reduction,
+            )
             if not taken.n_tokens:
                 raise ValueError(
                     f"no token counts at step {state.step}, so there is nothing to learn from; "
