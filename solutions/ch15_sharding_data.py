@@ -10,30 +10,25 @@ from minillm.lab.task import task
 def ring_sum(chunks, rank):
     """Add up the vectors of all ranks, sending chunks round a ring: the steps of one rank.
 
-    There are N ranks in a ring, and you are one of them. Your vector is cut into N chunks. In each
-    step every rank sends one chunk to its right neighbour, rank + 1 (the last one's is rank 0), and
-    gets one from its left, all at the same time. You write it as a generator:
+    Your vector is cut into N chunks, one for each rank. In each step every rank sends one chunk to
+    its right neighbour, rank + 1 (the last one's is rank 0), and gets one from its left:
 
         arrived = yield chunk        hands `chunk` to the right, and gets what the left has sent
 
-    First N - 1 steps in which partial sums travel: what arrives, you add your own chunk of the same
-    number to, and send that on. Then N - 1 steps in which finished sums travel, unchanged. Before
-    you write, draw three ranks on paper: which chunk does each one send first? Do not change the
-    tensors that you are given, nor those that arrive.
+    First N - 1 steps with partial sums: to what arrives, add your own chunk of the same number, and
+    send that on. Then N - 1 steps with finished sums, unchanged. Which chunk does each rank send
+    first? Do not change tensors that you are given, nor those that arrive.
 
-    中文：N 个进程排成一个环，每个进程的向量都切成 N 块。每一步，每个进程同时向右邻居（rank + 1，
-    最后一个的右邻居是 0）发送一块，并收到左邻居发来的一块。请用生成器写出一个进程的全部步骤：
-    arrived = yield chunk 表示把 chunk 发给右边并得到左边发来的块。先用 N - 1 步传部分和（收到后加
-    上自己编号相同的那一块，再往下传），再用 N - 1 步传递算好的和（不再改动）。不得改动传入或收到的
-    张量。
+    中文：N 个进程排成环，每个进程的向量切成 N 块。每一步，每个进程向右邻居（rank + 1，最后一个的右邻居
+    是 0）发一块，同时收到左邻居的一块：arrived = yield chunk。先用 N - 1 步传部分和（收到后加上自己编号
+    相同的一块，再往下传），再用 N - 1 步传算好的和（不改动）。不得改动传入或收到的张量。
 
     Args:
-        chunks: list of N tensors, this rank's vector in N chunks.
-        rank: this rank's number, 0 to N - 1.
+        chunks: list of N tensors, this rank's vector.
+        rank: 0 to N - 1.
 
     Returns:
-        list of N tensors: all chunks of the sum, in order. It takes exactly 2 (N - 1) yields, of
-        one chunk each. With N = 1 there is nothing to send.
+        list of N tensors: all chunks of the sum, in order, after exactly 2 (N - 1) yields.
     """
     # BEGIN SOLUTION
     n_ranks = len(chunks)
@@ -94,11 +89,10 @@ def cards_needed(n_parameters, card_bytes, stage):
 def sharded_step(weights, gradients, memories, rule):
     """One step of ZeRO's stage 1, with all ranks in one process.
 
-    N ranks have the same weights, a vector, and each has the gradient of its own rows. The gradient
-    of the whole batch is their sum. Cut it into N equal parts, in order: rank r updates part r of
-    the weights, and remembers (optimizer state) what it needs for that part alone. Where N does not
-    divide the length, fill up with zeros before you cut, and take them away at the end. The new
-    weights must be those that one process would get that updates all of them at once.
+    N ranks have the same weights, a vector, and each the gradient of its own rows. The gradient of
+    the batch is their sum. Cut it into N equal parts, in order: rank r updates part r, and remembers
+    what it needs for that part alone. Where N does not divide the length, fill up with zeros before
+    you cut, and take them away at the end. The result must be that of updating all at once.
 
         update, memory = rule(gradient, memory)      of a vector; number by number
 
@@ -130,18 +124,14 @@ def sharded_step(weights, gradients, memories, rule):
 def bytes_sent(n_parameters, n_ranks, stage, n_micro):
     """Predict, measure, explain: what does a rank send in a step that has several backward passes?
 
-    A step with gradient accumulation makes n_micro forward and backward passes, and one update. All
-    numbers that are sent have 2 bytes, and every collective is a ring: a reduce-scatter or an
-    all-gather of a vector of n numbers sends (N - 1)/N · n of them, an all-reduce both. A rank sends
-    as seldom as it can. So ask of each stage: can a rank keep the gradients of one pass until the
-    last one, or has it no room for them? Are the weights there when a pass needs them? And what do
-    the others need after the update? How many bytes does a rank send? Which stage would you take on
-    a slow network, and why?
+    A step makes n_micro forward and backward passes, and one update. Numbers that are sent have 2
+    bytes. A reduce-scatter or an all-gather of n numbers sends (N - 1)/N · n of them, an all-reduce
+    both. Ask of each stage: can a rank keep the gradients of one pass until the last one, or has it
+    no room? Are the weights there when a pass needs them? What do others need after the update?
 
-    中文：带梯度累积的一步有 n_micro 次前向和反向，一次更新。传输的数都是 2 字节，集合通信都走环：n
-    个数的 reduce-scatter 或 all-gather 各发送 (N - 1)/N · n 个数，all-reduce 是两者之和。每个进程只
-    在必要时发送。请对每个阶段想一想：一次反向得到的梯度能留到最后吗，还是没有地方放？每次前向和反向
-    时权重在不在？更新之后别人需要什么？一步里每个进程发送多少字节？网络慢时你选哪一阶段，为什么？
+    中文：一步有 n_micro 次前向和反向，一次更新；传输的数都是 2 字节。n 个数的 reduce-scatter 或
+    all-gather 各发送 (N - 1)/N · n 个数，all-reduce 是两者之和。对每个阶段想一想：一次反向的梯度能留到
+    最后吗，还是没地方放？前向和反向时权重在不在？更新之后别人需要什么？网络慢时你选哪一阶段，为什么？
 
     Args:
         n_parameters: Ψ, which N divides.

@@ -65,13 +65,18 @@ class DataParallel:
         self.collectives = collectives
 
     def gradients(self, model: nn.Module) -> list[Tensor]:
-        """All gradients, summed over the ranks in one vector."""
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        summed = self.total(torch.cat([gradient.flatten() for gradient in gradients]))
-        pieces = summed.split([gradient.numel() for gradient in gradients])
-        for gradient, piece in zip(gradients, pieces, strict=True):
-            gradient.copy_(piece.view_as(gradient))
-        return gradients
+        """All gradients, summed over the ranks in one vector.
+
+        A parameter that only some ranks have used, such as an expert, gets their sum on all.
+        """
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        used = own[0].new_tensor([p.grad is not None for p in parameters])  # 1 or 0 for each
+        summed = self.total(torch.cat([used, *(gradient.flatten() for gradient in own)]))
+        n_users, *pieces = summed.split([len(parameters), *(p.numel() for p in parameters)])
+        for parameter, piece, n in zip(parameters, pieces, n_users.tolist(), strict=True):
+            parameter.grad = piece.view_as(parameter) if n else None
+        return [p.grad for p in parameters if p.grad is not None]
 
     def total(self, values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
         """Sums over the ranks."""

@@ -76,7 +76,7 @@ def draw_cuts(axes: Sequence[Axes]) -> None:
         >>> [ax.get_title() for ax in axes][2]
         'by depth: pipeline'
     """
-    titles = ("by rows: data (ch. 15)", "across layers: tensor", "by depth: pipeline")
+    titles = ("by rows: data (ch. 15)", "inside each layer: tensor", "by depth: pipeline")
     for ax, title in zip(axes, titles, strict=True):
         ax.set(xlim=(-0.2, 4.2), ylim=(-2.1, 4.9), title=title)
         ax.axis("off")

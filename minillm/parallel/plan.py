@@ -45,6 +45,8 @@ class ModelShape:
         n_layers, d_model, n_heads, vocab_size: of the model.
         context_length: tokens of each sequence.
         batch_size: sequences of a step, all ranks together.
+        stores_scores: whether attention's scores are kept for the backward pass; in tiles (chapter
+            03) they are not.
 
     Raises:
         ValueError: a count below 1, heads that do not divide d_model.
@@ -56,9 +58,11 @@ class ModelShape:
     vocab_size: int
     context_length: int
     batch_size: int
+    stores_scores: bool = True
 
     def __post_init__(self) -> None:
-        if min(vars(self).values()) < 1 or self.d_model % self.n_heads:
+        counts = [value for name, value in vars(self).items() if name != "stores_scores"]
+        if min(counts) < 1 or self.d_model % self.n_heads:
             raise ValueError(f"counts must be at least 1, and n_heads divide d_model; got {self}")
 
     @property
@@ -84,10 +88,10 @@ class ModelShape:
             >>> gpt3.activation_bytes(1) / 1e9, gpt3.activation_bytes(1, tp=8) / 1e9  # GB
             (2.868903936, 0.578813952)
 
-        Differs: no sequence parallelism; with a fused attention the last term is gone.
+        Differs: no sequence parallelism; without stored scores the last term is gone.
         """
         numbers = n_sequences * self.context_length * self.d_model  # s b h
-        scores = 5 * self.n_heads * n_sequences * self.context_length**2
+        scores = 5 * self.n_heads * n_sequences * self.context_length**2 * self.stores_scores
         return 10 * numbers + -(-(24 * numbers + scores) // tp)
 
 

@@ -126,7 +126,7 @@ def draw_bytes(ax: Axes, measured: Mapping[int, Sequence[Mapping[str, Any]]]) ->
         >>> held = {"n_parameters": 1, "weights": 2, "gradients": 2, "optimizer": 12}
         >>> draw_bytes(ax, {1: [held] * 4})
         >>> ax.get_ylabel()
-        'bytes a parameter, lower is better'
+        'bytes a parameter on each rank'
     """
     many = [2**power for power in range(8)]
     for stage, colour in enumerate((GREY, GREEN, BLUE, ORANGE)):
@@ -137,7 +137,7 @@ def draw_bytes(ax: Axes, measured: Mapping[int, Sequence[Mapping[str, Any]]]) ->
             ax.plot([n_ranks], [total], "o", color=colour, markersize=8)
         words = f"stage {stage}" + (": 16" if not stage else f": to {(4, 2, 0)[stage - 1]}")
         label(ax, many[-1], bytes_per_rank(1, many[-1], stage), words, colour, offset=(6, 3))
-    ax.set(xscale="log", xlabel="ranks N, log axis", ylabel="bytes a parameter, lower is better")
+    ax.set(xscale="log", xlabel="ranks N, log axis", ylabel="bytes a parameter on each rank")
     ax.set(xticks=many, xticklabels=map(str, many), ylim=(-0.4, 17), xlim=(0.9, 300))
     ax.minorticks_off()
 

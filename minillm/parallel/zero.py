@@ -40,6 +40,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from minillm.experts.hash_routing import HashedMoE
+from minillm.experts.moe import MoE
 from minillm.optim.adamw import AdamW
 from minillm.optim.lion import Lion
 from minillm.parallel.collectives import Collectives
@@ -144,15 +146,20 @@ class Unit:
         parameter.grad = None
         self.n_missing -= 1
         if not self.n_missing:  # of this backward pass
-            self.n_missing = len(self.parameters)
-            if self.stage >= 2:
-                part = self.collectives.reduce_scatter(self.gradients)
-                self.gradient = part if self.gradient is None else self.gradient + part
-                self.gradients = None
-            self.release()
+            self._complete()
+
+    def _complete(self) -> None:
+        self.n_missing = len(self.parameters)
+        if self.stage >= 2:
+            part = self.collectives.reduce_scatter(self.gradients)
+            self.gradient = part if self.gradient is None else self.gradient + part
+            self.gradients = None
+        self.release()
 
     def summed(self) -> Tensor | None:
         """The gradient of this rank's part, summed over all ranks, in the master copy's type."""
+        if self.stage >= 2 and self.gradients is not None:  # some parameter was not used
+            self._complete()
         if self.gradients is not None and self.stage == 0:
             self.gradient = self.gradients = self.collectives.all_reduce(self.gradients)
         if self.gradients is not None and self.stage == 1:
@@ -215,10 +222,17 @@ def shard(state: TrainState, collectives: Collectives, stage: int) -> TrainState
         `Reduction` of its steps.
 
     Raises:
-        ValueError: an optimizer that does not update number by number; a stage that is none.
+        ValueError: an optimizer that does not update number by number; a stage that is none; a
+            mixture of experts.
     """
     if stage not in range(4):
         raise ValueError(f"ZeRO has the stages 0 to 3; got {stage}")
+    routed = [n for n, b in enumerate(state.model.blocks) if isinstance(b.ffn, MoE | HashedMoE)]
+    if routed:
+        raise ValueError(
+            f"block {routed[0]} is a mixture of experts: each rank's tokens use others, so "
+            "ranks would send different units; train it with plain data parallelism (dp)"
+        )
     kind = type(state.optimizer)
     if kind not in NUMBER_BY_NUMBER:
         raise ValueError(

@@ -206,7 +206,7 @@ def train(recipe: recipes.Recipe, folder: Path, n_ranks: int | None, plan: str |
     _check(recipe, mesh.parse(plan, n_ranks))
     print(f"{recipe.name}: {n_ranks} ranks, {plan}")
     if n_ranks > _cores():
-        print(f"{n_ranks} ranks on {_cores()} cores wait for each other: slower than one")
+        print(f"{n_ranks} ranks on {_cores()} cores wait for each other: slower than {_cores()}")
     try:
         cluster.run(
             train_rank,

@@ -30,7 +30,8 @@ def test_gradients_and_tokens_of_both_ranks_make_one_step():
     line.unused = nn.Parameter(torch.zeros(3))
     nn.init.zeros_(line.weight), nn.init.zeros_(line.bias)
     optimizer = torch.optim.SGD(line.parameters(), lr=1.0)
-    others = Stubborn([3.0, 2.0], [7.0, 3.0])  # its gradient; its nats and tokens
+    # who used what, then gradients; after that nats and tokens
+    others = Stubborn([1.0, 1.0, 0.0, 3.0, 2.0, 0.0, 0.0, 0.0], [7.0, 3.0])
     total = Total(5.0 * line(torch.ones(1)).sum() + 1.0, 1)  # the gradient 5, 5
     taken = take_step(line, optimizer, [total], reduction=DataParallel(others))
     assert (taken.loss, taken.n_tokens) == ((1 + 7) / 4, 4)  # of all tokens, no mean of means
@@ -43,7 +44,7 @@ def test_one_rank_that_meets_nan_stops_the_step_of_all():
     line = nn.Linear(1, 1, bias=False)
     before = line.weight.item()
     optimizer = torch.optim.SGD(line.parameters(), lr=1.0)
-    reduction = DataParallel(Stubborn([torch.nan], [torch.nan, 3.0]))
+    reduction = DataParallel(Stubborn([1.0, torch.nan], [torch.nan, 3.0]))
     total = Total(line(torch.ones(1)).sum(), 1)
     assert take_step(line, optimizer, [total], reduction=reduction).skipped == "the loss is nan"
     assert line.weight.item() == before
@@ -72,6 +73,16 @@ def test_a_batch_is_shared_out_in_all_its_parts():
     part = share(batch, 1, 2)
     for name, whole in vars(batch).items():
         assert torch.equal(getattr(part, name), whole[1::2]), name
+
+
+def test_a_parameter_that_another_rank_alone_has_used_gets_its_gradient():
+    model = torch.nn.ParameterDict({n: torch.nn.Parameter(torch.ones(2)) for n in ("a", "b", "c")})
+    model["a"].sum().backward()  # here; the other rank uses a and b, and nobody uses c
+
+    other = Stubborn([1.0, 1.0, 0.0, 10.0, 10.0, 20.0, 20.0, 0.0, 0.0])
+    gradients = DataParallel(other).gradients(model)
+    assert [gradient.tolist() for gradient in gradients] == [[11.0, 11.0], [20.0, 20.0]]
+    assert model["c"].grad is None
 
 
 # --- refusals -------------------------------------------------------------------------------------

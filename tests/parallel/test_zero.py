@@ -1,10 +1,12 @@
 """ZeRO: training with parts of everything is training with everything."""
 
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
+from minillm.experts.moe import MoEConfig
 from minillm.optim.adafactor import Adafactor
 from minillm.optim.came import CAME
 from minillm.optim.groups import hidden_matrices_and_others
@@ -103,3 +105,45 @@ def test_a_stage_that_is_none_is_refused(stage):
         bytes_per_rank(1, 2, stage)
     with pytest.raises(ValueError, match="got 1 and 0"):
         bytes_per_rank(1, 0, 1)
+
+
+# --- what is not used -----------------------------------------------------------------------------
+class One:
+    """Collectives of a single rank."""
+
+    rank, n_ranks = 0, 1
+
+    def all_reduce(self, x):
+        return x.clone()
+
+    reduce_scatter = all_gather = all_reduce
+
+
+class Halves(torch.nn.Module):
+    """A model of one block with two numbers, of which a loss may use one alone."""
+
+    def __init__(self):
+        super().__init__()
+        block = torch.nn.Module()
+        block.ffn = None
+        block.a, block.b = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+        self.blocks = torch.nn.ModuleList([block])
+
+
+@pytest.mark.parametrize("stage", range(3))
+def test_a_parameter_that_a_step_does_not_use_costs_no_other_its_gradient(stage):
+    state = TrainState(model := Halves(), torch.optim.SGD(model.parameters(), lr=0.0))
+    state = zero.shard(state, One(), stage)
+    [block] = model.blocks
+    for uses_b, expected in ((False, [1.0, 1.0, 0.0, 0.0]), (True, [1.0] * 4)):
+        (block.a.sum() + (block.b.sum() if uses_b else 0.0)).backward()
+        [gradient] = state.reduction.gradients(model)
+        assert gradient.tolist() == expected
+        state.reduction.clear()
+
+
+def test_a_mixture_of_experts_is_refused_whose_ranks_would_send_different_units():
+    model = replace(CONFIG, ffn=MoEConfig(n_experts=2, top_k=1)).build(seed=0)
+    state = TrainState(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match="block 0 is a mixture of experts.*parallelism .dp."):
+        zero.shard(state, One(), 1)
