@@ -152,11 +152,11 @@ def draw_plans(ax: Axes, plans: Sequence[ThreeD], days: float, limit_bytes: floa
     best = min(plan for plan in plans if plan.n_bytes <= limit_bytes)
     ax.axvline(limit_bytes / 1e9, color=INK, lw=1.2)
     label(ax, limit_bytes / 1e9, 1.5e4, f"{limit_bytes / 1e9:.0f} GB: a card", INK, offset=(4, 0))
-    label(ax, 260, 2500, "recompute", BLUE, ha="right")
+    label(ax, 150, 5000, "recompute", BLUE, ha="right")
     label(ax, 600, 260, "keep all activations", GREY)
     x, y = best.n_bytes / 1e9, best.seconds * days
     ax.plot([x], [y], "*", color=ORANGE, ms=17)
-    label(ax, x, y, f"best that fits:\n{y:.0f} days", ORANGE, offset=(-10, -2), ha="right")
+    label(ax, x, y, f"best that fits:\n{y:.0f} days", ORANGE, offset=(-10, -16), ha="right")
     ax.set(xscale="log", yscale="log", xlim=(10, 2e4), ylim=(200, 3e4))
     ax.set(xlabel="GB that a rank holds, log axis", ylabel="days for 300 billion tokens, log axis")
 
