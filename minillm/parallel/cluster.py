@@ -36,6 +36,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from minillm.lab.program import program
 from minillm.train.stop import Stop
 
 PATIENCE = 60.0  # seconds that a rank waits for another's message
@@ -310,4 +311,5 @@ def _noted(path: Path) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with program("minillm"):
+        main(Path(sys.argv[1]))
