@@ -101,11 +101,11 @@ def run(
 
 
 def check_here(n_ranks: int) -> None:
-    """Refuse what cannot run: Windows, where gloo needs care; a number of ranks that is none."""
+    """Refuse what is not tested, which is Windows, and a number of ranks that is none."""
     if sys.platform == "win32":
         raise ValueError(
-            "several ranks need Linux or macOS (torch's gloo on Windows finds no file to meet by); "
-            "run this chapter in WSL, or read its stored outputs"
+            "several ranks need Linux or macOS; on Windows this is not tested. Run it in WSL, or "
+            "read the stored outputs"
         )
     if not 1 <= n_ranks <= 64:
         raise ValueError(f"the number of ranks must be from 1 to 64; got {n_ranks}")

@@ -197,7 +197,7 @@ def test_a_number_of_ranks_that_is_none_is_refused(n_ranks):
 
 def test_windows_is_told_where_to_go(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
-    with pytest.raises(ValueError, match="run this chapter in WSL"):
+    with pytest.raises(ValueError, match="Run it in WSL"):
         run(functions.tell, 2)
 
 
