@@ -19,9 +19,9 @@ def ring_sum(chunks, rank):
     send that on. Then N - 1 steps with finished sums, unchanged. Which chunk does each rank send
     first? Do not change tensors that you are given, nor those that arrive.
 
-    中文：N 个进程排成环，每个进程的向量切成 N 块。每一步，每个进程向右邻居（rank + 1，最后一个的右邻居
-    是 0）发一块，同时收到左邻居的一块：arrived = yield chunk。先用 N - 1 步传部分和（收到后加上自己编号
-    相同的一块，再往下传），再用 N - 1 步传算好的和（不改动）。不得改动传入或收到的张量。
+    中文：N 个进程排成环，每个进程的向量切成 N 块。每一步，每个进程向右邻居（rank + 1，最后一个的
+    右邻居是 0）发一块，同时收到左邻居的一块：arrived = yield chunk。先用 N - 1 步传部分和（收到后
+    加上自己编号相同的一块，再往下传），再用 N - 1 步传算好的和（不改动）。不得改动传入或收到的张量。
 
     Args:
         chunks: list of N tensors, this rank's vector.
