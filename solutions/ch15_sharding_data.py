@@ -21,7 +21,7 @@ def ring_sum(chunks, rank):
 
     中文：N 个进程排成环，每个进程的向量切成 N 块。每一步，每个进程向右邻居（rank + 1，最后一个的
     右邻居是 0）发一块，同时收到左邻居的一块：arrived = yield chunk。先用 N - 1 步传部分和（收到后
-    加上自己编号相同的一块，再往下传），再用 N - 1 步传算好的和（不改动）。不得改动传入或收到的张量。
+    加上自己编号相同的一块，再往下传），再用 N - 1 步传算好的和。不得改动传入或收到的张量。
 
     Args:
         chunks: list of N tensors, this rank's vector.
@@ -57,7 +57,7 @@ def cards_needed(n_parameters, card_bytes, stage):
     (Activations come on top; here they are left out.)
 
     中文：混合精度加 AdamW 时，每个参数占 16 字节：权重 2，梯度 2，优化器 12。ZeRO 第一阶段把优化器
-    部分切成 N 份，第二阶段连梯度一起切，第三阶段连权重一起切；第零阶段什么也不切。每张卡是一个进程。
+    部分切成 N 份，第二阶段连梯度一起切，第三阶段连权重一起切；第零阶段不切。每张卡是一个进程。
     返回放得下（不超过 card_bytes）的最小卡数 N；无论多少张都放不下时返回 math.inf。激活
     值不计。
 
@@ -67,8 +67,8 @@ def cards_needed(n_parameters, card_bytes, stage):
         stage: 0 to 3.
 
     Returns:
-        int or math.inf: 10 parameters on cards of 60 bytes need 3 cards in stage 3 (160 ÷ 3 = 53.3 on
-        each), 6 in stage 1 (40 + 120 ÷ 6 = 60), and fit on none in stage 0.
+        int or math.inf: 10 parameters on cards of 60 bytes need 3 cards in stage 3 (160 ÷ 3 is
+        53.3 on each), 6 in stage 1 (40 + 120 ÷ 6 = 60), and fit on none in stage 0.
     """
     # BEGIN SOLUTION
     import math
@@ -90,9 +90,9 @@ def sharded_step(weights, gradients, memories, rule):
     """One step of ZeRO's stage 1, with all ranks in one process.
 
     N ranks have the same weights, a vector, and each the gradient of its own rows. The gradient of
-    the batch is their sum. Cut it into N equal parts, in order: rank r updates part r, and remembers
-    what it needs for that part alone. Where N does not divide the length, fill up with zeros before
-    you cut, and take them away at the end. The result must be that of updating all at once.
+    the batch is their sum. Cut it into N equal parts, in order: rank r updates part r, and keeps
+    what it must remember for that part alone. Where N does not divide the length, fill up with
+    zeros before you cut, and take them away again. The result is that of updating all at once.
 
         update, memory = rule(gradient, memory)      of a vector; number by number
 
@@ -114,7 +114,8 @@ def sharded_step(weights, gradients, memories, rule):
 
     n_ranks = len(gradients)
     filled = torch.cat([sum(gradients), weights.new_zeros(-len(weights) % n_ranks)])
-    steps = [rule(part, memory) for part, memory in zip(filled.chunk(n_ranks), memories)]
+    parts = filled.chunk(n_ranks)
+    steps = [rule(part, memory) for part, memory in zip(parts, memories, strict=True)]
     updates = torch.cat([update for update, _ in steps])
     return weights - updates[: len(weights)], [memory for _, memory in steps]
     # END SOLUTION
@@ -130,8 +131,8 @@ def bytes_sent(n_parameters, n_ranks, stage, n_micro):
     no room? Are the weights there when a pass needs them? What do others need after the update?
 
     中文：一步有 n_micro 次前向和反向，一次更新；传输的数都是 2 字节。n 个数的 reduce-scatter 或
-    all-gather 各发送 (N - 1)/N · n 个数，all-reduce 是两者之和。对每个阶段想一想：一次反向的梯度能留到
-    最后吗，还是没地方放？前向和反向时权重在不在？更新之后别人需要什么？网络慢时你选哪一阶段，为什么？
+    all-gather 各发送 (N - 1)/N · n 个数，all-reduce 是两者之和。对每个阶段想一想：一次反向的梯度能
+    留到最后吗，还是没地方放？前向和反向时权重在不在？更新之后别人需要什么？网络慢时你选哪一阶段，为什么？
 
     Args:
         n_parameters: Ψ, which N divides.

@@ -95,9 +95,9 @@ def _check_result(got, expected, vectors, rank):
             "finished chunk is taken over, not added to, and what has just come is sent on."
         )
     raise Diagnosis(
-        f"with {n_ranks} ranks, rank {rank} ends with {sum(right)} of {n_ranks} chunks right. Follow "
-        "one chunk: it begins at one rank, and each rank on its way adds its own chunk of the same "
-        "number, once."
+        f"with {n_ranks} ranks, rank {rank} ends with {sum(right)} of {n_ranks} chunks right. "
+        "Follow one chunk: it begins at one rank, and each rank on its way adds its own chunk of "
+        "the same number, once."
     )
 
 
@@ -235,8 +235,8 @@ def grade_sharded_step(answer):
         part = math.ceil(n_numbers / n_ranks)
         if lengths != [part] * n_ranks:
             raise Diagnosis(
-                f"{n_numbers} numbers and {n_ranks} ranks: call the rule once for each rank, with a "
-                f"part of {part} numbers, zeros with it; yours was called with {lengths}."
+                f"{n_numbers} numbers and {n_ranks} ranks: call the rule once for each rank, with "
+                f"a part of {part} numbers, zeros with it; yours was called with {lengths}."
             )
         if not isinstance(got, torch.Tensor) or got.shape != expected.shape:
             raise Diagnosis(f"the new weights are a tensor of {n_numbers}; take the zeros away.")
@@ -391,7 +391,7 @@ GRADERS = {
             "Stage 3: all-gather, all-gather, reduce-scatter, for each of the n_micro passes.",
         ),
         model_answer=(
-            "Stage 1, or 2 if gradients are sent once a step: stage 1 sends as little as plain data "
+            "Stage 1, or 2 if gradients are sent once a step: stage 1 sends as little as data "
             "parallelism, however many passes a step has, and cuts the largest part of the memory. "
             "Stage 3 sends 1.5 times as much for one pass, and 1.5 · n_micro times for many."
         ),
