@@ -62,6 +62,11 @@ class State:
         return self._parts[name]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of its parts."""
+        return tuple(self._parts)
+
+    @property
     def batch_size(self) -> int:
         """B."""
         return len(next(iter(self._parts.values())))

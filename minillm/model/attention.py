@@ -335,14 +335,15 @@ class Attention(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "B T D"], context: Context, cache: KVCache | None = None
+        self, x: Float[Tensor, "B T D"], context: Context, cache: Any = None
     ) -> Float[Tensor, "B T D"]:
         """What each token found.
 
         Args:
             x: the tokens.
             context: their positions, and the mask.
-            cache: these tokens are appended to it, and see all that it keeps.
+            cache: a `KVCache`, or what has its `append`; these tokens are appended to it, and see
+                all that it keeps.
 
         Raises:
             ValueError: the cache is full, or was made for another batch; not a position for each

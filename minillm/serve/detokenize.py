@@ -12,7 +12,7 @@ Chapter: 04
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, final
 
 
 class Spelling(Protocol):
@@ -49,42 +49,71 @@ def stream_text(
         >>> list(stream_text(tokens, Tokenizer(()), stop=[". P"]))
         ['红', ' ', 'p', 'l', 'u', 'm']
     """
-    if isinstance(stop, str):
-        raise ValueError(f"stop must be a list of texts, [{stop!r}], not one text")
-    if "" in stop:
-        raise ValueError(
-            "a stop string must have at least one character: an empty one stands everywhere, so "
-            f"nothing would be shown; got {list(stop)}"
-        )
-    return _until(_characters(tokens, tokenizer), tuple(stop))
+    return _shown(tokens, TextStream(tokenizer, stop))
 
 
-def _characters(tokens: Iterable[int], tokenizer: Spelling) -> Iterator[str]:
-    """The text of each token, but for bytes whose character is not whole yet; those wait."""
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    for token in tokens:
-        yield decoder.decode(tokenizer.decode_bytes([token]))
+@final
+class TextStream:
+    """`stream_text` from the other side: a token is put in, the text that is certain comes out.
 
+    Args:
+        tokenizer, stop: as for `stream_text`.
 
-def _until(tokens: Iterable[str], stops: tuple[str, ...]) -> Iterator[str]:
-    text = ""
-    for token in tokens:
-        text += token
-        # By their ends, so that it does not matter how the text was cut into pieces.
+    Raises:
+        ValueError: as for `stream_text`.
+
+    Example:
+        >>> from minillm.text.tokenizer import Tokenizer
+        >>> text = TextStream(Tokenizer(()), stop=[". P"])
+        >>> [text.push(token) for token in b"um. Pe"], text.stopped
+        (['u', 'm', '', '', '', ''], True)
+    """
+
+    def __init__(self, tokenizer: Spelling, stop: Sequence[str] = ()):
+        if isinstance(stop, str):
+            raise ValueError(f"stop must be a list of texts, [{stop!r}], not one text")
+        if "" in stop:
+            raise ValueError(
+                "a stop string must have at least one character: an empty one stands everywhere, "
+                f"so nothing would be shown; got {list(stop)}"
+            )
+        self.stopped = False
+        self._tokenizer, self._stops = tokenizer, tuple(stop)
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._waiting = ""
+
+    def push(self, token: int) -> str:
+        """What is certain now; nothing once a stop string is complete (`stopped`)."""
+        if self.stopped:
+            return ""
+        # 1. the characters that are whole
+        text = self._waiting + self._decoder.decode(self._tokenizer.decode_bytes([token]))
+        # 2. the first stop string, by its end, so that it does not matter how the text was cut
         matches = [
-            (text.index(stop) + len(stop), text.index(stop)) for stop in stops if stop in text
+            (text.index(stop) + len(stop), text.index(stop)) for stop in self._stops if stop in text
         ]
         if matches:
-            _, begin = min(matches)
-            if begin:
-                yield text[:begin]
+            self.stopped, self._waiting = True, ""
+            return text[: min(matches)[1]]
+        # 3. what could be the beginning of one waits
+        certain = len(text) - _n_waiting(text, self._stops)
+        self._waiting = text[certain:]
+        return text[:certain]
+
+    def close(self) -> str:
+        """What waited, when no token follows: a stop string did not come true."""
+        text, self._waiting = self._waiting, ""
+        return text
+
+
+def _shown(tokens: Iterable[int], text: TextStream) -> Iterator[str]:
+    for token in tokens:
+        if part := text.push(token):
+            yield part
+        if text.stopped:
             return
-        certain = len(text) - _n_waiting(text, stops)
-        if certain:
-            yield text[:certain]
-        text = text[certain:]
-    if text:
-        yield text
+    if part := text.close():
+        yield part
 
 
 def _n_waiting(text: str, stops: tuple[str, ...]) -> int:

@@ -92,13 +92,38 @@ class SampleConfig:
         Raises:
             ValueError: a row whose largest logit is NaN or infinite.
         """
+        logits = self._allowed(logits)
+        if self.temperature == 0:
+            return logits.argmax(dim=-1)
+        return logits_processors.draw(self.filtered(logits.float()), uniform)
+
+    def probabilities(self, logits: Float[Tensor, "*rows V"]) -> Float[Tensor, "*rows V"]:
+        """The distribution that `choose` draws from: 1 for the likeliest at temperature 0.
+
+        Args:
+            logits: of each token.
+
+        Raises:
+            ValueError: as for `choose`.
+
+        Example:
+            >>> logits = torch.tensor([0.5, 0.3, 0.2]).log()
+            >>> SampleConfig(suppress_tokens=(1,)).probabilities(logits)  # 5 : 2
+            tensor([0.7143, 0.0000, 0.2857])
+            >>> SampleConfig(temperature=0).probabilities(logits)
+            tensor([1., 0., 0.])
+        """
+        logits = self._allowed(logits)
+        wide = logits if self.temperature == 0 else logits.float()
+        return self.filtered(wide).softmax(dim=-1)
+
+    def _allowed(self, logits: Tensor) -> Tensor:
+        """Logits without the suppressed tokens, if a token can be chosen by them."""
         if self.suppress_tokens:
             ids = torch.tensor(self.suppress_tokens, device=logits.device)
             logits = logits.index_fill(-1, ids, -torch.inf)
         _check_largest(logits.amax(dim=-1))
-        if self.temperature == 0:
-            return logits.argmax(dim=-1)
-        return logits_processors.draw(self.filtered(logits.float()), uniform)
+        return logits
 
 
 def generate(
@@ -219,6 +244,30 @@ def left_pad(prompts: Sequence[Sequence[int]]) -> tuple[Int[Tensor, "B T"], list
     return torch.tensor(rows, device="cpu"), n_padding
 
 
+def uniform_rows(
+    seed: int, first_row: int, batch_size: int, n_numbers: int
+) -> Float[Tensor, "B numbers"]:
+    """Random numbers from 0 on and below 1: row by row a stream of its own.
+
+    Args:
+        seed: with the number of a row, decides its numbers.
+        first_row: the number of the first row.
+        batch_size: B.
+        n_numbers: of each row; more of them begin with the same.
+
+    Raises:
+        ValueError: a seed or a row below 0.
+    """
+    if seed < 0 or first_row < 0:
+        raise ValueError(
+            "a seed and the number of a row must be whole numbers of at least 0; got "
+            f"seed {seed} and row {first_row}"
+        )
+    streams = [np.random.default_rng([seed, first_row + row]) for row in range(batch_size)]
+    numbers = [stream.random(n_numbers, dtype=np.float32) for stream in streams]
+    return torch.from_numpy(np.stack(numbers))
+
+
 # --- the loop -----------------------------------------------------------------------------------
 def _begin(
     model: Transformer,
@@ -232,10 +281,9 @@ def _begin(
     compiled: bool = False,
 ) -> Iterator[Tensor]:
     """Check everything, then hand out the loop; the cache is made outside of its mode."""
-    prompts = _checked(model, prompts, n_tokens, stop_ids)
-    _check_suppressed(config.suppress_tokens, len(model.embedding.weight))
+    prompts = checked_prompts(model, prompts, config, n_tokens, stop_ids)
     tokens, n_padding = left_pad(prompts)
-    uniforms = _uniforms(seed, first_row, len(prompts), n_tokens)
+    uniforms = uniform_rows(seed, first_row, len(prompts), n_tokens)
     device = model.embedding.weight.device
     n_places = tokens.shape[1] + n_tokens - 1  # the last token is never read
     # One place more: slices of a full cache are contiguous, which a compiled step would notice.
@@ -314,26 +362,27 @@ def _contexts(
         yield replace(given, positions=positions[:, first:end].clone(), mask=mask)
 
 
-def _uniforms(seed: int, first_row: int, batch_size: int, n_tokens: int) -> Float[Tensor, "B N"]:
-    """Random numbers from 0 on and below 1: row by row a stream of its own."""
-    if seed < 0 or first_row < 0:
-        raise ValueError(
-            "a seed and the number of a row must be whole numbers of at least 0; got "
-            f"seed {seed} and row {first_row}"
-        )
-    streams = [np.random.default_rng([seed, first_row + row]) for row in range(batch_size)]
-    numbers = [stream.random(n_tokens, dtype=np.float32) for stream in streams]
-    return torch.from_numpy(np.stack(numbers))
-
-
 # --- what can be wrong --------------------------------------------------------------------------
-def _checked(
-    model: Transformer, prompts: Sequence[Sequence[int]], n_tokens: int, stop_ids: Sequence[int]
+def checked_prompts(
+    model: Transformer,
+    prompts: Sequence[Sequence[int]],
+    config: SampleConfig,
+    n_tokens: int,
+    stop_ids: Sequence[int],
 ) -> list[list[int]]:
+    """The prompts as lists of ids, if the model can write `n_tokens` after each.
+
+    Args:
+        model, prompts, config, n_tokens, stop_ids: as for `generate`.
+
+    Raises:
+        ValueError: as for `generate`, but for a prompt without a token, which `left_pad` refuses.
+    """
     if n_tokens < 1:
         raise ValueError(f"n_tokens must be at least 1, tokens to write; got {n_tokens}")
     vocab_size = len(model.embedding.weight)
     _tokens("stop_ids", stop_ids, vocab_size)
+    _check_suppressed(config.suppress_tokens, vocab_size)
     alone = len(prompts) == 1
     names = ["the prompt" if alone else f"prompts[{row}]" for row in range(len(prompts))]
     rows = [_tokens(name, prompt, vocab_size) for name, prompt in zip(names, prompts, strict=True)]
