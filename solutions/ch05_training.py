@@ -16,7 +16,7 @@ def masked_log_probs(logits, targets, loss_mask):
 
     中文：对最后一维做 softmax，返回每个目标词元的自然对数概率。loss_mask 为 False 处必须恰好是 0；
     那里的 targets 可以是任意数（例如填充值 -100），不能拿去查表。结果不得为 NaN，只有不可能的目标
-    才可为 -inf（logits 可达 1000：先 softmax 再 log 会得到 -inf）；训练要用它的梯度。
+    才可为 -inf（两个 logits 相差超过 104 时，先 softmax 再 log 会得到 -inf）；训练要用它的梯度。
 
     Args:
         logits: tensor [B, T, V], as large as 1,000; -inf for an impossible token.
@@ -103,11 +103,11 @@ def learning_rate(step, n_steps, warmup_steps, peak, final):
 def first_update_after_a_reset():
     """Predict, measure, explain: what does AdamW do first, when its state is gone?
 
-    A run goes on from its weights alone: m, v and the count of steps begin again at zero. How far
+    A run goes on with a new AdamW: m, v and its count of steps begin again at zero. How far
     does the first step move a weight, in learning rates? Guess. Measure it with torch.optim.AdamW,
     weight_decay=0 and one weight, for gradients of 0.001 and 1,000 (far below, ε counts).
 
-    中文：先猜，再测，再解释。训练只用权重继续，AdamW 的两个滑动平均和步数都从零开始。第一步会把一个
+    中文：先猜，再测，再解释。训练换上新的 AdamW 继续，两个滑动平均和步数都从零开始。第一步会把一个
     权重移动多少个学习率？用 torch.optim.AdamW（weight_decay=0）测一测，梯度取 0.001 和 1000
     （远小于此时 ε 有影响）。
 

@@ -44,14 +44,14 @@ def picture_step() -> None:
 def picture_kills(
     undisturbed: Mapping[int, float],
     parts: Sequence[Mapping[int, float]],
-    weights_only: Mapping[int, float],
+    adamw_reset: Mapping[int, float],
 ) -> None:
     """Publish a killed run on top of one that nobody touched, and how far a third one is from it.
 
     Args:
         undisturbed: the loss of each step.
         parts: the same, of each process of the killed run; all but the last were killed.
-        weights_only: the same, of a run whose optimizer began anew.
+        adamw_reset: the same, of a run whose optimizer began anew; weights and step number stayed.
 
     Example:
         >>> run = {0: 3.0, 1: 2.0, 2: 1.0}
@@ -79,18 +79,17 @@ def picture_kills(
     left.set(xlabel="step", ylabel="training loss, nats per token")
     left.margins(y=0.15)
     left.set_title("Killed and resumed: the same line")
-    gap = {step: weights_only[step] - loss for step, loss in undisturbed.items()}
+    gap = {step: adamw_reset[step] - loss for step, loss in undisturbed.items()}
     right.axhline(0, color=GREY, lw=6, alpha=0.5)
     right.plot(list(gap), list(gap.values()), color=ORANGE)
-    label(right, max(gap, key=gap.get), max(gap.values()), "weights only", ORANGE)
+    label(right, max(gap, key=gap.get), max(gap.values()), "AdamW reset", ORANGE)
     right.set(xlabel="step", ylabel="loss above the run never killed")
     right.set_title("It jumps, and it ends above")
     publish(
         fig,
         alt="Left, training loss against steps: the four processes of the killed run, with a "
         "cross where each was killed and circles where steps were computed twice, lie on the run "
-        "that nobody killed. Right, how far the run that kept only "
-        "its weights is from that line.",
+        "that nobody killed. Right, how far the run whose AdamW was reset is from that line.",
     )
 
 
@@ -124,10 +123,11 @@ def picture_units(
         high = {"offset": (0, 14), "ha": "center"}
         label(axes[1], len(names) - 1, per_byte[-1], "dots: more seeds", INK, **high)
     axes[0].set_title("Per token, bytes come first …")
-    axes[1].set_title("… per byte, last (they read less text)")
+    axes[1].set_title("… per byte they come last")
     publish(
         fig,
         alt="Two panels of bars, one bar for each vocabulary: nats per token rise with the "
         "vocabulary, bits per byte fall, from bytes to 512 by much more than another seed moves "
-        "them (dots: more seeds), from 512 to 2,048 by less.",
+        "them (dots: more seeds), from 512 to 2,048 by less. Text read, context and tables differ, "
+        "too.",
     )
