@@ -34,6 +34,15 @@ KINDS = {  # in the checker's words, the first that fits
     " is at ": "a person who is elsewhere",
     " is in ": "a person who is elsewhere",
 }
+#: A paragraph for the card of a model that is not there to be read for its own sake.
+PURPOSES = {
+    "town-50k": """
+**What it is for.** It is a draft: it guesses what `town-1m` would write next, for
+`minillm.serve.speculate`. It has read the same texts and has the same tokenizer. Its own stories
+are worse than those of `town-1m`; the figures below say by how much. How many of its guesses are
+accepted stands in `course/records/speculate.json`.
+"""
+}
 
 
 def ship(run: Path) -> None:
@@ -93,7 +102,7 @@ def card(
 A storyteller of {n_parameters:,} parameters: a Llama-like transformer (RMSNorm, rotary positions,
 SwiGLU, norms on queries and keys), {model.config.n_layers} blocks of width {model.config.d_model},
 a context of {model.config.context_length} tokens, a vocabulary of {model.config.vocab_size:,}.
-
+{PURPOSES.get(note.name, "")}
 **What it has read.** {note.n_tokens:,} tokens of Tinytown: stories with a tracked state
 (`minillm.town.stories`) and facts (`minillm.town.facts`), in English and Chinese, made by a
 program; no text by people. Seed, recipe and a hash of the data stand in `manifest.json`, and

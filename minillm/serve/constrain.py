@@ -2,18 +2,23 @@
 
 Before each token is chosen, all tokens that cannot continue a valid text get probability 0. What
 may follow is known byte by byte (`minillm.serve.grammar`). But a model writes tokens, and a token
-may be half a character, or span several parts of a grammar, as `":"` does. So the tokens stand in
-a **trie** (前缀树): one node for each beginning of a token. Trie and grammar are walked together,
-and a branch is left at the first byte that the grammar does not allow.
+may be half a character, or span several parts of a grammar, as `":"` does. So each token is tried
+byte by byte. After `{"sold":`, where `true` or `false` must come:
 
-    tokens  tr  true  to  "        trie   t ─ r ─ u ─ e          after `{"sold":`
-                                          │   └ tr    └ true     t r u e   allowed: tr, true
-                                          └ o                    t o       left: to
-                                          "                      "         left: "
+    token       t     tr    true    to    tea    "
+    1st byte    t     t     t       t     t      " ✗
+    2nd               r     r       o ✗   e ✗
+    3rd                     u
+    4th                     e
+    allowed     yes   yes   yes     no    no     no
+
+Tokens that begin alike are tried together. They stand in a **trie** (前缀树), with one node for each
+beginning of a token, and a level of the trie is a byte. The states of all nodes of a level are
+looked up at once in those of the level above, until all are dead.
 
 The **mask** of a state is True for the tokens that are allowed. It is kept, so that a state that
 comes again costs nothing. Tokens that end a text are allowed exactly where the text is complete.
-Some token always is allowed: each state of the grammar can go on or end, each byte is a token, and
+Some token is always allowed: each state of the grammar can go on or end, each byte is a token, and
 there is a token that ends.
 
 **A mask is not a condition.** The mask knows which texts are possible, not how likely the model
@@ -39,22 +44,24 @@ Chapter: 17
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple, Protocol, final
 
+import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
 from minillm.serve.gbnf import parse
-from minillm.serve.grammar import Expression, Grammar, State
+from minillm.serve.grammar import DEAD, Grammar, Rules, State
 from minillm.serve.schema import schema_grammar
 
 #: How many masks of a constraint are kept, of one byte a token; and how many constraints.
 MOST_MASKS, MOST_CONSTRAINTS = 512, 8
+ENDED = State(((),))
 
 
 class Constraint(Protocol):
@@ -106,7 +113,11 @@ def json_schema(
         >>> constraint.after(ord("7")).allowed().nonzero().flatten().tolist()  # 5, or the end
         [53, 256]
     """
-    return _constraint(_grammar(json.dumps(schema)), tokenizer, tuple(end_ids), vocab_size)
+    try:
+        grammar = _grammar(json.dumps(schema))
+    except RecursionError:
+        raise ValueError("the schema has schemas in schemas too deeply to be read") from None
+    return _constraint(grammar, tokenizer, tuple(end_ids), vocab_size)
 
 
 def json_object(tokenizer: Spelling, end_ids: Sequence[int], vocab_size: int) -> Constraint:
@@ -115,10 +126,7 @@ def json_object(tokenizer: Spelling, end_ids: Sequence[int], vocab_size: int) ->
 
 
 def grammar(
-    rules: str | Mapping[str, Expression],
-    tokenizer: Spelling,
-    end_ids: Sequence[int],
-    vocab_size: int,
+    rules: str | Rules, tokenizer: Spelling, end_ids: Sequence[int], vocab_size: int
 ) -> Constraint:
     """The constraint that the text be one of a grammar.
 
@@ -147,14 +155,14 @@ class GrammarConstraint:
 
     Args:
         grammar, vocabulary: of texts and of tokens.
-        mask: of a state.
-        state: of the grammar; None when a token has ended the text: after it only such may come.
+        mask: of a state; each pair of a grammar and a vocabulary has a function of its own.
+        state: of the grammar; `ENDED` after a token that ends the text, where only such may come.
     """
 
-    grammar: Grammar = field(repr=False)
-    vocabulary: "Vocabulary" = field(repr=False)
-    mask: Callable[[State | None], Tensor] = field(repr=False)
-    state: State | None
+    grammar: Grammar = field(repr=False, compare=False)
+    vocabulary: "Vocabulary" = field(repr=False, compare=False)
+    mask: Callable[[State], Tensor] = field(repr=False)
+    state: State
 
     def allowed(self) -> Bool[Tensor, "V"]:
         """True for each token that may come next; the caller's own copy."""
@@ -166,12 +174,11 @@ class GrammarConstraint:
         Raises:
             ValueError: that token was not allowed.
         """
-        is_complete = self.state is None or self.grammar.is_complete(self.state)
-        if token in self.vocabulary.end_ids and is_complete:
-            return replace(self, state=None)
+        if token in self.vocabulary.end_ids and self.state.is_complete:
+            return replace(self, state=ENDED)
         spelling = self.vocabulary.spelling.get(token, b"")
-        state = self.grammar.after(self.state or (), spelling)
-        if not spelling or not state:
+        state = self.grammar.after(self.state, spelling)
+        if not spelling or state is DEAD:
             raise ValueError(
                 f"token {token}, which spells {spelling!r}, is not allowed here; "
                 f"{int(self.allowed().sum())} others are"
@@ -194,18 +201,16 @@ def _constraint(
 
 
 # --- from a state to its mask ---------------------------------------------------------------------
-class Node(NamedTuple):
-    """The beginning of some tokens: how they go on, and the ids of those that end here."""
-
-    children: dict[int, "Node"]
-    ids: list[int]
-
-
 class Vocabulary(NamedTuple):
-    """Tokens that are text, by id and as a trie, and those that end it."""
+    """The tokens that are text, by id and as a trie, and those that end it.
+
+    Args:
+        trie: level by level, for each node the number of its parent in the level above and its
+            last byte; then the ids of the tokens that end in this level, and each one's node.
+    """
 
     spelling: Mapping[int, bytes]
-    trie: Node
+    trie: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
     end_ids: tuple[int, ...]
     vocab_size: int
 
@@ -217,7 +222,7 @@ def _vocabulary(tokenizer: Spelling, end_ids: tuple[int, ...], vocab_size: int) 
             "end_ids must be at least one id below vocab_size, so that a complete text can end; "
             f"got {end_ids} and {vocab_size}"
         )
-    spelling, trie = {}, Node({}, [])
+    spelling = {}
     for token in set(range(vocab_size)) - {*tokenizer.special_ids.values(), *end_ids}:
         with suppress(ValueError):  # a model's table may have rows without a token
             spelling[token] = tokenizer.decode_bytes([token])
@@ -226,28 +231,41 @@ def _vocabulary(tokenizer: Spelling, end_ids: tuple[int, ...], vocab_size: int) 
             "each of the 256 bytes must be a token, so that whatever must come next can be "
             f"written; this vocabulary lacks {len(missing)} of them, such as {min(missing)}"
         )
-    for token, data in spelling.items():
-        node = trie
-        for byte in data:
-            node = node.children.setdefault(byte, Node({}, []))
-        node.ids.append(token)
-    return Vocabulary(spelling, trie, end_ids, vocab_size)
+    return Vocabulary(spelling, list(_levels(spelling)), end_ids, vocab_size)
 
 
-def _mask(grammar: Grammar, vocabulary: Vocabulary, state: State | None) -> Tensor:
+def _levels(spelling: Mapping[int, bytes]) -> Iterator[tuple[np.ndarray, ...]]:
+    above, length = {b"": 0}, 0
+    while spelling := {token: data for token, data in spelling.items() if len(data) > length}:
+        length += 1
+        prefixes = dict.fromkeys(data[:length] for data in spelling.values())
+        nodes = {prefix: n for n, prefix in enumerate(prefixes)}
+        ids = [token for token, data in spelling.items() if len(data) == length]
+        parents = [above[prefix[:-1]] for prefix in nodes]
+        level = parents, [p[-1] for p in nodes], ids, [nodes[spelling[token]] for token in ids]
+        yield tuple(np.array(numbers, dtype=int) for numbers in level)
+        above = nodes
+
+
+def _mask(grammar: Grammar, vocabulary: Vocabulary, state: State) -> Tensor:
     # 1. the tokens that end a text, if it is complete
-    is_complete = state is None or grammar.is_complete(state)
-    ids = list(vocabulary.end_ids) if is_complete else []
-    # 2. the trie and the grammar, walked together
-    todo = [(vocabulary.trie, state or ())]
-    while todo:
-        node, state = todo.pop()
-        moves = grammar.moves(state)
-        for byte in moves.keys() & node.children.keys():
-            child = node.children[byte]
-            ids += child.ids
-            if child.children:
-                todo.append((child, moves[byte]))
-    mask = torch.zeros(vocabulary.vocab_size, dtype=torch.bool, device="cpu")
-    mask[torch.tensor(ids, device="cpu")] = True
-    return mask
+    mask = np.zeros(vocabulary.vocab_size, dtype=bool)
+    mask[list(vocabulary.end_ids)] = state.is_complete
+    # 2. the other tokens, all at once: a level of the trie is a byte further
+    states = {DEAD: 0}  # and their numbers
+    now = np.array([states.setdefault(state, len(states))])  # of the nodes of a level
+
+    @cache
+    def row(number: int) -> np.ndarray:  # the number of the state after each byte
+        row = np.zeros(256, dtype=int)
+        for values, after in grammar.moves([*states][number]).items():
+            row[list(values)] = states.setdefault(after, len(states))
+        return row
+
+    for parents, last_bytes, ids, nodes in vocabulary.trie:
+        different, now = np.unique(now, return_inverse=True)
+        now = np.stack([row(n) for n in different])[now[parents], last_bytes]
+        mask[ids] = now[nodes] != 0
+        if not now.any():
+            break
+    return torch.from_numpy(mask)

@@ -172,7 +172,7 @@ def _concat(tokens: list[_Token]) -> Expression:
                 if not tokens or tokens.pop().kind != ")":
                     raise ValueError("a bracket is open, and has no )")
             case _:
-                raise ValueError(f"{text!r} has no meaning here")
+                raise ValueError(f"{text!r} has no meaning here, or no end in this line")
     return Concat(tuple(parts))
 
 

@@ -35,13 +35,14 @@ stays right, but something that also might follow can be lost.
 Chapter: 17
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import chain
 from typing import final
+from weakref import WeakValueDictionary
 
-#: How many stacks a state may have, and how many states' moves are kept, of up to 10 kB each.
+#: How many stacks a state may have, and of how many states the moves are kept.
 MOST_STACKS, MOST_STATES = 10_000, 4_096
 
 
@@ -96,13 +97,34 @@ class Reference:
 
 
 Expression = ByteClass | Concat | Choice | Repeat | Reference
+Rules = Mapping[str, Expression]
 Stack = tuple[Expression, ...]
-State = tuple[Stack, ...]
 
 
 def literal(text: str) -> Concat:
     """Exactly this text, as UTF-8."""
     return Concat(tuple(ByteClass(frozenset([byte])) for byte in text.encode()))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where a text stands after some bytes; a grammar has one object for equal states.
+
+    Args:
+        stacks: all that are possible, each with a byte class on top or with nothing left.
+    """
+
+    stacks: tuple[Stack, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the text may end here: on some stack nothing is still to come."""
+        return () in self.stacks
+
+
+#: The state after bytes that cannot come.
+DEAD = State(())
 
 
 # --- the recogniser -------------------------------------------------------------------------------
@@ -112,8 +134,7 @@ class Grammar:
     """Rules, and the pushdown automaton that reads by them.
 
     Args:
-        rules: for each name what its texts consist of.
-        root: the rule of whole texts.
+        rules: for each name what its texts consist of; whole texts are those of "root".
 
     Raises:
         ValueError: a rule that is used and not there; one with a part that no text can finish; one
@@ -123,125 +144,149 @@ class Grammar:
         >>> inner = Repeat(Choice((Reference("root"), literal("7"))))
         >>> grammar = Grammar({"root": Concat((literal("["), inner, literal("]")))})
         >>> state = grammar.after(grammar.start, b"[[7")
-        >>> bytes(sorted(grammar.moves(state))), grammar.is_complete(state)
-        (b'7[]', False)
+        >>> [*grammar.moves(state)], state.is_complete
+        ([b'[', b'7', b']'], False)
         >>> grammar.accepts("[[7]]")
         True
     """
 
-    rules: Mapping[str, Expression]
-    root: str = "root"
-    #: How many parts the rules have.
-    size: int = field(init=False)
+    rules: Rules
     #: The state before the first byte.
     start: State = field(init=False, repr=False)
-    #: For each byte that may come next in a state, the state after it.
-    moves: Callable[[State], Mapping[int, State]] = field(init=False, repr=False)
+    #: Of a state: the bytes that may come next, and the state after any of them.
+    moves: Callable[[State], Mapping[bytes, State]] = field(init=False, repr=False)
 
     def __post_init__(self):
-        _check_ends(self.rules, self.root)
-        size = sum(len(list(_parts(expression))) for expression in self.rules.values())
-        object.__setattr__(self, "size", size)
-        starts = {name: self._open((Reference(name),)) for name in self.rules}
-        object.__setattr__(self, "start", starts[self.root])
+        _check(self.rules)
+        object.__setattr__(self, "_states", WeakValueDictionary())
+        object.__setattr__(self, "_opening", set())
+        object.__setattr__(self, "_heads", lru_cache(MOST_STATES)(self._open_part))
         object.__setattr__(self, "moves", lru_cache(MOST_STATES)(self._moves))
+        starts = {name: self._state(self._open((Reference(name),))) for name in self.rules}
+        object.__setattr__(self, "start", starts["root"])
 
     def after(self, state: State, data: bytes) -> State:
-        """The state after more bytes; it has no stack if they cannot come."""
+        """The state after more bytes; `DEAD` if they cannot come."""
         for byte in data:
-            state = self.moves(state).get(byte, ())
+            moves = self.moves(state).items()
+            state = next((after for values, after in moves if byte in values), DEAD)
         return state
-
-    def is_complete(self, state: State) -> bool:
-        """Whether the text may end here: on some stack nothing is still to come."""
-        return () in state
 
     def accepts(self, text: str) -> bool:
         """Whether a text is one of the grammar's."""
-        return self.is_complete(self.after(self.start, text.encode()))
+        return self.after(self.start, text.encode()).is_complete
 
-    def _moves(self, state: State) -> dict[int, State]:
-        after: dict[int, list[State]] = {}
-        for stack in filter(None, state):
-            opened = self._open(stack[1:])
-            for byte in stack[0].values:
-                after.setdefault(byte, []).append(opened)
-        return {byte: _union(states) for byte, states in after.items()}
+    def _moves(self, state: State) -> dict[bytes, State]:
+        # take the byte off, open what lies below it, and put together what the same bytes lead to
+        stacks = [stack for stack in state.stacks if stack]
+        opened = [self._open(stack[1:]) for stack in stacks]
+        return {
+            values: self._state(chain(*(opened[n] for n in numbers)))
+            for values, numbers in _split(tuple(stack[0] for stack in stacks))
+        }
 
-    def _open(self, whole: Stack) -> State:
-        """All stacks that a stack can become, with a byte class on top or with nothing left."""
-        opened, todo, seen = [], [whole], set()
-        while todo and len(opened) < MOST_STACKS:
-            stack = todo.pop()
-            if stack in seen:  # such as a repetition whose part was empty
-                continue
-            if len(stack) > len(whole) + self.size:  # some rule has been opened inside of itself
-                raise ValueError(
-                    f"rule {whole[0].name!r} can begin with itself, or with a rule that can (left "
-                    'recursion); write `a ::= "x" a`, not `a ::= a "x"`'
-                )
-            seen.add(stack)
-            top, rest = stack[:1], stack[1:]
-            match top:
-                case () | (ByteClass(),):
-                    opened.append(stack)
-                case (Concat(parts),):
-                    todo.append(parts + rest)
-                case (Choice(options),):
-                    todo += [(option, *rest) for option in reversed(options)]
-                case (Reference(name),):
-                    todo.append((self.rules[name], *rest))
-                case (Repeat(part, least, most) as repeat,):
-                    todo += [rest] if least == 0 else []
-                    todo += [(part, repeat.after_one, *rest)] if most != 0 else []
-        return tuple(opened)
+    def _open(self, stack: Stack) -> list[Stack]:
+        """The stacks that it can become, with a byte class on top or with nothing left."""
+        opened: list[Stack] = []
+        for n, top in enumerate(stack, start=1):
+            heads = self._heads(top)
+            opened += [head + stack[n:] for head in heads if head]
+            if () not in heads:
+                return opened
+        return [*opened, ()]
+
+    def _open_part(self, part: Expression) -> tuple[Stack, ...]:
+        """The same for a part by itself; () among them says that it may be empty."""
+        match part:
+            case ByteClass():
+                heads = [(part,)]
+            case Concat(parts):
+                heads = self._open(parts)
+            case Choice(options):
+                heads = [*chain(*map(self._heads, options))]
+            case Repeat(repeated, least, most):
+                once = self._heads(repeated) if most != 0 else ((),)
+                heads = [(*head, part.after_one) for head in once if head]
+                heads += [()] if least == 0 or () in once else []
+            case Reference(name):
+                if name in self._opening:
+                    raise ValueError(
+                        f"rule {name!r} can begin with itself (left recursion), and would be "
+                        'opened for ever; write `a ::= "x" a` in place of `a ::= a "x"`'
+                    )
+                self._opening.add(name)
+                heads = self._heads(self.rules[name])
+                self._opening.remove(name)
+        return tuple(dict.fromkeys(heads))[-MOST_STACKS:]
+
+    def _state(self, stacks: Iterable[Stack]) -> State:
+        different = tuple(dict.fromkeys(stacks))[-MOST_STACKS:]  # the last ones lead to the end
+        return self._states.setdefault(different, State(different))
 
 
-def _union(states: Collection[State]) -> State:
-    if len(states) == 1:
-        return states[0]
-    return tuple(dict.fromkeys(chain.from_iterable(states)))[:MOST_STACKS]
+@lru_cache(MOST_STATES)
+def _split(classes: tuple[ByteClass, ...]) -> list[tuple[bytes, list[int]]]:
+    """All bytes, those together that are in the same classes, and the numbers of these."""
+    numbers: dict[int, list[int]] = {}
+    for n, byte_class in enumerate(classes):
+        for byte in sorted(byte_class.values):
+            numbers.setdefault(byte, []).append(n)
+    values: dict[tuple[int, ...], list[int]] = {}
+    for byte, of_byte in numbers.items():
+        values.setdefault(tuple(of_byte), []).append(byte)
+    return [(bytes(values), numbers) for numbers, values in values.items()]
 
 
 # --- what can be wrong ----------------------------------------------------------------------------
-def _check_ends(rules: Mapping[str, Expression], root: str) -> None:
-    """Refuse what would be a dead end: each part of each rule must have a text."""
-    parts = {name: list(_parts(expression)) for name, expression in rules.items()}
-    uses = {part.name for part in chain(*parts.values()) if isinstance(part, Reference)}
-    if missing := sorted({root, *uses} - set(rules)):
-        raise ValueError(f"there is no rule {missing[0]!r}; there are {sorted(rules)}")
+def _check(rules: Rules) -> None:
+    """Refuse what would be a dead end."""
+    # 1. each part of each rule can be chosen, repeated or looked up
+    for name, expression in {"": Reference("root"), **rules}.items():
+        for part in _parts(expression):
+            match part:
+                case ByteClass(values) if not values:
+                    raise ValueError(f"rule {name!r} has a byte class without a byte")
+                case Choice(options) if not 0 < len(options) <= MOST_STACKS:
+                    raise ValueError(
+                        f"rule {name!r} chooses from {len(options)} parts, not 1 to 10,000"
+                    )
+                case Repeat(_, least, most) if not 0 <= least <= (least if most is None else most):
+                    raise ValueError(f"rule {name!r} repeats a part from {least} to {most} times")
+                case Reference(other) if other not in rules:
+                    raise ValueError(f"there is no rule {other!r}; there are {sorted(rules)}")
+    # 2. each rule has a text
     finite: set[str] = set()
-    while new := {name for name in rules if _ends(rules[name], finite)} - finite:
+    while new := {name for name in rules if _is_finite(rules[name], finite)} - finite:
         finite |= new
-    for name in rules:
-        if not all(_ends(part, finite) for part in parts[name]):
-            raise ValueError(
-                f"no text can finish rule {name!r}: a part of it always needs one more of itself, "
-                "has nothing to choose from, or is repeated at least more often than at most"
-            )
+    if endless := sorted(set(rules) - finite):
+        raise ValueError(
+            f"no text can finish rule {endless[0]!r}, since it always needs one more of itself; "
+            "give it an alternative that does not"
+        )
 
 
-def _parts(expression: Expression) -> Iterator[Expression]:
+def _parts(expression: Expression) -> list[Expression]:
     """An expression, what it consists of, what that consists of, and so on."""
-    yield expression
-    match expression:
-        case Concat(parts) | Choice(parts):
-            yield from chain(*map(_parts, parts))
-        case Repeat(part):
-            yield from _parts(part)
+    parts = [expression]
+    for part in parts:  # grows as it is read
+        match part:
+            case Concat(inner) | Choice(inner):
+                parts += inner
+            case Repeat(inner):
+                parts.append(inner)
+    return parts
 
 
-def _ends(expression: Expression, finite: Collection[str]) -> bool:
+def _is_finite(expression: Expression, finite: Collection[str]) -> bool:
     """Whether it has a text, if each rule in `finite` has one."""
     match expression:
-        case ByteClass(values):
-            return bool(values)
+        case ByteClass():
+            return True
         case Concat(parts):
-            return all(_ends(part, finite) for part in parts)
+            return all(_is_finite(part, finite) for part in parts)
         case Choice(options):
-            return any(_ends(option, finite) for option in options)
-        case Repeat(part, least, most):
-            in_order = 0 <= least <= (least if most is None else most)
-            return in_order and (least == 0 or _ends(part, finite))
+            return any(_is_finite(option, finite) for option in options)
+        case Repeat(part, least):
+            return least == 0 or _is_finite(part, finite)
         case Reference(name):
             return name in finite

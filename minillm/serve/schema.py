@@ -25,16 +25,17 @@ exponent, so that they end and are finite. Other texts are as long as the model 
 Paper: Geng et al. 2023, "Grammar-Constrained Decoding for Structured NLP Tasks without Finetuning",
 arXiv:2305.13971 (grammars as the one way to say what an answer may be). The keywords are those of
 JSON Schema, draft 2020-12; JSON itself is RFC 8259.
-Differs: `oneOf` is read as `anyOf`: that no second alternative holds is not checked. By the
-standard an object has its properties in any order, and others too unless `additionalProperties`
-forbids it, and a keyword of another type than the value's is ignored.
+Differs: `oneOf` is read as `anyOf`: that no second alternative holds is not checked, nor that an
+object without `properties` names each once. By the standard an object has its properties in any
+order, and others too unless `additionalProperties` forbids it; and a keyword of another type than
+the value's is ignored.
 
 Chapter: 17
 """
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from minillm.serve.gbnf import parse
@@ -69,6 +70,7 @@ TYPES = {
 #: One of these says what a value is; the first that is there rules.
 KINDS = ("$ref", "anyOf", "oneOf", "enum", "const", "type")
 ANNOTATIONS = {"title", "description", "default", "examples", "deprecated", "$schema", "$comment"}
+_json_rules = cache(partial(parse, JSON))
 spell = partial(json.dumps, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -85,14 +87,14 @@ def schema_grammar(schema: Mapping[str, Any]) -> Grammar:
     Example:
         >>> grammar = schema_grammar({"type": "array", "items": {"enum": ["plum", 7]}})
         >>> state = grammar.after(grammar.start, b'["plum",')
-        >>> bytes(sorted(grammar.moves(state)))
-        b'"7'
+        >>> [*grammar.moves(state)]
+        [b'"', b'7']
     """
     schema = dict(_checked("#", schema, Mapping))
     definitions = _checked("#/$defs", schema.pop("$defs", {}), Mapping)
     schemas = {f"#/$defs/{name}": part for name, part in definitions.items()}
     rules = {name: _expression(part, name, [*schemas]) for name, part in schemas.items()}
-    return Grammar(parse(JSON) | rules | {"root": _expression(schema, "#", [*schemas])})
+    return Grammar(_json_rules() | rules | {"root": _expression(schema, "#", [*schemas])})
 
 
 def _expression(schema: Any, where: str, names: Sequence[str]) -> Expression:
@@ -120,9 +122,8 @@ def _expression(schema: Any, where: str, names: Sequence[str]) -> Expression:
             return Reference(schema["$ref"])
         case "anyOf" | "oneOf":
             options = enumerate(_checked(where, schema[kind], list))
-            return _choice(
-                (_expression(o, f"{where}/{kind}/{n}", names) for n, o in options), where
-            )
+            each = (_expression(option, f"{where}/{kind}/{n}", names) for n, option in options)
+            return _choice(each, where)
         case "enum" | "const":
             values = _checked(where, schema["enum"], list) if kind == "enum" else [schema["const"]]
             return _choice((literal(spell(v)) for v in values if _has_type(v, types)), where)
@@ -174,8 +175,8 @@ def _types(types: Any, where: str) -> list[str]:
 
 
 def _has_type(value: Any, types: Sequence[str]) -> bool:
-    kinds = ("boolean",) if isinstance(value, bool) else set(types) - {"boolean"}
-    return any(isinstance(value, TYPES[name][0]) for name in kinds if name in types)
+    is_bool = isinstance(value, bool)  # which Python counts among the numbers
+    return any(isinstance(value, TYPES[t][0]) and is_bool == (t == "boolean") for t in types)
 
 
 def _bounds(schema: Mapping[str, Any], what: str, where: str) -> tuple[int, int | None]:

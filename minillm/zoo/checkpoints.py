@@ -15,6 +15,7 @@ from minillm.formats import hf, hf_mixtral
 from minillm.formats.json_file import read_object
 from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.model.transformer import Transformer
+from minillm.quant import store
 from minillm.train import manifest
 
 HERE = Path(__file__).parent
@@ -25,7 +26,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['town-1m']
+        ['town-1m', 'town-50k']
     """
     return sorted(path.parent.name for path in HERE.glob("*/config.json"))
 
@@ -51,17 +52,25 @@ def load(name: str) -> tuple[Transformer, JsonTokenizer]:
     return hf.load(path), hf.load_tokenizer(path)
 
 
+def folder_of(place: Path) -> Path:
+    """The folder of a shipped model, where `place` is its name; else `place` itself."""
+    is_shipped = not place.exists() and str(place) in names()
+    return folder(str(place)) if is_shipped else place
+
+
 def open_model(place: Path) -> tuple[Transformer, JsonTokenizer, tuple[int, ...]]:
     """A model, its tokenizer, and the ids that end its texts (none if its files name none).
 
     Args:
-        place: a folder of a family that is read here, or the name of a shipped model.
+        place: a folder of a family that is read here, or of a quantized model, or the name of a
+            shipped model.
 
     Raises:
         ValueError: what the family's reader refuses, with the reason.
     """
-    if not place.exists() and str(place) in names():
-        place = folder(str(place))
+    place = folder_of(place)
+    if store.is_quantized(place):
+        return store.load(place).model, hf.load_tokenizer(place), hf.end_ids(place)
     config = place / hf.CONFIG
     is_mixtral = config.is_file() and read_object(config).get("model_type") == "mixtral"
     family = hf_mixtral if is_mixtral else hf  # either says what is missing, if anything is

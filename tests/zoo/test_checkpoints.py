@@ -48,6 +48,13 @@ def test_it_loads_in_float32(town):
     assert tokenizer.vocab_size == len(model.embedding.weight)
 
 
+def test_a_draft_has_the_tokenizer_and_the_texts_of_its_target():
+    files = [checkpoints.folder(name) / "tokenizer.json" for name in ("town-1m", "town-50k")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+    notes = [checkpoints.described(name) for name in ("town-1m", "town-50k")]
+    assert notes[0].data_hash == notes[1].data_hash
+
+
 def test_its_stories_are_read_by_the_checker_and_mostly_free_of_contradiction(town):
     model, tokenizer = town
     (end,) = tokenizer.special_ids.values()
@@ -66,5 +73,7 @@ def test_its_stories_are_read_by_the_checker_and_mostly_free_of_contradiction(to
 
 
 def test_a_model_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(ValueError, match="the zoo has no model 'town-2m'; it has town-1m"):
+    with pytest.raises(
+        ValueError, match="the zoo has no model 'town-2m'; it has town-1m, "
+    ):
         checkpoints.load("town-2m")
