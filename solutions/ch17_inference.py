@@ -41,9 +41,9 @@ def admit(tokens, stored, free, block_size):
     """Decide: may a request start now? Then how much does it read, and what does it take?
 
     Its prompt needs a block for each block_size tokens, the last one perhaps not full. A full block
-    can be shared instead of read if it is stored with all blocks before it. The last token is always
-    read: its output chooses the next. A shared block that nobody holds is free and stored at once;
-    holding it takes it off the free ones. Are these too few for all that it needs, it must wait.
+    can be shared instead of read if it is stored with all blocks before it. The last token is
+    always read: its output chooses the next. A shared block that nobody holds is free and stored
+    at once; holding it takes it off the free ones. If the free ones are too few, it must wait.
 
     中文：提示每 block_size 个词元占一块，最后一块可能不满。若某个满块连同它之前的所有块都已存储，
     就可共享而不必再读。最后一个词元总要读，因为要用它的输出选下一个词元。无人持有的已存块同时也是
@@ -102,20 +102,20 @@ def judge(p, q, guess):
 
 
 @task("17.4", minutes=8)
-def n_for_prompts(n_machines, read_seconds, step_seconds, n_rows, n_tokens, gap_seconds):
+def n_for_prompts(n_machines, read_seconds, step_seconds, batch_size, n_tokens, gap_seconds):
     """Decide: all machines do both, or how many of them only read prompts?
 
-    A prompt takes read_seconds. A decode step takes step_seconds for up to n_rows rows, and gives
+    A prompt takes read_seconds. A decode step takes step_seconds for up to batch_size rows, and gives
     each a token; an answer is n_tokens steps. No gap between two tokens may exceed gap_seconds
     (one step alone does not). All doing both: a prompt is read between two steps, so a gap may be a
-    step and a prompt; a request costs a machine its prompt and 1/n_rows of its steps. Apart: k read
+    step and a prompt; a request costs a machine its prompt and 1/batch_size of its steps. Apart: k read
     only and the others decode only; the slower group decides how many requests a second are served.
-    Which k serves most? Why can k > 0 be best, though the work is the same?
+    Which k serves most, of equals the smallest? Why can k > 0 be best, though the work is the same?
 
-    中文：读一个提示用 read_seconds；一步解码最多同时给 n_rows 行各一个词元，用 step_seconds；一个回
-    答要 n_tokens 步。两词元的间隔不得超过 gap_seconds（单独一步不会超过）。混合：提示在两步之间读，间
-    隔可达一步加一个提示；每个请求占用一台机器的时间是它的提示加它的步数的 1/n_rows。分离：k 台只读，
-    其余只解码，较慢的一组决定每秒请求数。哪个 k 最好？既然工作量相同，为什么 k > 0 可能更好？
+    中文：读一个提示用 read_seconds；一步解码最多同时给 batch_size 行各一个词元，用 step_seconds；一个
+    回答要 n_tokens 步。两词元的间隔不得超过 gap_seconds（单独一步不会超过）。混合：提示在两步间读，
+    间隔可达一步加一个提示；每个请求占用一台机器的时间是它的提示加它的步数的 1/batch_size。分离：k 台只
+    读，其余只解码，较慢的一组决定每秒请求数。哪个 k 最好？既然工作量相同，为什么 k > 0 可能更好？
 
     Args:
         n_machines: 2 or more; all other numbers as above, seconds and counts.
@@ -125,12 +125,14 @@ def n_for_prompts(n_machines, read_seconds, step_seconds, n_rows, n_tokens, gap_
         1 s, 0.1 s, 10 rows and 100 tokens: k = 0 if gap_seconds is 2, k = 2 if it is 0.5.
     """
     # BEGIN SOLUTION
-    a_second = n_rows / (step_seconds * n_tokens)  # requests that one machine decodes
+    a_second = batch_size / (step_seconds * n_tokens)  # requests that one machine decodes
 
     def served(k):
         return min(k / read_seconds, (n_machines - k) * a_second)
 
-    why = "Apart does no less work; but together no rate keeps the promise once a prompt is too long."
+    why = (
+        "Apart does no less work; but together no rate keeps the promise once a prompt is too long."
+    )
     if step_seconds + read_seconds <= gap_seconds:
         return 0, why  # together no machine ever waits for the other group
     return max(range(1, n_machines), key=served), why

@@ -157,11 +157,11 @@ VERDICTS_WRONG = [
 
 
 # --- 17.4 -----------------------------------------------------------------------------------------
-def readers(n, read, step, n_rows, n_tokens, gap, *, limit=True, rows=True, slower=min):
+def readers(n, read, step, batch_size, n_tokens, gap, *, limit=True, rows=True, slower=min):
     """How many machines read only; the options are mistakes."""
     if limit and step + read <= gap:
         return 0.0
-    a_second = (n_rows if rows else 1) / (step * n_tokens)
+    a_second = (batch_size if rows else 1) / (step * n_tokens)
     return float(max(range(1, n), key=lambda k: slower(k / read, (n - k) * a_second)))
 
 
@@ -185,7 +185,7 @@ FLEETS_WRONG = [
     ),
     (
         lambda *case: readers(*case, rows=False),
-        "a decode step serves n_rows rows, not one.",
+        "a decode step serves batch_size rows, not one.",
     ),
     (
         lambda *case: readers(*case, slower=lambda a, b: a + b),
@@ -265,7 +265,7 @@ GRADERS = {
         hints=(
             "Together: is the longest gap, a step and a prompt, within the promise? Then k = 0.",
             "A machine that reads serves 1 / read_seconds requests a second; one that decodes "
-            "n_rows / (step_seconds · n_tokens).",
+            "batch_size / (step_seconds · n_tokens).",
             "max over k of min(k / read_seconds, (n_machines - k) · …).",
         ),
         model_answer=(
