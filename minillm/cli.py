@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from minillm.lab.program import program
-from minillm.recipes.commands import sweep, train_app
+from minillm.recipes.commands import export, quantize, serve, sweep, train_app
 
 app = typer.Typer(
     name="minillm",
@@ -25,6 +25,9 @@ app = typer.Typer(
 )
 app.add_typer(train_app, name="train")
 app.command()(sweep)
+app.command()(serve)
+app.command()(quantize)
+app.command()(export)
 #: What would command the terminal; a model may write anything.
 _CONTROL = {n: "�" for n in (*range(32), *range(127, 160)) if chr(n) not in "\t\n\r"}
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Chapter and number, such as 1.2.")]

@@ -105,17 +105,17 @@ def judge(p, q, guess):
 def n_for_prompts(n_machines, read_seconds, step_seconds, batch_size, n_tokens, gap_seconds):
     """Decide: all machines do both, or how many of them only read prompts?
 
-    A prompt takes read_seconds. A decode step takes step_seconds for up to batch_size rows, and gives
-    each a token; an answer is n_tokens steps. No gap between two tokens may exceed gap_seconds
-    (one step alone does not). All doing both: a prompt is read between two steps, so a gap may be a
-    step and a prompt; a request costs a machine its prompt and 1/batch_size of its steps. Apart: k read
-    only and the others decode only; the slower group decides how many requests a second are served.
-    Which k serves most, of equals the smallest? Why can k > 0 be best, though the work is the same?
+    A prompt takes read_seconds. A decode step takes step_seconds and gives up to batch_size texts a
+    token each; an answer is n_tokens steps. No gap may exceed gap_seconds (a step alone does not).
+    All doing both: a prompt is read between two steps, so a gap may be a step and a prompt; a
+    request costs a machine its prompt and 1/batch_size of its steps. Apart: k read only, the others
+    decode only, and the slower group decides how many requests a second are served. Which k serves
+    most, of equals the smallest? Why can k > 0 be best, though the work is the same?
 
-    中文：读一个提示用 read_seconds；一步解码最多同时给 batch_size 行各一个词元，用 step_seconds；一个
-    回答要 n_tokens 步。两词元的间隔不得超过 gap_seconds（单独一步不会超过）。混合：提示在两步间读，
-    间隔可达一步加一个提示；每个请求占用一台机器的时间是它的提示加它的步数的 1/batch_size。分离：k 台只
-    读，其余只解码，较慢的一组决定每秒请求数。哪个 k 最好？既然工作量相同，为什么 k > 0 可能更好？
+    中文：读一个提示用 read_seconds；一步解码用 step_seconds，最多给 batch_size 个文本各一个词元；回
+    答要 n_tokens 步。间隔不得超过 gap_seconds。混合：提示在两步间读，间隔可达一步加一个提示；请求占
+    用一台机器它的提示加步数的 1/batch_size。分离：k 台只读，其余只解码，较慢的一组决定每秒请求数。
+    哪个 k 最好（相同取最小）？工作量相同，为什么 k > 0 可能更好？
 
     Args:
         n_machines: 2 or more; all other numbers as above, seconds and counts.

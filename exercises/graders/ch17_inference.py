@@ -221,7 +221,7 @@ GRADERS = {
         hints=(
             "Static: cut the list into batches. How long does each last?",
             "Continuous: keep a list of the steps at which each slot is free, all 0 at first.",
-            "The next request goes to the slot with the smallest number, and adds its length there. "
+            "The next request goes to the slot with the least, and adds its length there. "
             "At the end the largest number is the answer.",
         ),
     ),

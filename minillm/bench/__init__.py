@@ -1,4 +1,4 @@
-"""Benchmarks, one file each; `minillm bench NAME` runs one and prints its table.
+"""Benchmarks, one file each.
 
 Chapter: app
 """

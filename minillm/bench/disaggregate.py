@@ -188,15 +188,15 @@ def cell(
 
     Returns:
         The lengths and times; for each way "goodput", "n_prefill" and "step_tokens" of its best
-        fleet, and "gap_p99", the 99th percentile of all gaps in seconds at the rate of
-        prefill first's goodput; "over_prefill_first" and "over_chunked", apart's goodput ÷ theirs,
+        fleet, and "gap_p99", the 99th percentile of all gaps in seconds, for all of them at the
+        rate of apart's goodput; "over_prefill_first" and "over_chunked", apart's goodput ÷ theirs,
         and "gap_ratio", prefill first's gap_p99 ÷ apart's; None where nobody is served in time.
     """
     n_prompt, n_tokens = lengths
     workload = Workload(n_prompt=n_prompt, n_tokens=n_tokens, n_requests=work.n_requests, **changes)
     slo = relative(costs, workload, **times)
     tops = compare(workload, costs, slo, work.n_machines, seeds=work.seeds)._asdict()
-    rate = tops["prefill_first"].goodput
+    rate = tops["apart"].goodput
     figures: dict[str, Any] = {"n_prompt": n_prompt, "n_tokens": n_tokens, **times}
     for way, (fleet, goodput) in tops.items():
         gap = tail_gap(workload, costs, fleet, rate, seeds=work.seeds) if rate else None

@@ -1,1 +1,1 @@
-"""What `minillm train` runs: one file for each thing that is trained."""
+"""What `minillm train` runs, one file each."""

@@ -1,4 +1,4 @@
-"""`minillm train …` and `minillm sweep`: the commands that train.
+"""`minillm train …`, `sweep`, `serve`, `quantize`, `export`: commands of several recipes.
 
 Chapter: app
 """
@@ -117,3 +117,107 @@ def sweep(
 
     runs = sweep_file.run(file, out, processes=processes)
     raise typer.Exit(0 if all(run.status == "finished" for run in runs) else 1)
+
+
+def serve(
+    model: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Folder of a model, or the name of a shipped one."),
+    ] = Path("town-1m"),
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; another than your own machine's needs a key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at; 0 takes one that is free.")] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="MINILLM_API_KEY", help="What clients must show, as a bearer token."),
+    ] = None,
+    max_batch: Annotated[int, typer.Option(min=1, help="Requests that run at once.")] = 16,
+    queue: Annotated[int, typer.Option(min=0, help="Requests that may wait beside them.")] = 48,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads to compute with; by default OMP_NUM_THREADS.")
+    ] = None,
+) -> None:
+    """Serve a model to programs that speak OpenAI's API, with a page to talk to it.
+
+    Ctrl-C stops: answers in the works have some seconds to finish; a second Ctrl-C stops at once.
+    """
+    from minillm.lab.threads import threads as usual_threads
+    from minillm.recipes import serving
+
+    serving.run(
+        model,
+        host=host,
+        port=port,
+        api_key=api_key,
+        max_batch=max_batch,
+        queue=queue,
+        threads=threads or usual_threads(),
+    )
+
+
+def quantize(
+    model: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Folder of a model, or the name of a shipped one."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    method: Annotated[
+        str, typer.Option(help="rtn rounds to nearest; gptq, looking at inputs; nf4, unevenly.")
+    ] = "gptq",
+    bits: Annotated[int | None, typer.Option(help="8, 4, 3 or 2 a weight; by default 4.")] = None,
+    group: Annotated[
+        int | None, typer.Option(help="Neighbours of a row with one scale; by default all.")
+    ] = None,
+    asymmetric: Annotated[
+        bool, typer.Option("--asymmetric", help="From the lowest weight to the highest.")
+    ] = False,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Quantize the tables of tokens, too.")
+    ] = False,
+    text: Annotated[
+        Path | None, typer.Option(help="Text for the loss, and for gptq; by default the town's.")
+    ] = None,
+) -> None:
+    """Write a model in fewer bits a weight.
+
+    Prints what becomes of each matrix, and bytes and held-out loss before and after; then sample
+    and serve take the folder. With --text, blank lines end documents, and the last twentieth of
+    them is held out. What is there already is never replaced.
+    """
+    from minillm.recipes import quantizing
+
+    quantizing.run(
+        model,
+        out,
+        method=method,
+        bits=bits,
+        group=group,
+        asymmetric=asymmetric,
+        tables=tables,
+        text=text,
+    )
+
+
+def export(
+    model: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Folder of a model, or the name of a shipped one."),
+    ],
+    out: Annotated[Path, typer.Option(help="File (gguf) or folder (hf) to make.")],
+    form: Annotated[
+        str, typer.Option("--format", help="gguf for llama.cpp, or hf for transformers.")
+    ] = "gguf",
+    kind: Annotated[
+        str, typer.Option("--type", help="f32, f16, bf16; for gguf also q8_0 (8 bits), q4_0 (4).")
+    ] = "f32",
+) -> None:
+    """Write a model in another program's format.
+
+    A GGUF file holds model and tokenizer, for llama.cpp and what is built on it. q8_0 and q4_0
+    round the weights in blocks of 32; what 32 does not divide stays f16. What is there already is
+    never replaced.
+    """
+    from minillm.recipes import export as exporting
+
+    print("\n".join(exporting.run(model, form=form, kind=kind, out=out)))

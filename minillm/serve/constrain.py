@@ -12,7 +12,7 @@ byte by byte. After `{"sold":`, where `true` or `false` must come:
     4th                     e
     allowed     yes   yes   yes     no    no     no
 
-Tokens that begin alike are tried together. They stand in a **trie** (前缀树), with one node for each
+Tokens that begin alike are tried together. They stand in a **trie** (前缀树), with a node for each
 beginning of a token, and a level of the trie is a byte. The states of all nodes of a level are
 looked up at once in those of the level above, until all are dead.
 
@@ -34,7 +34,7 @@ from the middle column one can draw texts without a mask until one is allowed, w
 
 Paper: Willard and Louf 2023, "Efficient Guided Generation for Large Language Models",
 arXiv:2307.09702, section 3 (an index from states to tokens). Dong et al. 2024, "XGrammar",
-arXiv:2411.15100 (a cache of masks; from memory). Park et al. 2024, "Grammar-Aligned Decoding",
+arXiv:2411.15100 (a cache of masks). Park et al. 2024, "Grammar-Aligned Decoding",
 arXiv:2405.21047 (the model's distribution is distorted, and what to do).
 Differs: Willard and Louf make the index for all states in advance, here each mask is made when its
 state first comes. XGrammar prepares masks for what is on top of a stack, and at run time asks only

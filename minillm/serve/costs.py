@@ -5,10 +5,10 @@ tokens in one pass, and gives the first token. **Decode** (增量推理, increme
 one more token a pass, for all the requests that run at once: the rows. Both are forward passes of
 the same model, so one formula has to do for any mixture of them:
 
-    seconds = max(floor, fixed + prompt_token · n_prompt + row · n_rows)
+    seconds = max(floor, fixed + prompt_token · n_prompt + row · batch_size)
               + cached_token · n_cached + pair · n_pairs
 
-              n_prompt   prompt tokens that are read          n_rows    rows that get a token
+              n_prompt   prompt tokens that are read          batch_size    rows that get a token
               n_cached   tokens in caches that are looked at  n_pairs   prompt token × token it sees
 
 `floor` is the time to fetch the weights from memory: on a GPU a pass takes at least that, so a few
@@ -62,7 +62,7 @@ class Costs:
         >>> costs = Costs(fixed=1.0, prompt_token=0.1, row=0.2, floor=2.0)
         >>> costs.prefill(30), costs.decode(1, 30), costs.decode(10, 300)
         (4.0, 2.0, 3.0)
-        >>> costs.seconds(n_prompt=4, n_rows=1)  # four prompt tokens beside a row: free
+        >>> costs.seconds(n_prompt=4, batch_size=1)  # four prompt tokens beside a row: free
         2.0
     """
 
@@ -87,10 +87,10 @@ class Costs:
             )
 
     def seconds(
-        self, n_prompt: int = 0, n_rows: int = 0, n_cached: int = 0, n_pairs: float = 0
+        self, n_prompt: int = 0, batch_size: int = 0, n_cached: int = 0, n_pairs: float = 0
     ) -> float:
         """Of one pass, by the formula at the top."""
-        work = self.fixed + self.prompt_token * n_prompt + self.row * n_rows
+        work = self.fixed + self.prompt_token * n_prompt + self.row * batch_size
         attention = self.cached_token * n_cached + self.pair * n_pairs
         return (work if work > self.floor else self.floor) + attention
 
@@ -98,9 +98,9 @@ class Costs:
         """Of a pass that reads one whole prompt."""
         return self.seconds(n_prompt=n_prompt, n_pairs=pairs(n_prompt))
 
-    def decode(self, n_rows: int, n_cached: int) -> float:
+    def decode(self, batch_size: int, n_cached: int) -> float:
         """Of a pass that gives each row one token; `n_cached` is of all rows together."""
-        return self.seconds(n_rows=n_rows, n_cached=n_cached)
+        return self.seconds(batch_size=batch_size, n_cached=n_cached)
 
 
 def pairs(n_new: int, start: int = 0) -> float:
@@ -172,7 +172,7 @@ class Sample(NamedTuple):
     """One kind of pass, and the median of the seconds that it took."""
 
     n_prompt: int
-    n_rows: int
+    batch_size: int
     n_cached: int
     n_pairs: float
     seconds: float
@@ -215,8 +215,8 @@ def measure(
         half = n // 2
         kinds += [(n, 0, 0, pairs(n)), (n - half, 0, half, pairs(n - half, half))]
         timed += [_pass(model, 1, 0, n), _pass(model, 1, half, n - half)]
-        kinds += [(0, n_rows, n * n_rows, 0) for n_rows in batch_sizes]
-        timed += [_pass(model, n_rows, n, 1) for n_rows in batch_sizes]
+        kinds += [(0, batch_size, n * batch_size, 0) for batch_size in batch_sizes]
+        timed += [_pass(model, batch_size, n, 1) for batch_size in batch_sizes]
     took: list[list[float]] = [[] for _ in kinds]
     for _ in range(n_repeats + 1):
         for times, once in zip(took, timed, strict=True):
@@ -226,10 +226,10 @@ def measure(
     return [Sample(*kind, median(times[1:])) for kind, times in zip(kinds, took, strict=True)]
 
 
-def _pass(model: Transformer, n_rows: int, n_before: int, n_new: int) -> Callable[[], object]:
+def _pass(model: Transformer, batch_size: int, n_before: int, n_new: int) -> Callable[[], object]:
     """A pass over new tokens after others that are in the cache; it can be called again."""
-    tokens = torch.zeros(n_rows, n_before + n_new, dtype=torch.int64)
-    cache = model.new_cache(n_rows, n_before + n_new)
+    tokens = torch.zeros(batch_size, n_before + n_new, dtype=torch.int64)
+    cache = model.new_cache(batch_size, n_before + n_new)
 
     @torch.inference_mode()
     def once() -> object:
@@ -256,7 +256,7 @@ def fit(samples: Sequence[Sample]) -> tuple[Costs, float]:
         root of the mean squared relative error.
 
     Raises:
-        ValueError: fewer samples than costs to be found, or one without time.
+        ValueError: fewer samples than costs to be fitted, or one without time.
 
     Example:
         >>> line = [Sample(n, 0, 0, 0, 1 + 2 * n) for n in (1, 5)]
@@ -278,9 +278,8 @@ def fit(samples: Sequence[Sample]) -> tuple[Costs, float]:
             break
         kept.pop(int(solved.argmin()))
     errors = inputs[:, kept] @ solved - 1
-    found_none = dict.fromkeys(names, 0.0)
-    values = found_none | {names[place]: float(x) for place, x in zip(kept, solved, strict=True)}
-    return Costs(**values), float(np.sqrt(np.mean(errors**2)))
+    values = {names[place]: float(x) for place, x in zip(kept, solved, strict=True)}
+    return Costs(**(dict.fromkeys(names, 0.0) | values)), float(np.sqrt(np.mean(errors**2)))
 
 
 def copy_seconds(model: Transformer, n_tokens: int, n_repeats: int = 7) -> float:

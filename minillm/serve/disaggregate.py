@@ -16,11 +16,12 @@ whose mean is its **time per output token** (TPOT).
 Nothing here computes anything: `simulate` adds up `minillm.serve.costs.Costs`. Events are arrivals
 and ends of passes. The same trace and fleet always give the same times.
 
-Paper: Zhong et al. 2024, "DistServe", arXiv:2401.09670, section 1 (TTFT, TPOT) and section 4
-(simulation, least loaded machine); Patel et al. 2023, "Splitwise", arXiv:2311.18677 (phases apart);
-Agrawal et al. 2024, "Sarathi-Serve", arXiv:2403.02310, section 3.2 (prefill first stalls decoding)
-and algorithm 3 (chunks fill a step up to a budget of tokens, running rows first); Yu et al. 2022,
-"Orca", and Kwon et al. 2023, arXiv:2309.06180 (continuous batching).
+Paper: Zhong et al. 2024, "DistServe", arXiv:2401.09670, section 1 (TTFT, TPOT), section 2.3 (how
+the phases disturb each other) and section 4.1 (a simulator finds the best split); Patel et al.
+2023, "Splitwise", arXiv:2311.18677, section 5.2 (another); Agrawal et al. 2024, "Sarathi-Serve",
+arXiv:2403.02310, section 3.2 (prefill first stalls decoding) and algorithm 3 (chunks), which
+`minillm.serve.scheduler` does with a model. That it is latency which is won is what vLLM's
+documentation of its own way says: "Disaggregated prefill DOES NOT improve throughput."
 Differs: a request takes all places of its prompt and answer when it is admitted, so nobody is
 preempted; caches that wait to be sent take no place on the machine that sends them; machines are
 one card each, never sharded; a cache is sent when its prompt is read, not layer by layer.

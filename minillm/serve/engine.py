@@ -26,7 +26,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -43,7 +43,7 @@ from minillm.serve.blocks import BlockPool
 from minillm.serve.constrain import Constraint
 from minillm.serve.detokenize import Spelling, TextStream
 from minillm.serve.paged import Places, paged
-from minillm.serve.request import Completion, Event, Logprobs, Request
+from minillm.serve.request import Completion, Event, Load, Logprobs, Request
 from minillm.serve.scheduler import Chunk, Scheduler, Sequence
 
 
@@ -71,24 +71,6 @@ class EngineConfig:
     step_tokens: int = 256
     share_prefixes: bool = True
     static: bool = False
-
-
-class Load(NamedTuple):
-    """How busy an engine is.
-
-    Args:
-        n_waiting, n_running: requests.
-        n_blocks_used, n_blocks: of the cache.
-        n_preemptions: how often a request was stopped for lack of blocks, so far.
-        n_shared_tokens: prompt tokens that were not read since their blocks were there, so far.
-    """
-
-    n_waiting: int
-    n_running: int
-    n_blocks_used: int
-    n_blocks: int
-    n_preemptions: int
-    n_shared_tokens: int
 
 
 @dataclass(eq=False)
@@ -173,14 +155,9 @@ class Engine:
     def load(self) -> Load:
         """How busy it is."""
         scheduler, pool = self._scheduler, self._pool
-        return Load(
-            len(scheduler.waiting),
-            len(scheduler.running),
-            pool.n_blocks - pool.n_free,
-            pool.n_blocks,
-            scheduler.n_preemptions,
-            self._n_shared_tokens,
-        )
+        n_requests = len(scheduler.waiting), len(scheduler.running)
+        n_blocks = pool.n_blocks - pool.n_free, pool.n_blocks
+        return Load(*n_requests, *n_blocks, scheduler.n_preemptions, self._n_shared_tokens)
 
     @property
     def n_bytes(self) -> int:
@@ -283,7 +260,7 @@ class Engine:
         tokens_at = columns.clamp(min=0)
         kept = tables.gather(1, tokens_at // size) * size + tokens_at % size
         slots = torch.tensor([chunk.sequence.slot for chunk in chunks], device=device)
-        places = Places(kept[:, -n_new:], kept, slots)
+        where = Places(kept[:, -n_new:], kept, slots)
         # 2. one pass; a mask only where some text is shorter than the longest
         ids = [
             chunk.sequence.tokens[n : n + n_new]
@@ -291,11 +268,11 @@ class Engine:
         ]
         mask = None if bool((n_kept == longest).all()) else padding(columns >= 0)
         context = Context(positions=columns[:, -n_new:].clone(), mask=mask)
-        caches = [store.step(places) for store in self._stores]
+        caches = [store.step(where) for store in self._stores]
         hidden = self.model.hidden(torch.tensor(ids, device=device), context=context, cache=caches)
         # 3. keep books: the states, and which blocks are full now
         for store, cache in zip(self._stores, caches, strict=True):
-            store.end_step(cache, places)
+            store.end_step(cache, where)
         for chunk in chunks:
             sequence = chunk.sequence
             n_tokens = sequence.table.n_tokens + n_new

@@ -25,12 +25,12 @@ No state is a dead end: each rule can be finished, so each stack can.
 
 Paper: Willard and Louf 2023, "Efficient Guided Generation for Large Language Models",
 arXiv:2307.09702, section 4 (parsers that read what a model writes). Dong et al. 2024, "XGrammar",
-arXiv:2411.15100 (a pushdown automaton over bytes with several stacks; from memory).
-Differs: Willard and Louf use an LALR parser, which has one stack, and terminals that are regular
-expressions. XGrammar compiles the rules to automata and keeps its stacks in a tree, in which they
-share their lower ends. Here the stacks are tuples of the rules' own parts. A rule that begins with
-itself is refused. Of a very ambiguous text only `MOST_STACKS` stacks are kept: what may follow
-stays right, but something that also might follow can be lost.
+arXiv:2411.15100 (a pushdown automaton over bytes with several stacks).
+Differs: Willard and Louf use an LALR parser (from memory), which has one stack, and terminals that
+are regular expressions. XGrammar compiles the rules to automata and keeps its stacks in a tree, in
+which they share their lower ends. Here stacks are tuples of the rules' own parts. A rule that
+begins with itself is refused. Of a very ambiguous text only `MOST_STACKS` stacks are kept: what may
+follow stays right, but something that also might follow can be lost.
 
 Chapter: 17
 """

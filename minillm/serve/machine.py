@@ -146,19 +146,19 @@ class Machine:
 
     def _read(self, chunks: list[tuple[Job, int]]) -> None:
         """A pass over prompts, beside the rows if it is chunked; otherwise the rows wait."""
-        n_rows = len(self.rows) if self.chunked else 0
-        n_prompt, n_cached, n_pairs = 0, self.n_cached if n_rows else 0, 0.0
+        batch_size = len(self.rows) if self.chunked else 0
+        n_prompt, n_cached, n_pairs = 0, self.n_cached if batch_size else 0, 0.0
         for job, n_new in chunks:
             n_prompt += n_new
             n_cached += job.n_read
             n_pairs += pairs(n_new, job.n_read)
             job.n_read += n_new
-        seconds = self.costs.seconds(n_prompt, n_rows, n_cached, n_pairs)
+        seconds = self.costs.seconds(n_prompt, batch_size, n_cached, n_pairs)
         self.busy += seconds
         self.clock += seconds
-        if n_rows:
+        if batch_size:
             self.ends.append(self.clock)
-            self.n_cached += n_rows
+            self.n_cached += batch_size
         self._leave()
         for job, _ in chunks:
             if job.n_read == job.n_prompt:
@@ -167,11 +167,11 @@ class Machine:
 
     def _decode(self, until: float) -> None:
         """Passes that give each row a token, until one leaves or the time is reached."""
-        n_rows, clock, n_cached = len(self.rows), self.clock, self.n_cached
-        without_caches = self.costs.decode(n_rows, 0)  # the same for all these passes
+        batch_size, clock, n_cached = len(self.rows), self.clock, self.n_cached
+        without_caches = self.costs.decode(batch_size, 0)  # the same for all these passes
         while clock < until and len(self.ends) < self.rows[0][0]:
             clock += without_caches + self.costs.cached_token * n_cached
-            n_cached += n_rows
+            n_cached += batch_size
             self.ends.append(clock)
         self.busy += clock - self.clock
         self.clock, self.n_cached = clock, n_cached

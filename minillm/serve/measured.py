@@ -1,6 +1,7 @@
 """The experiments of chapter 17: what they run, so that its notebook can show what comes out.
 
     time_tokens    one token against the bytes of weights, on random models of four sizes
+    step_times     what a long prompt does to the steps of the real engine
     play           many requests through an engine, step by step: slots, stored tokens, blocks
     gain           a draft's guesses for a target: tokens a call and seconds
     chi_square     whether judged guesses are distributed as they should be
@@ -128,6 +129,27 @@ def play(requests: Sequence[Request], config: EngineConfig) -> Played:
         played.n_stored.append(sum(stored.values()))
         played.n_blocks.append(engine.load.n_blocks_used)
     return played._replace(seconds=time.thread_time() - start)
+
+
+def step_times(step_tokens: int) -> list[float]:
+    """Seconds of 59 steps: four texts are being written, and in step 20 a prompt of 600 comes.
+
+    Args:
+        step_tokens: the most tokens that a step reads.
+    """
+    model = TransformerConfig(vocab_size=256, context_length=1024).build(seed=0)
+    engine = Engine(model, config=EngineConfig(max_batch=8, step_tokens=step_tokens, n_blocks=300))
+    for number in range(4):
+        engine.submit(Request(prompt=(number,) * 8, n_tokens=60, config=GREEDY))
+    seconds = []
+    for step in range(59):
+        if step == 20:
+            prompt = tuple(n % 256 for n in range(600))
+            engine.submit(Request(prompt=prompt, n_tokens=10, config=GREEDY))
+        start = time.thread_time()
+        engine.step()
+        seconds.append(time.thread_time() - start)
+    return seconds
 
 
 def mixed_requests(tokenizer, n_requests: int = 16, seed: int = 0) -> list[Request]:

@@ -62,11 +62,11 @@ class PagedKV:
         self.keys, self.values = like.keys.new_zeros(shape), like.values.new_zeros(shape)
         self.block_size = block_size
 
-    def step(self, places: Places) -> "PagedStep":
+    def step(self, where: Places) -> "PagedStep":
         """The cache of a step, as the layer expects one."""
-        return PagedStep(self, places)
+        return PagedStep(self, where)
 
-    def end_step(self, step: "PagedStep", places: Places) -> None:
+    def end_step(self, step: "PagedStep", where: Places) -> None:
         """Nothing is left to do: `append` has written."""
 
     def copy(self, copies: Sequence[Copy]) -> None:
@@ -89,14 +89,14 @@ class PagedKV:
 class PagedStep:
     """What attention is given in one step in place of a `KVCache`."""
 
-    def __init__(self, stored: PagedKV, places: Places):
-        self._stored, self._places = stored, places
+    def __init__(self, stored: PagedKV, where: Places):
+        self._stored, self._where = stored, where
 
     def append(
         self, k: Float[Tensor, "B G T K"], v: Float[Tensor, "B G T K"]
     ) -> tuple[Float[Tensor, "B G S K"], Float[Tensor, "B G S K"]]:
         """Write the new tokens' keys and values; gather those of all tokens of each text."""
-        new, kept = self._places.new.flatten(), self._places.kept
+        new, kept = self._where.new.flatten(), self._where.kept
         gathered = []
         for stored, added in ((self._stored.keys, k), (self._stored.values, v)):
             stored[new] = added.transpose(1, 2).flatten(0, 1)
@@ -121,14 +121,14 @@ class StateSlots:
             name: each.repeat_interleave(n_slots, 0) for name, each in self._empty.items()
         }
 
-    def step(self, places: Places) -> State:
+    def step(self, where: Places) -> State:
         """A state of the step's texts."""
-        return State(self._kind, {name: each[places.slots] for name, each in self._parts.items()})
+        return State(self._kind, {name: each[where.slots] for name, each in self._parts.items()})
 
-    def end_step(self, step: State, places: Places) -> None:
+    def end_step(self, step: State, where: Places) -> None:
         """Put the texts' states back into their slots."""
         for name, each in self._parts.items():
-            each[places.slots] = step[name]
+            each[where.slots] = step[name]
 
     def copy(self, copies: Sequence[Copy]) -> None:
         """Nothing: a state stands in no block."""
@@ -151,14 +151,14 @@ class ShiftedSlots:
     def __init__(self, shift: StateSlots, mixer: Any):
         self._both = (shift, mixer)
 
-    def step(self, places: Places) -> ShiftedCache:
+    def step(self, where: Places) -> ShiftedCache:
         """Both for the step's texts."""
-        return ShiftedCache(*(each.step(places) for each in self._both))
+        return ShiftedCache(*(each.step(where) for each in self._both))
 
-    def end_step(self, step: ShiftedCache, places: Places) -> None:
+    def end_step(self, step: ShiftedCache, where: Places) -> None:
         """Both back."""
-        self._both[0].end_step(step.shift, places)
-        self._both[1].end_step(step.mixer, places)
+        self._both[0].end_step(step.shift, where)
+        self._both[1].end_step(step.mixer, where)
 
     def copy(self, copies: Sequence[Copy]) -> None:
         """Blocks of the mixer, if it has any."""

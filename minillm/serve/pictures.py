@@ -40,7 +40,7 @@ def draw_map(
         >>> fig, ax = figure()
         >>> draw_map(ax, {(128, 16): 2.29, (128, 64): 0.97, (512, 16): None})
         >>> [text.get_text() for text in ax.texts]
-        ['2.3×', '1.0×', '–']
+        ['2.29×', '0.97×', '–']
     """
     if not ratios:
         raise ValueError("a map has at least one cell, ratios[row, column]; got none")
@@ -54,9 +54,10 @@ def draw_map(
         if ratio and ratio >= claim:
             frame = {"fill": False, "ec": ORANGE, "lw": 2.5, "zorder": 3}
             ax.add_patch(Rectangle((x + 0.04, y + 0.04), 0.92, 0.92, **frame))
-        words = f"{ratio:.1f}×" if ratio is not None else "–"
+        words = f"{ratio:.2f}×" if ratio is not None else "–"
         ax.text(x + 0.5, y + 0.5, words, color="white" if shade > 0.65 else INK, **ink)
-    ax.set(xlim=(0, len(xs)), ylim=(0, len(ys)), xlabel=columns, ylabel=rows)
+    ax.set(xlim=(0, len(xs)), ylim=(0, len(ys)), ylabel=rows)
+    ax.set_xlabel(f"{columns} (framed: {claim:g}× or more)")
     ax.set_xticks([x + 0.5 for x in range(len(xs))], [f"{x:g}" for x in xs])
     ax.set_yticks([y + 0.5 for y in range(len(ys))], [f"{y:g}" for y in ys])
     ax.tick_params(length=0)

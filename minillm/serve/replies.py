@@ -29,8 +29,8 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 from minillm.serve.detokenize import Spelling
-from minillm.serve.engine import Completion, Event
 from minillm.serve.protocol import Call
+from minillm.serve.request import Completion, Event
 
 DONE = "data: [DONE]\n\n"
 UNLIKELY = -9999.0  # OpenAI's number for a log-probability that JSON has no number for

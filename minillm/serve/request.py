@@ -1,4 +1,4 @@
-"""What is asked of the engine, and what it gives: a request, its events, its completion.
+"""What is asked of the engine, and what it gives: a request, its events, its completion; its load.
 
 Chapter: 17
 """
@@ -91,3 +91,21 @@ class Completion:
             self.logprobs.append(event.logprobs)
         self.text += event.text
         self.finish_reason = event.finish_reason
+
+
+class Load(NamedTuple):
+    """How busy an engine is.
+
+    Args:
+        n_waiting, n_running: requests.
+        n_blocks_used, n_blocks: of the cache.
+        n_preemptions: how often a request was stopped for lack of blocks, so far.
+        n_shared_tokens: prompt tokens that were not read since their blocks were there, so far.
+    """
+
+    n_waiting: int
+    n_running: int
+    n_blocks_used: int
+    n_blocks: int
+    n_preemptions: int
+    n_shared_tokens: int

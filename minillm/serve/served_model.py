@@ -24,8 +24,8 @@ from typing import Any, final
 from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.serve import template
 from minillm.serve.constrain import Constraint, json_schema
-from minillm.serve.engine import Request
 from minillm.serve.protocol import Call, Conversation, Ids, RequestError, choice_seed
+from minillm.serve.request import Request
 from minillm.serve.template import PLAIN, ChatTemplate
 
 NOT_TUNED = "It was not tuned for chat: it writes on where your text ends."

@@ -30,10 +30,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from minillm.serve.engine import Engine, Event, Request
+from minillm.serve.engine import Engine
 from minillm.serve.guard import check_host, check_key, read_json
 from minillm.serve.protocol import RequestError, parse
 from minillm.serve.replies import DONE, Reply, server_sent
+from minillm.serve.request import Event, Request
 from minillm.serve.served_model import ServedModel
 from minillm.serve.worker import Failed, Full, Worker
 
@@ -129,6 +130,7 @@ class _Server:
 
     def guarded(self, handle: Handler, needs_key: bool) -> Handler:
         """A handler that asks who it is, and answers refusals in OpenAI's form."""
+        from starlette.requests import ClientDisconnect
 
         async def answer(request: HttpRequest) -> Response:
             try:
@@ -137,6 +139,8 @@ class _Server:
                 elif needs_key:
                     check_key(request.headers, self.config.api_key)
                 return await handle(request)
+            except ClientDisconnect:  # before its body had come
+                return _json({}, GONE)
             except RecursionError:
                 error = RequestError("the body is nested too deeply")
             except RequestError as refusal:

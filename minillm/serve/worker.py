@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import final
 
-from minillm.serve.engine import Engine, Event, Load, Request
+from minillm.serve.engine import Engine
+from minillm.serve.request import Event, Load, Request
 
 Deliver = Callable[[int, Event | Exception], None]
 _log = logging.getLogger("minillm.serve")

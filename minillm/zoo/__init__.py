@@ -1,1 +1,1 @@
-"""Small models that the course ships, each with its manifest and a card that says what it is."""
+"""Small models that the course ships, each with its card."""

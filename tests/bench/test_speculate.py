@@ -32,11 +32,11 @@ def test_the_worse_temperature_and_the_largest_error_count():
     assert found["formula_error"] == pytest.approx(1 - 1.5 / 1.6)
 
 
-def test_seeds_have_prompts_of_their_own_and_every_other_one_is_chinese():
+def test_seeds_have_stories_of_their_own_and_every_other_one_is_chinese():
     _, tokenizer = checkpoints.load(bench.TARGET)
     work = bench.Work(n_prompts=4)
     texts = [
-        [tokenizer.decode(prompt[1:]) for prompt in bench.prompts_of(tokenizer, seed, work)]
+        [tokenizer.decode(story[1:]) for story in bench.stories_of(tokenizer, seed, work)]
         for seed in (0, 1)
     ]
     assert [text.isascii() for text in texts[0]] == [True, False, True, False]
@@ -47,7 +47,7 @@ def test_seeds_have_prompts_of_their_own_and_every_other_one_is_chinese():
 def test_a_draft_that_is_the_target_has_a_rate_of_one_and_all_its_tokens():
     model, tokenizer = checkpoints.load(bench.TARGET)
     work = bench.QUICK
-    prompts = bench.prompts_of(tokenizer, 0, work)
+    prompts = [story[:12] for story in bench.stories_of(tokenizer, 0, work)]
     found = bench.gained(model, ModelDraft(model), prompts, bench.CONFIGS["sampled"], 0, work)
     assert found["alpha"] == pytest.approx(1)
     assert found["tokens_per_call"] == {"1": 2, "2": 3}

@@ -30,8 +30,8 @@ costs_of_any_kind = st.builds(
 # --- by hand --------------------------------------------------------------------------------------
 def test_the_floor_hides_some_tokens_and_no_attention():
     costs = Costs(fixed=1, prompt_token=2, row=3, cached_token=0.5, pair=0.25, floor=10)
-    assert costs.seconds(n_prompt=3, n_rows=1) == 10 == costs.seconds(n_rows=1)
-    assert costs.seconds(n_prompt=3, n_rows=1, n_cached=8, n_pairs=4) == 10 + 4 + 1
+    assert costs.seconds(n_prompt=3, batch_size=1) == 10 == costs.seconds(batch_size=1)
+    assert costs.seconds(n_prompt=3, batch_size=1, n_cached=8, n_pairs=4) == 10 + 4 + 1
     assert costs.prefill(6) == 1 + 12 + 0.25 * 21
     assert costs.decode(4, 20) == 1 + 12 + 10
 

@@ -19,7 +19,8 @@ from minillm.mixers.streaming import streaming
 from minillm.model.attention import AttentionConfig
 from minillm.model.config import TransformerConfig
 from minillm.serve.detokenize import stream_text
-from minillm.serve.engine import Engine, EngineConfig, Request
+from minillm.serve.engine import Engine, EngineConfig
+from minillm.serve.request import Request
 from minillm.serve.sample import SampleConfig, stream
 from minillm.text.tokenizer import Tokenizer
 

@@ -1,6 +1,5 @@
 """minillm.serve.machine: passes on paper, and what no machine may do."""
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -78,8 +77,8 @@ job_lists = st.lists(
 
 @settings(max_examples=40)
 @given(job_lists, st.booleans(), st.integers(1, 40), st.integers(41, 200))
-def test_every_job_gets_its_tokens_in_order_and_all_places_come_back(jobs, chunked, step, places):
-    costs = Costs(fixed=1.0, prompt_token=0.1, row=0.2, cached_token=0.01, cache_tokens=places)
+def test_every_job_gets_its_tokens_in_order_and_all_places_come_back(jobs, chunked, step, most):
+    costs = Costs(fixed=1.0, prompt_token=0.1, row=0.2, cached_token=0.01, cache_tokens=most)
     machine = Machine(costs, chunked, step)
     times = played(machine, *jobs)
     for (arrival, _, n_tokens), each in zip(jobs, times, strict=True):

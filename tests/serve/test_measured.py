@@ -1,4 +1,5 @@
 from dataclasses import replace
+from statistics import median
 
 import pytest
 import torch
@@ -36,6 +37,12 @@ def test_steps_are_those_of_the_slots_that_are_free_first():
         for static in (True, False)
     }
     assert steps == {True: 5, False: 4}
+
+
+def test_a_long_prompt_makes_one_step_long_or_several_a_little():
+    whole, parts = measured.step_times(1024), measured.step_times(64)
+    assert len(whole) == len(parts) == 59
+    assert whole[20] > 2 * median(whole)
 
 
 def test_a_draft_that_is_the_target_is_always_right():

@@ -16,7 +16,7 @@ def drawn(ratios, **options):
 def test_a_cell_stands_at_its_lengths_with_its_ratio():
     ax, cells, _ = drawn({(512, 16): 1.24, (128, 64): 0.7, (128, 16): 3.0, (512, 64): None})
     words = {text.get_position(): text.get_text() for text in ax.texts}
-    assert words == {(0.5, 1.5): "1.2×", (1.5, 0.5): "0.7×", (0.5, 0.5): "3.0×", (1.5, 1.5): "–"}
+    assert words == {(0.5, 1.5): "1.24×", (1.5, 0.5): "0.70×", (0.5, 0.5): "3.00×", (1.5, 1.5): "–"}
     assert set(cells) == {(0, 0), (0, 1), (1, 0), (1, 1)}
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["16", "64"]
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["128", "512"]
@@ -40,7 +40,9 @@ def test_larger_is_darker_also_in_grey_and_words_stay_readable():
 def test_cells_that_reach_the_claim_are_framed():
     ratios = {(1, 1): 2.0, (1, 2): 1.99, (2, 1): None, (2, 2): 5.0}
     assert drawn(ratios)[2] == {(0, 0), (1, 1)}
-    assert drawn(ratios, claim=1.5)[2] == {(0, 0), (1, 0), (1, 1)}
+    ax, _, frames = drawn(ratios, claim=1.5)
+    assert frames == {(0, 0), (1, 0), (1, 1)}
+    assert ax.get_xlabel() == "answer, tokens (framed: 1.5× or more)"
 
 
 def test_no_cell_is_no_map():

@@ -3,9 +3,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.serve.detokenize import TextStream
-from minillm.serve.engine import Event, Logprobs
 from minillm.serve.protocol import Call
 from minillm.serve.replies import Reply
+from minillm.serve.request import Event, Logprobs
 from minillm.text.tokenizer import Tokenizer
 
 BYTES = Tokenizer(())

@@ -21,7 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.model.attention import AttentionConfig
 from minillm.model.config import TransformerConfig
-from minillm.serve.engine import Engine, EngineConfig, Request
+from minillm.serve.engine import Engine, EngineConfig
+from minillm.serve.request import Request
 from minillm.serve.sample import SampleConfig, generate
 from minillm.serve.served_model import ServedModel
 from minillm.serve.server import PAGE, ServerConfig, app
@@ -60,7 +61,7 @@ def serving(config=None, engine=None):
     engine = engine or Engine(MODEL, TOKENIZER, EngineConfig(max_batch=4, block_size=4))
     application = app(engine, SERVED, config)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(application, log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(application, log_config=None))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     port = listening.getsockname()[1]
@@ -90,6 +91,15 @@ def held(engine):
 
     engine.step = wait_and_step
     return gate
+
+
+def until(condition, then=lambda: None):
+    """Wait, however busy the machine is, but not for ever."""
+    end = time.monotonic() + 100
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+        then()
 
 
 def ask(port, method, path, body=None, **headers):
@@ -241,18 +251,25 @@ def test_a_client_that_goes_away_frees_all_blocks(stream):
         if stream:
             assert connection.getresponse().readline().startswith(b"data: ")
         else:
-            while running.worker.load.n_running == 0:
-                time.sleep(0.01)
+            until(lambda: running.worker.load.n_running)
         connection.sock.shutdown(socket.SHUT_RDWR)
         connection.close()
-        while running.worker.n_open:  # a step now and then, and never as many as it asked for
-            time.sleep(0.05)
-            gate.release()
+        until(lambda: not running.worker.n_open, then=gate.release)  # a step now and then
         gate.release(100)
-        while running.worker.load.n_blocks_used:
-            time.sleep(0.01)
+        until(lambda: not running.worker.load.n_blocks_used)
         assert running.worker.counts["cancelled"] == 1
         assert running.worker.counts["completion_tokens"] < 100
+
+
+def test_a_client_that_goes_away_in_the_middle_of_its_question_is_no_error(toy, caplog):
+    connection = http.client.HTTPConnection("127.0.0.1", toy.port)
+    connection.putrequest("POST", "/v1/completions")
+    for name, value in (("content-type", "application/json"), ("content-length", "100")):
+        connection.putheader(name, value)
+    connection.endheaders(b'{"model": ')
+    connection.close()
+    assert ask(toy.port, "GET", "/health")[0] == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_one_request_too_many_may_come_back_later():
@@ -262,12 +279,11 @@ def test_one_request_too_many_may_come_back_later():
         how = {"model": "toy", "prompt": "hi", "max_tokens": 2}
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(running.client.completions.create, **how, n=2)
-            while running.worker.n_open < 2:
-                time.sleep(0.01)
+            until(lambda: running.worker.n_open == 2)
             with pytest.raises(openai.RateLimitError, match="2 requests are in the works") as error:
                 running.client.completions.create(**how)
-            assert error.value.response.headers["retry-after"] == "1"
             gate.release(100)
+            assert error.value.response.headers["retry-after"] == "1"
             assert len(first.result(100).choices) == 2
         with pytest.raises(openai.BadRequestError, match=r"is 3 answers, .* at 2 at most"):
             running.client.completions.create(**how, n=3)

@@ -5,7 +5,8 @@ from queue import SimpleQueue
 import pytest
 
 from minillm.model.config import tiny
-from minillm.serve.engine import Engine, EngineConfig, Request
+from minillm.serve.engine import Engine, EngineConfig
+from minillm.serve.request import Request
 from minillm.serve.worker import Failed, Full, Worker
 
 MODEL = tiny(vocab_size=50).build(seed=0)
@@ -62,11 +63,12 @@ def held(of):
 
 
 def failing(of, name, error):
-    """Let one method of the engine fail once it is called; gives how to mend it."""
+    """Let one method of the engine fail, or do nothing; gives how to mend it."""
     method = getattr(of, name)
 
     def fail(*_):
-        raise error
+        if error:
+            raise error
 
     setattr(of, name, fail)
     return lambda: setattr(of, name, method)
@@ -87,11 +89,15 @@ def test_each_job_is_given_what_the_engine_alone_gives(make):
 def test_one_too_many_is_refused_until_another_has_ended(make):
     of = engine()
     gate, worker = held(of), make(of, most_open=2)
-    _, queue = opened(worker, REQUESTS[:2])
+    _, queue = opened(worker, REQUESTS[:1])
+    with pytest.raises(Full, match="1 requests are in the works, 2 at most"):
+        opened(worker, REQUESTS[1:3])  # half of it would be of no use
+    _, other = opened(worker, REQUESTS[1:2])
     with pytest.raises(Full, match="2 requests are in the works, 2 at most"):
         opened(worker, REQUESTS[2:3])
     gate.release(100)
-    answers(queue, 2)
+    answers(queue, 1)
+    answers(other, 1)
     assert worker.n_open == 0
     assert answers(opened(worker, REQUESTS[2:3])[1], 1)
 
@@ -140,9 +146,10 @@ def test_a_step_that_fails_is_told_to_all_and_the_thread_goes_on(make, caplog):
     assert (worker.n_open, worker.counts["failed"], worker.error) == (0, 3, None)
 
 
-def test_an_engine_that_cannot_even_cancel_is_given_up(make, caplog):
+@pytest.mark.parametrize("error", [KeyError("books"), None])
+def test_an_engine_that_cannot_even_cancel_is_given_up(make, caplog, error):
     of = engine()
-    failing(of, "cancel", KeyError("books"))
+    failing(of, "cancel", error)
     failing(of, "step", IndexError("no block"))
     worker = make(of)
     with caplog.at_level(logging.CRITICAL):

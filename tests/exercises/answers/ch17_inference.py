@@ -34,12 +34,12 @@ def judge(p, q, guess):
     return stays if stays < 1 else 1.0, surplus * (1 / surplus.sum())
 """,
     "17.4": """
-def n_for_prompts(n_machines, read_seconds, step_seconds, n_rows, n_tokens, gap_seconds):
+def n_for_prompts(n_machines, read_seconds, step_seconds, batch_size, n_tokens, gap_seconds):
     if read_seconds + step_seconds <= gap_seconds:
         return [0, "合在一起没有机器空闲，间隔也够短"]
     best, most = 0, 0.0
     for k in range(1, n_machines):
-        rate = min(k / read_seconds, (n_machines - k) * n_rows / n_tokens / step_seconds)
+        rate = min(k / read_seconds, (n_machines - k) * batch_size / n_tokens / step_seconds)
         if rate > most + 1e-12:
             best, most = k, rate
     return [best, "提示太长时，混合会让间隔超过承诺"]
@@ -60,7 +60,7 @@ def judge(p, q, guess):
     return 0.5, (p + q) / 2
 """,
     "17.4": """
-def n_for_prompts(n_machines, read_seconds, step_seconds, n_rows, n_tokens, gap_seconds):
+def n_for_prompts(n_machines, read_seconds, step_seconds, batch_size, n_tokens, gap_seconds):
     return 1, "because I think that it is so"
 """,
 }

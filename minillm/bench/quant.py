@@ -1,0 +1,161 @@
+"""`minillm bench quant`: loss against bits of `town-1m`, and the time that a kernel saves.
+
+*Loss.* The 16 matrices of the blocks are quantized, the table of tokens is kept. Told are nats a
+token of the town's held-out texts, all of them, and what they are more than without quantization.
+
+    tensor, channel, group 32       symmetric; a scale for the matrix, a row, 32 of a row (43 in
+                                    ffn.down, whose rows 32 does not divide)
+    asymmetric                      a scale and a zero point a row
+    rtn, gptq                       gptq: 64 rows of 128 tokens to calibrate with, three times,
+                                    drawn with other seeds; the mean, and lowest and highest
+    closed                          the part of rtn's loss that gptq takes back: 1 is all of it
+
+*Time.* One row of numbers times a matrix, as in writing one text: in float32, and by torch's
+kernels for int8 and int4 with activations in bfloat16. The median, contenders in turns.
+
+Paper: Frantar et al. 2022, "GPTQ", arXiv:2210.17323, sections 3 and 4.
+Differs: models, data and sizes.
+
+Chapter: app
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from minillm.bench._run import Finished
+from minillm.bench.bpe import race
+from minillm.bench.model import repeated
+from minillm.lab.track import track
+from minillm.model.transformer import Transformer
+from minillm.quant import kernels
+from minillm.quant.apply import quantize
+from minillm.quant.plan import plan
+from minillm.quant.rtn import BITS, Grid
+from minillm.quant.rtn import quantize as round_to_nearest
+from minillm.recipes import quantizing
+from minillm.zoo import checkpoints
+
+GRIDS: dict[str, dict[str, Any]] = {
+    "tensor": {"granularity": "tensor"},
+    "channel": {"granularity": "channel"},
+    "group 32": {"granularity": 32},
+    "asymmetric": {"granularity": "channel", "symmetric": False},
+}
+SEEDS = (0, 1, 2)
+QUICK_TOWN = replace(
+    quantizing.TOWN, languages=("en",), story_blocks=1, fact_blocks=0, held_out_blocks=1
+)
+SHAPES = ((4096, 4096), (320, 860))
+CODES = {"int8": Grid(bits=8), "int4": Grid(bits=4)}
+
+
+def run(*, quick: bool = False, finished: Finished | None = None) -> dict[str, Any]:
+    """Measure, and print both tables.
+
+    Args:
+        quick: 4 bits, one seed, little text, small matrices; its figures mean little.
+        finished: results that are there already.
+    """
+    finished = Finished() if finished is None else finished
+    model, tokenizer, end_ids = checkpoints.open_model(checkpoints.folder("town-1m"))
+    data = QUICK_TOWN if quick else quantizing.TOWN
+    texts = quantizing.rows_of(model, tokenizer, end_ids, data)
+    bits, seeds = ((4,), SEEDS[:1]) if quick else (BITS, SEEDS)
+    rows = losses(model, texts, bits, seeds, finished)
+    shapes, work = (((64, 64), (20, 86)), (1, 2)) if quick else (SHAPES, (15, 20))
+    times = {f"{n} × {m}": seconds(n, m, *work) for n, m in shapes}
+    _print(rows, times)
+    return {"losses": rows, "seconds": times, "kernels": _has()}
+
+
+def losses(
+    model: Transformer,
+    texts: quantizing.Texts,
+    all_bits: Sequence[int],
+    seeds: Sequence[int],
+    finished: Finished,
+) -> list[dict[str, Any]]:
+    """A row for each number of bits, grid and method; the first is of the model as it is.
+
+    Args:
+        model: in float.
+        texts: to measure the loss on, and to calibrate with.
+        all_bits: of a code.
+        seeds: of GPTQ's calibration rows.
+        finished: results that are there already.
+    """
+    base = finished("float", lambda: quantizing.loss(model, texts.held_out))
+
+    def row(method: str, grid: Grid | None = None, name: str = "", n_runs: int = 1) -> dict:
+        chosen = plan(model, method, grid)
+
+        def measure(seed: int) -> float:
+            rows = texts.calibration(seed) if method == "gptq" else None
+            return quantizing.loss(quantize(model, chosen, rows).model, texts.held_out)
+
+        each = [
+            finished(f"{method}, {grid}, seed {seed}", partial(measure, seed))
+            for seed in seeds[:n_runs]
+        ]
+        bits = 4 if grid is None else grid.bits
+        of_grid = {"bits": bits, "grid": name, "method": method, "a_weight": chosen.bits_per_weight}
+        return of_grid | {"losses": each, "loss": fmean(each), "more": fmean(each) / base - 1}
+
+    rows = [
+        {"bits": 32, "grid": "", "method": "float", "a_weight": 32.0}
+        | {"losses": [base], "loss": base, "more": 0.0}
+    ]
+    for bits, name in track([(bits, name) for bits in all_bits for name in GRIDS], "losses"):
+        grid = Grid(bits=bits, **GRIDS[name])
+        nearest, moved = row("rtn", grid, name), row("gptq", grid, name, len(seeds))
+        if nearest["more"] > 0:
+            moved["closed"] = 1 - moved["more"] / nearest["more"]
+        rows += [nearest, moved]
+    return [*rows, row("nf4", name="blocks of 64")]
+
+
+# --- time ---------------------------------------------------------------------------------------
+def seconds(rows: int, columns: int, n_repeats: int, n_times: int) -> dict[str, float]:
+    """Of one row of numbers times such a matrix, by each contender: the median.
+
+    Args:
+        rows, columns: of the matrix.
+        n_repeats: turns of each contender.
+        n_times: products in a turn.
+    """
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(rows, columns, generator=generator)
+    x = torch.randn(1, columns, generator=generator)
+    contenders = {"float32": lambda: torch.nn.functional.linear(x, weight)}
+    for kind, grid in CODES.items():
+        packed, narrow = kernels.pack(round_to_nearest(weight, grid)), x.bfloat16()
+        contenders[kind] = lambda packed=packed, narrow=narrow: kernels.linear(narrow, packed)
+    turns = {name: repeated(product, n_times) for name, product in contenders.items()}
+    with torch.inference_mode():
+        return {name: each / n_times for name, each in race(turns, n_repeats).items()}
+
+
+def _has() -> dict[str, bool]:
+    return {kind: kernels.has_kernel(kind) for kind in CODES}
+
+
+def _print(rows: list[dict[str, Any]], times: dict[str, dict[str, float]]) -> None:
+    print(f"{'bits':>4}  {'grid':12}  {'method':6}  {'a weight':>8}  {'loss':>7}  {'more':>10}")
+    for row in rows:
+        each = row["losses"]
+        beside = f"  {min(each):.4f} to {max(each):.4f}" if len(each) > 1 else ""
+        beside += f"  closed {row['closed']:.0%}" if "closed" in row else ""
+        print(
+            f"{row['bits']:>4}  {row['grid']:12}  {row['method']:6}  {row['a_weight']:8.3f}  "
+            f"{row['loss']:7.4f}  {row['more']:+10.2%}{beside}"
+        )
+    for shape, each in times.items():
+        line = ", ".join(f"{name} {1e6 * second:,.1f} µs" for name, second in each.items())
+        print(f"one row times {shape}: {line}")
+    for kind in (kind for kind, there in _has().items() if not there):
+        print(f"this torch has no kernel for {kind}: it is computed in numbers")
