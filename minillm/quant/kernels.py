@@ -10,10 +10,9 @@ torch has two for the CPU, under private names, for activations in bfloat16:
     int8     a scale a row                  torch.ops.aten._weight_int8pack_mm
     int4     a scale for 32 to 256 columns  torch.ops.aten._weight_int4pack_mm_for_cpu
 
-`pack` brings codes into the form that they want, scales in bfloat16, and fills up what does not
-fit: they check no bounds, and int8 with several rows reads beyond the end of a matrix of 860
-columns.
-`linear` calls them, or does the same by numbers where there is no kernel.
+`pack` brings codes into the form that they want, with scales in bfloat16, and fills up what does
+not fit: they check no bounds, and int8 times several rows reads beyond the end of a matrix of 860
+columns. `linear` calls them, or does the same by numbers where there is no kernel.
 
 Paper: none.
 Differs: none.

@@ -1,10 +1,10 @@
 """What becomes of each matrix of a model, as data: method, grid, and bytes before and after.
 
-    matrix              shape      method  numbers           bytes before   after
-    embedding           1024 × 128 kept                           524,288  524,288
-    blocks.0.mixer.qkv  384 × 128  gptq    4 bits, group 32       196,608   27,648
+    matrix              shape       method  numbers          bytes before    after
+    embedding           1024 × 128  kept                          524,288  524,288
+    blocks.0.mixer.qkv  384 × 128   gptq    4 bits, group 32      196,608   27,648
     …
-    others              …          kept                             6,272    6,272
+    others                          kept                            5,632    5,632
 
 Every `nn.Linear` is in it, of whatever mixer, feed-forward part or expert. Kept in float are
 routers, whose few numbers decide where whole tokens go, and all that is no matrix. The tables of

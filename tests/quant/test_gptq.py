@@ -147,6 +147,13 @@ def test_a_singular_hessian_is_refused_without_damping():
     gptq.quantize(weight, hessian(x), Grid())
 
 
+def test_an_input_that_is_the_sum_of_others_up_to_rounding_is_refused_as_well():
+    weight, x = layer(seed=8)
+    x[:, 7] = x[:, 0] / 3 + x[:, 1] / 7
+    with pytest.raises(ValueError, match="is singular"):
+        gptq.quantize(weight, hessian(x), Grid(), damping=0)
+
+
 def test_what_is_no_number_is_refused():
     weight, x = layer(seed=7)
     x[0, 0] = torch.nan
