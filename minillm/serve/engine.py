@@ -100,7 +100,7 @@ class Engine:
 
     Example:
         >>> from minillm.model.config import tiny
-        >>> model, greedy = tiny(vocab_size=50).build(seed=0), SampleConfig(temperature=0)
+        >>> model, greedy = tiny(vocab_size=50).build(seed=0), sample.SampleConfig(temperature=0)
         >>> engine = Engine(model, config=EngineConfig(max_batch=2))
         >>> prompts = [(7, 3, 9), (4,), (7, 3, 8, 1)]
         >>> requests = [Request(prompt=each, n_tokens=5, config=greedy) for each in prompts]
