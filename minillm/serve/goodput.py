@@ -38,6 +38,7 @@ SEEDS = (0, 1, 2)
 GOAL = 0.9  # of the requests
 WHOLE = (512, 1)  # most tokens of prompts in one pass, where prompts are read whole
 CHUNKS = (256, 128, 512, 64, 1024)  # most tokens of a step, where they are not
+MOST_AT_ONCE = 4096  # requests on a machine; who serves more than that, serves any number
 N_LIFETIMES = 20  # a trace lasts so many times what a request takes alone, or longer
 
 
@@ -175,7 +176,7 @@ def goodput(
         The rate, or 0 where not even very few requests are served in time, or `beat` is not beaten.
 
     Raises:
-        ValueError: no seed, a precision that is not above 0.
+        ValueError: no seed, a precision that is not above 0; a promise that no rate breaks.
     """
     if not seeds or not precision > 0:
         raise ValueError(f"goodput needs a seed and a precision above 0; got {seeds}, {precision}")
@@ -205,6 +206,12 @@ def goodput(
     high = 2 * low
     while is_kept(high):
         low, high = high, 2 * high
+        if high * alone > MOST_AT_ONCE:
+            raise ValueError(
+                f"the promise is kept even at {low:.3g} requests a second and machine, thousands "
+                "of them at once, so no rate is the highest: set limits that can be missed, and give "
+                "tokens a cost"
+            )
     # 2. halve the interval
     while high > low * (1 + precision):
         middle = math.sqrt(low * high)

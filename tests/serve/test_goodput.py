@@ -144,6 +144,13 @@ def test_a_promise_that_cannot_be_kept_has_no_goodput():
 
 
 # --- bad input ------------------------------------------------------------------------------------
+def test_a_promise_that_no_rate_breaks_is_refused(monkeypatch):
+    monkeypatch.setattr(module, "MOST_AT_ONCE", 8)
+    slo = SLO(ttft_seconds=math.inf, tpot_seconds=math.inf)
+    with pytest.raises(ValueError, match="no rate is the highest"):
+        goodput(SMALL, COSTS, chunked(1, 64), slo, seeds=[0])
+
+
 @pytest.mark.parametrize(
     ("attempt", "words"),
     [

@@ -217,6 +217,7 @@ def test_trees_of_any_depth_are_valid(seed):
         ({"enum": [True, "1"], "type": "number"}, "there is no value that it allows"),
         ({"type": "string", "minLength": 3, "maxLength": 2}, "0 ≤ min ≤ max; got 3, 2"),
         ({"type": "array", "minItems": "2"}, "minItems and maxItems"),
+        ({"type": "array", "uniqueItems": True}, "'uniqueItems' is not supported here"),
         (REFERENCE, "there is no '#/$defs/a'; there are []"),
         (REFERENCE | {"$defs": {"a": {"$ref": "#/$defs/a"}}}, "can finish rule '#/$defs/a'"),
         (REFERENCE | {"$defs": {"a": {"anyOf": [REFERENCE, {}]}}}, "left recursion"),
