@@ -209,8 +209,8 @@ def goodput(
         if high * alone > MOST_AT_ONCE:
             raise ValueError(
                 f"the promise is kept even at {low:.3g} requests a second and machine, thousands "
-                "of them at once, so no rate is the highest: set limits that can be missed, and give "
-                "tokens a cost"
+                "of them at once, so no rate is the highest: set limits that can be missed, and "
+                "give tokens a cost"
             )
     # 2. halve the interval
     while high > low * (1 + precision):
