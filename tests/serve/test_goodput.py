@@ -96,6 +96,7 @@ def test_a_longer_or_a_faster_trace_begins_with_the_same_requests():
     assert short.arrivals * 4 == pytest.approx(long.arrivals[:20])
     for name in ("n_prompt", "n_tokens"):
         assert (getattr(short, name) == getattr(long, name)[:20]).all()
+    assert (long.n_prompt != long.n_tokens).any()  # of equal means, drawn independently
 
 
 @pytest.mark.parametrize("fleet", [prefill_first(2), chunked(2, 64), apart(1, 1)])
@@ -115,6 +116,7 @@ def test_the_rate_is_kept_and_a_little_more_is_not():
     for factor, is_kept in ((0.8, True), (1.5, False)):
         served = simulate(workload.draw(2 * rate * factor, seed=9), COSTS, fleet).middle()
         assert (slo.attainment(served) >= 0.9) is is_kept
+    assert goodput(WORKLOAD, COSTS, fleet, slo, seeds=[0, 1], beat=rate) == 0
 
 
 def test_the_best_is_the_highest_of_all_and_who_is_no_better_costs_one_try(monkeypatch):
