@@ -1,0 +1,104 @@
+"""Tasks of chapter 18, Quantization.
+
+Chapter: 18
+"""
+
+from itertools import product
+
+import torch
+
+from minillm.lab.task import task
+
+
+@task("18.1", minutes=6)
+def round_row(row, bits):
+    """Round a row of weights to a symmetric grid, and return the numbers that come out.
+
+    The grid has 0 in its middle, and reaches the largest |weight| with its largest code. A row of
+    zeros stays a row of zeros.
+
+    中文：把一行权重舍入到对称网格，返回舍入后的数。网格以 0 为中心，最大的编码对应绝对值最大的权
+    重。全零的行保持全零。
+
+    Args:
+        row: tensor of n weights.
+        bits: of a code, 2 or more.
+
+    Returns:
+        Tensor of n numbers. For [1.5, -0.5, 0.2] and 3 bits: [1.5, -0.5, 0].
+    """
+    raise NotImplementedError
+
+
+@task("18.2", minutes=9)
+def place_bits(matrices, budget):
+    """Decide: how is each matrix stored, so that the loss rises least within a budget of bytes?
+
+    A choice is (bits, group): codes of so many bits, and a scale of 16 bits for each group of so
+    many weights. Each choice raises the loss by so much. Take it that the rises of several
+    matrices add up, which is roughly so.
+
+    中文：在字节预算之内，每个矩阵怎样存储，损失的增加才最少？一个选择是 (bits, group)：每个编码
+    bits 位，每 group 个权重共用一个 16 位的缩放因子。每个选择使损失增加若干；假定各矩阵的增加量可
+    以相加。
+
+    Args:
+        matrices: list of (n_weights, rises); rises is a dict {(bits, group): rise of the loss}.
+        budget: bytes for all of them, scales included; the cheapest choices fit.
+
+    Returns:
+        List of (bits, group), one for each matrix. For
+        [(640, {(8, 128): 0.0, (4, 128): 0.2}), (2560, {(8, 128): 0.0, (4, 128): 0.3})] and 2000
+        bytes: [(8, 128), (4, 128)], which take 650 and 1320.
+    """
+
+    raise NotImplementedError
+
+
+@task("18.3", minutes=8)
+def move_others(row, H, rounded):
+    """The first weight of a row was rounded. Move the others so that the outputs change least.
+
+    H[j, k] is the sum of x_j · x_k over the calibration inputs x. If the row changes by d, then the
+    squared change of its outputs, over all these inputs, is d · H · d. The others may become any
+    numbers; they are rounded later.
+
+    中文：一行的第一个权重已被舍入。移动其余权重，使输出变化最小。H[j, k] 是校准输入中 x_j · x_k 之
+    和；若该行改变 d，输出变化的平方和就是 d · H · d。其余权重可取任何数，以后再舍入。
+
+    Args:
+        row: tensor of n weights, in float64.
+        H: tensor [n, n], symmetric and invertible, in float64.
+        rounded: what the first weight has become.
+
+    Returns:
+        Tensor of n - 1 numbers. For (0.4, 0.4), H = [[1, 0.5], [0.5, 1]] and rounded = 0: (0.6,).
+    """
+    raise NotImplementedError
+
+
+@task("18.4", minutes=7)
+def times_as_fast(n_texts, bits, bytes_per_second, operations_per_second):
+    """Predict: how many times as fast is a decode step with weights of so many bits as with 32?
+
+    A step for n_texts texts fetches each weight once, and does two operations with it for each
+    text. Fetching and computing go on at the same time, so the slower of the two decides. What a
+    weight costs to turn into a number is left out. Then explain: what becomes of the gain as
+    n_texts grows, and why?
+
+    中文：权重为 bits 位时，一步解码比 32 位快多少倍？一步要把每个权重取一次，并为每个文本做两次运
+    算。取数与计算同时进行，较慢的一方决定时间；编码变回数的开销不计。再解释：n_texts 增大时，收益
+    怎样，为什么？
+
+    Args:
+        n_texts: 1 or more.
+        bits: of a weight, scales included.
+        bytes_per_second: that are fetched.
+        operations_per_second: that are computed.
+
+    Returns:
+        (float, str): the factor, and a sentence of at least four words. With 10e9 bytes and 20e9
+        operations a second and 8 bits: 4 for 1 text, 2 for 2 texts.
+    """
+
+    raise NotImplementedError
