@@ -32,6 +32,7 @@ from minillm.model.config import TransformerConfig
 from minillm.model.ffn import MLPConfig, SwiGLUConfig
 from minillm.optim.schedule import Cosine, Schedule, WarmupStableDecay
 from minillm.recipes.data import TextData, TownData
+from minillm.train.autocast import PRECISIONS
 from minillm.train.loop import LoopConfig
 
 #: Keys of recipes from before the names were the field's, and what they are called now.
@@ -106,6 +107,8 @@ class Training:
         n_steps: in all.
         batch_size: of `context_length` tokens each, a batch.
         accumulation_steps: a step.
+        precision: "fp32", or "bf16" for products of matrices in bfloat16, on one process or with
+            whole models (chapter 18); `minillm doctor` says whether this machine gains.
         learning_rate: AdamW's, at its highest.
         matrix_rate: Muon's, at its highest.
         warmup_steps: until they are reached.
@@ -119,6 +122,7 @@ class Training:
     n_steps: int = 1000
     batch_size: int = 16
     accumulation_steps: int = 1
+    precision: str = "fp32"
     optimizer: str = "adamw"
     learning_rate: float = 3e-3
     matrix_rate: float = 0.02
@@ -131,6 +135,10 @@ class Training:
 
     def __post_init__(self):
         _at_least("evaluate_every and save_every", 1, self.evaluate_every, self.save_every)
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision must be one of {', '.join(PRECISIONS)}; got {self.precision!r}"
+            )
         if self.optimizer not in ("adamw", "muon"):
             raise ValueError(f'optimizer must be "adamw" or "muon"; got {self.optimizer!r}')
         if not (self.learning_rate > 0 and self.matrix_rate > 0) or self.weight_decay < 0:
@@ -200,9 +208,12 @@ class Recipe:
         """Plain values, as a manifest keeps them; `of` reads them back.
 
         Threads are not among them: they belong to the machine, which a manifest has beside them.
+        Nor is a precision of fp32: manifests from before there was a choice do not name it.
         """
         content = asdict(self)
         del content["threads"]
+        if self.training.precision == "fp32":
+            del content["training"]["precision"]
         content["data"] = {"kind": self.data.kind, **content["data"]}
         return _plain(content)
 

@@ -39,6 +39,7 @@ from minillm.recipes.team import Alone, Team
 from minillm.text import bpe
 from minillm.text.tokenizer import Tokenizer
 from minillm.train import checkpoint, manifest, run_state
+from minillm.train.autocast import in_precision
 from minillm.train.loop import TrainState, train
 from minillm.train.stop import Stop
 
@@ -218,7 +219,7 @@ def _steps(
     log = run_log.read(folder / "log.jsonl", state.step, how.evaluate_every)
     all_metrics = train(
         state,
-        team.loss,
+        in_precision(team.loss, how.precision),
         lambda step: team.share(training.batch_at(step)),
         how.loop(),
         lambda model: held_out_loss(model, held_out, team),

@@ -262,6 +262,11 @@ def _check(recipe: recipes.Recipe, plan: Any) -> None:
             "Muon looks at whole matrices, and under this plan a rank has only a part of the "
             'model; train with optimizer = "adamw", or with --plan dp'
         )
+    if not whole and recipe.training.precision != "fp32":
+        raise ValueError(
+            f'precision = "{recipe.training.precision}" is for whole models; train with --plan '
+            'dp, or with precision = "fp32"'
+        )
     if plan.mesh.tp > 1 and plan.mesh.pp > 1:
         raise ValueError(
             "tp and pp are not combined here (the planner of chapter 16 reckons with both); take "

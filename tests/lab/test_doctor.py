@@ -14,6 +14,7 @@ def idle(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     monkeypatch.setattr(doctor, "busy_cores", lambda seconds: 0.1)
     monkeypatch.setattr(doctor, "gain_of_a_second_thread", lambda seconds: 1.16)
+    monkeypatch.setattr(doctor, "gain_of_bfloat16", lambda seconds: 0.9)
     monkeypatch.setattr(doctor, "measure_gflops", lambda seconds: 50.0)
 
 
@@ -28,7 +29,7 @@ def test_the_diagnosis_names_every_fact(monkeypatch):
     monkeypatch.setattr(doctor, "gain_of_a_second_thread", lambda seconds: 1.16)
     facts = {name: found for name, found, _ in diagnose(seconds=0.05)}
     names = ["Python", "torch", "cores", "threads used", "other programs", "a second thread"]
-    names += ["memory", "disk free", "figure font", "matrix product", "running all"]
+    names += ["bfloat16", "memory", "disk free", "figure font", "matrix product", "running all"]
     for name in names:
         assert facts[name]
     assert memory_gib() > 0.5
@@ -54,6 +55,27 @@ def test_what_a_second_thread_brings_is_the_ratio_of_the_medians(monkeypatch):
 def test_a_second_thread_is_advised_only_where_it_brings_much(idle, monkeypatch, gain, remark):
     monkeypatch.setattr(doctor, "gain_of_a_second_thread", lambda seconds: gain)
     assert ("a second thread", f"steps {gain:.2f} times as fast", remark) in list(diagnose())
+
+
+@pytest.mark.parametrize(
+    ("gain", "remark"), [(1.1, "the course trains in float32"), (1.5, 'precision = "bf16"')]
+)
+def test_bfloat16_is_advised_only_where_it_brings_much(idle, monkeypatch, gain, remark):
+    monkeypatch.setattr(doctor, "gain_of_bfloat16", lambda seconds: gain)
+    line = next(line for line in diagnose() if line[0] == "bfloat16")
+    assert line[1] == f"steps {gain:.2f} times as fast"
+    assert remark in line[2]
+
+
+def test_what_bfloat16_brings_is_the_ratio_of_the_medians(monkeypatch):
+    # A pass of float32 takes 3 s, one of bfloat16 2 s, and the first of each far longer.
+    lasts = [99, 99, 3, 2, 3, 2, 3, 2]
+    ends = [sum(lasts[: n + 1]) for n in range(len(lasts))]
+    ticks = iter(
+        [0, *(t for last, end in zip(lasts, ends, strict=True) for t in (end - last, end))]
+    )
+    monkeypatch.setattr("time.perf_counter", lambda: next(ticks, 999))
+    assert doctor.gain_of_bfloat16(seconds=0) == 1.5
 
 
 def test_it_warns_while_something_else_keeps_the_machine_busy(idle, monkeypatch):

@@ -108,6 +108,7 @@ def test_another_file_is_cut_into_documents_as_before():
         Recipe(name="mine", seed=3),
         Recipe(name="mine", data=TextData(files=("a.txt", "b.txt"))),
         Recipe(name="mine", training=Training(optimizer="muon", decay_steps=10)),
+        Recipe(name="mine", training=Training(precision="bf16")),
         Recipe(name="mine", data=TownData(world="Ann", languages=("zh",))),
         recipe.find("town-1m"),
         recipe.find("shakespeare"),
@@ -121,6 +122,10 @@ def test_threads_belong_to_the_machine_and_not_to_what_a_manifest_keeps():
     more = recipe.of({"name": "mine", "threads": 2})
     assert more.threads == 2
     assert more.as_dict() == Recipe(name="mine").as_dict()
+
+
+def test_a_manifest_from_before_there_was_a_choice_of_precision_is_still_that_of_float32():
+    assert "precision" not in Recipe(name="mine").as_dict()["training"]
 
 
 @given(st.data(), st.integers(1, 300), st.integers(1, 300))
@@ -158,6 +163,7 @@ def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_step
         ({"training": {"matrix_rate": -1}}, "matrix_rate must be above 0 .*got 0.003, -1 and 0.1"),
         ({"training": {"weight_decay": -1}}, "weight_decay at least 0"),
         ({"training": {"optimizer": "sgd"}}, 'optimizer must be "adamw" or "muon"; got \'sgd\''),
+        ({"training": {"precision": "fp16"}}, "precision must be one of fp32, bf16; got 'fp16'"),
         ({"training": {"optimizer": 3}}, "training.optimizer must be a text; got 3"),
         ({"training": {"decay_steps": 0}}, "decay_steps must be at least 1"),
         ({"training": {"decay_steps": 901}}, "with the warm-up fit into n_steps"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -91,8 +92,10 @@ def interrupted(monkeypatch, tmp_path):
     def finish(model, path):
         go.weights[path.parent.name] = torch.cat([p.flatten() for p in model.parameters()])
 
-    def go(folder, optimizer, place=None, nth=0, after=0, signals=()):
+    def go(folder, optimizer, place=None, nth=0, after=0, signals=(), precision="fp32"):
         counts, operations = {}, Operations(signals)
+
+        mine = replace(MINE, training=replace(MINE.training, precision=precision))
 
         def begun(recipe):
             state = begin(recipe)
@@ -112,7 +115,7 @@ def interrupted(monkeypatch, tmp_path):
             patched.setattr(run, "begin", begun)
             patched.setattr(run.run_state, "pack", lambda *a: note("saving", save)(*a))
             patched.setattr(run, "held_out_loss", lambda *a: note("evaluating", evaluate)(*a))
-            run.run(MINE, tmp_path / folder)
+            run.run(mine, tmp_path / folder)
         return counts
 
     go.weights = {}
@@ -157,6 +160,16 @@ def test_the_second_signal_ends_at_once_and_saves_nothing(interrupted, tmp_path,
     assert [path.name for path in checkpoint.complete(tmp_path / "mine")] == ["step-00000002"]
     interrupted("mine", "AdamW")
     assert torch.equal(interrupted.weights["mine"], interrupted.weights["whole"])
+
+
+def test_a_run_in_bfloat16_goes_on_with_the_same_bits_too(interrupted, tmp_path):
+    interrupted("whole", "AdamW", precision="bf16")
+    interrupted("exact", "AdamW")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted("mine", "AdamW", "before it steps", 2, 9, [signal.SIGINT], precision="bf16")
+    interrupted("mine", "AdamW", precision="bf16")
+    assert torch.equal(interrupted.weights["mine"], interrupted.weights["whole"])
+    assert not torch.equal(interrupted.weights["mine"], interrupted.weights["exact"])
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot send them to one program")

@@ -231,6 +231,14 @@ def test_muon_is_refused_where_matrices_are_cut(place, nothing_starts, plan):
         team.train(muon, place / "refused", 2, plan)
 
 
+@pytest.mark.parametrize("plan", ["zero=2", "tp=2"])
+def test_bfloat16_is_refused_where_models_are_cut(place, nothing_starts, plan):
+    short = recipe.find(str(place / "short.toml"))
+    mixed = replace(short, training=replace(short.training, precision="bf16"))
+    with pytest.raises(ValueError, match='"bf16" is for whole models; train with --plan dp'):
+        team.train(mixed, place / "refused", 2, plan)
+
+
 def test_torchrun_brings_its_own_number_of_ranks(place, nothing_starts, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
