@@ -59,11 +59,7 @@ class KVCache:
         device: torch.device | str = "cpu",
     ):
         shape = (batch_size, n_kv_heads, max_length, d_head)
-        if min(shape) < 1:
-            raise ValueError(
-                "batch_size, n_kv_heads, max_length and d_head must be at least 1; got "
-                f"{batch_size}, {n_kv_heads}, {max_length} and {d_head}"
-            )
+        check_shape(shape)
         self.keys = torch.empty(shape, dtype=dtype, device=device)
         self.values = torch.empty(shape, dtype=dtype, device=device)
         self.n_tokens = 0
@@ -79,25 +75,13 @@ class KVCache:
         Raises:
             ValueError: no place for T tokens; another number of rows or heads, another width.
         """
-        batch_size, n_kv_heads, max_length, d_head = self.keys.shape
-        if k.shape != v.shape or k.shape != (batch_size, n_kv_heads, k.shape[2], d_head):
-            raise ValueError(
-                f"this cache keeps [{batch_size} rows, {n_kv_heads} heads, tokens, {d_head}]; got "
-                f"keys {list(k.shape)} and values {list(v.shape)}. Make one for this batch with "
-                "new_cache, or drop finished rows with keep"
-            )
+        check_append(k, v, self.keys.shape, self.n_tokens)
         n_new = k.shape[2]
-        end = self.n_tokens + n_new
-        if end > max_length:
-            raise ValueError(
-                f"the cache has places for {max_length} tokens a row and keeps "
-                f"{self.n_tokens}; {n_new} more do not fit. Make it with a max_length of "
-                f"at least {end}, or free places with truncate or reset"
-            )
         # keys[:, :, first:end], by the one call that slices one axis alone
         self.keys.narrow(2, self.n_tokens, n_new).copy_(k)
         self.values.narrow(2, self.n_tokens, n_new).copy_(v)
-        self.n_tokens = end
+        self.n_tokens += n_new
+        end = self.n_tokens
         return self.keys.narrow(2, 0, end), self.values.narrow(2, 0, end)
 
     @property
@@ -115,10 +99,7 @@ class KVCache:
         Raises:
             ValueError: more tokens than are kept, or fewer than none.
         """
-        if not 0 <= n_tokens <= self.n_tokens:
-            raise ValueError(
-                f"truncate keeps 0 to {self.n_tokens} tokens, those there are; got {n_tokens}"
-            )
+        check_truncate(n_tokens, self.n_tokens)
         self.n_tokens = n_tokens
 
     def keep(self, rows: Sequence[int] | Int[Tensor, "N"]) -> None:
@@ -136,10 +117,56 @@ class KVCache:
             >>> cache.keys[:, 0, 0, 0].tolist()
             [2.0, 0.0]
         """
-        rows = torch.as_tensor(rows, dtype=torch.int64, device=self.keys.device)
-        batch_size = len(self.keys)
-        if not rows.numel() or not bool(((rows >= 0) & (rows < batch_size)).all()):
-            raise ValueError(
-                f"keep needs at least one row out of 0 to {batch_size - 1}; got {rows.tolist()}"
-            )
+        rows = checked_rows(rows, self.keys)
         self.keys, self.values = self.keys[rows], self.values[rows]
+
+
+# --- what can be wrong, with any cache of keys and values ---------------------------------------
+Shape = tuple[int, int, int, int]  # B, G, max_length, K
+
+
+def check_shape(shape: Shape) -> None:
+    """Refuse a count below 1."""
+    if min(shape) < 1:
+        batch_size, n_kv_heads, max_length, d_head = shape
+        raise ValueError(
+            "batch_size, n_kv_heads, max_length and d_head must be at least 1; got "
+            f"{batch_size}, {n_kv_heads}, {max_length} and {d_head}"
+        )
+
+
+def check_append(
+    k: Float[Tensor, "..."], v: Float[Tensor, "..."], shape: Shape, n_tokens: int
+) -> None:
+    """Refuse keys and values that a cache of this shape, which keeps n_tokens, cannot take."""
+    batch_size, n_kv_heads, max_length, d_head = shape
+    if k.shape != v.shape or k.shape != (batch_size, n_kv_heads, k.shape[2], d_head):
+        raise ValueError(
+            f"this cache keeps [{batch_size} rows, {n_kv_heads} heads, tokens, {d_head}]; got "
+            f"keys {list(k.shape)} and values {list(v.shape)}. Make one for this batch with "
+            "new_cache, or drop finished rows with keep"
+        )
+    n_new = k.shape[2]
+    end = n_tokens + n_new
+    if end > max_length:
+        raise ValueError(
+            f"the cache has places for {max_length} tokens a row and keeps "
+            f"{n_tokens}; {n_new} more do not fit. Make it with a max_length of "
+            f"at least {end}, or free places with truncate or reset"
+        )
+
+
+def check_truncate(n_tokens: int, n_kept: int) -> None:
+    """Refuse more tokens than are kept, or fewer than none."""
+    if not 0 <= n_tokens <= n_kept:
+        raise ValueError(f"truncate keeps 0 to {n_kept} tokens, those there are; got {n_tokens}")
+
+
+def checked_rows(rows: Sequence[int] | Int[Tensor, "N"], kept: Tensor) -> Int[Tensor, "N"]:
+    """Rows of `kept` as a tensor beside it; refused if there are none, or one is not there."""
+    rows = torch.as_tensor(rows, dtype=torch.int64, device=kept.device)
+    if not rows.numel() or not bool(((rows >= 0) & (rows < len(kept))).all()):
+        raise ValueError(
+            f"keep needs at least one row out of 0 to {len(kept) - 1}; got {rows.tolist()}"
+        )
+    return rows

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import takewhile
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -137,6 +137,7 @@ def generate(
     first_row: int = 0,
     compiled: bool = False,
     context: Context | None = None,
+    new_cache: Callable[[int, int], list[Any]] | None = None,
 ) -> list[list[int]]:
     """Write on after each prompt, all at once.
 
@@ -153,6 +154,7 @@ def generate(
             in place of several. Worth it for thousands of steps: small models, whose steps are
             mostly Python's time, then write two to three times as fast.
         context: what the model is told besides positions and mask, such as the domain of each text.
+        new_cache: makes the cache from batch_size and max_length; None for `model.new_cache`.
 
     Returns:
         What was written in each row, without the prompt and without the token that ended it: a row
@@ -172,7 +174,9 @@ def generate(
         >>> rows[1:] == generate(model, [[4]], SampleConfig(top_p=0.9), n_tokens=5, first_row=1)
         True
     """
-    steps = _begin(model, prompts, config, n_tokens, stop_ids, seed, first_row, context, compiled)
+    steps = _begin(
+        model, prompts, config, n_tokens, stop_ids, seed, first_row, context, compiled, new_cache
+    )
     stops, running, chosen = set(stop_ids), set(range(len(prompts))), []
     for tokens in steps:
         chosen.append(tokens)
@@ -279,6 +283,7 @@ def _begin(
     first_row: int,
     context: Context | None,
     compiled: bool = False,
+    new_cache: Callable[[int, int], list[Any]] | None = None,
 ) -> Iterator[Tensor]:
     """Check everything, then hand out the loop; the cache is made outside of its mode."""
     prompts = checked_prompts(model, prompts, config, n_tokens, stop_ids)
@@ -287,7 +292,7 @@ def _begin(
     device = model.embedding.weight.device
     n_places = tokens.shape[1] + n_tokens - 1  # the last token is never read
     # One place more: slices of a full cache are contiguous, which a compiled step would notice.
-    cache = model.new_cache(len(prompts), n_places + 1)
+    cache = (new_cache or model.new_cache)(len(prompts), n_places + 1)
     contexts = _contexts(
         Context() if context is None else context,
         torch.tensor(n_padding, device="cpu"),
