@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,6 +78,42 @@ def load(
         >>> torch.equal(model(tokens), again(tokens))
         True
     """
+    found = checkpoint(directory, dtype=dtype, context_length=context_length)
+    model = found.config.build(device=device, dtype=dtype)
+    state = model.state_dict()  # shares the parameters' memory
+    for name, tensor in safetensors_file.read(found.entries):
+        rows(state, found.places[name]).copy_(finite(str(found.entries[name]), tensor, dtype))
+    check_doubled(found, state["embedding.weight"])
+    return model
+
+
+class Checkpoint(NamedTuple):
+    """A folder's model, of which no number has been read yet.
+
+    Args:
+        config: of the model.
+        places: of each of their tensors in ours.
+        entries: of each of their tensors in the files.
+        doubled: a second copy of the one table, which some files hold.
+    """
+
+    config: TransformerConfig
+    places: dict[str, Place]
+    entries: dict[str, Entry]
+    doubled: dict[str, Entry]
+
+
+def checkpoint(
+    directory: str | os.PathLike, *, dtype: torch.dtype, context_length: int | None = None
+) -> Checkpoint:
+    """What a folder declares, if its files hold it and a model of it can be built.
+
+    Args:
+        directory, dtype, context_length: as for `load`.
+
+    Raises:
+        ValueError: as for `load`, but for what only the numbers can show.
+    """
     if dtype not in KINDS:
         raise ValueError(f"dtype must be one of {', '.join(map(str, KINDS))}; got {dtype}")
     directory = Path(directory)
@@ -91,17 +127,17 @@ def load(
     shapes = {name: place.shape for name, place in there.items()}
     check_entries(entries | doubled, shapes | dict.fromkeys(doubled, shapes.get(EMBEDDING)))
     check_rotations(config, dtype)
-    model = config.build(device=device, dtype=dtype)
-    state = model.state_dict()  # shares the parameters' memory
-    for name, tensor in safetensors_file.read(entries):
-        rows(state, there[name]).copy_(finite(str(entries[name]), tensor, dtype))
-    for name, tensor in safetensors_file.read(doubled):
-        if not torch.equal(tensor.to(device, dtype), state["embedding.weight"]):
+    return Checkpoint(config, there, entries, doubled)
+
+
+def check_doubled(found: Checkpoint, table: Tensor) -> None:
+    """Refuse a second copy of the table that is another table."""
+    for name, tensor in safetensors_file.read(found.doubled):
+        if not torch.equal(tensor.to(table.device, table.dtype), table):
             raise ValueError(
                 "the config says tie_word_embeddings, one table for both ends, but "
-                f"{doubled[name]} is another than {EMBEDDING}"
+                f"{found.doubled[name]} is another than {EMBEDDING}"
             )
-    return model
 
 
 def config_of(
