@@ -7,8 +7,8 @@ and makes numbers of them in the processor's registers.
 
 torch has two for the CPU, under private names, for activations in bfloat16:
 
-    int8     a scale a row                  torch.ops.aten._weight_int8pack_mm
-    int4     a scale for 32 to 256 columns  torch.ops.aten._weight_int4pack_mm_for_cpu
+    int8     a scale a row                  torch._weight_int8pack_mm
+    int4     a scale for 32 to 256 columns  torch._weight_int4pack_mm_for_cpu
 
 `pack` brings codes into the form that they want, with scales in bfloat16, and fills up what does
 not fit: they check no bounds, and int8 times several rows reads beyond the end of a matrix of 860
@@ -62,10 +62,15 @@ class Packed:
     group: int = 0
     shape: tuple[int, int]
 
+    @property
+    def n_bytes(self) -> int:
+        """What it takes, with what fills it up."""
+        return self.weight.nbytes + (0 if self.scales is None else self.scales.nbytes)
+
 
 def has_kernel(kind: str) -> bool:
     """Whether this torch has the kernel "int8" or "int4"."""
-    return all(hasattr(torch.ops.aten, name) for name in NAMES[kind])
+    return all(hasattr(torch, name) for name in NAMES[kind])
 
 
 def pack(value: Quantized | NF4Quantized) -> Packed:
@@ -115,7 +120,7 @@ def _pack_int4(value: Quantized) -> Packed:
     pairs = pad(pairs.expand(rows, codes.shape[1] // group, 2), (0, 0, 0, 0, 0, more_rows))
     return Packed(
         kind="int4",
-        weight=torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes, 1),
+        weight=torch._convert_weight_to_int4pack_for_cpu(codes, 1),
         scales=pairs.transpose(0, 1).contiguous(),
         group=group,
         shape=(rows, columns),
@@ -138,14 +143,16 @@ def linear(x: Float[Tensor, "*rows columns"], packed: Packed) -> Float[Tensor, "
     rows, columns = packed.shape
     if packed.kind == "float":
         return float_linear(x, packed.weight.to(x.dtype))
-    flat = pad(x.reshape(-1, columns).bfloat16(), (0, -columns % COLUMNS))
+    flat = x.reshape(-1, columns).bfloat16()
+    if columns % COLUMNS:
+        flat = pad(flat, (0, -columns % COLUMNS))
     if packed.kind == "int8":
-        y = torch.ops.aten._weight_int8pack_mm(flat, packed.weight, packed.scales)
+        y = torch._weight_int8pack_mm(flat, packed.weight, packed.scales)
     else:
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(
-            flat, packed.weight, packed.group, packed.scales
-        )
-    return y[:, :rows].reshape(*x.shape[:-1], rows).to(x.dtype)
+        y = torch._weight_int4pack_mm_for_cpu(flat, packed.weight, packed.group, packed.scales)
+    if y.shape[1] > rows:
+        y = y[:, :rows]
+    return y.reshape(*x.shape[:-1], rows).to(x.dtype)
 
 
 @final
@@ -153,18 +160,19 @@ class KernelLinear(nn.Module):
     """A `QuantizedLinear` that multiplies by codes where there is a kernel.
 
     Args:
-        matrix: its weight, which stays beside the form for the kernel.
+        matrix: its weight, of which the form for the kernel alone is kept.
         bias: its bias, in float.
     """
 
     def __init__(self, matrix: QuantizedMatrix, bias: nn.Parameter | None = None):
         super().__init__()
-        self.matrix, self.bias, self.packed = matrix, bias, pack(matrix.value)
+        self.bias, self.packed = bias, pack(matrix.value)
+        self.register_buffer("no_number", torch.tensor(torch.nan, dtype=matrix.dtype), False)
 
     @property
     def weight(self) -> Float[Tensor, "rows columns"]:
-        """The matrix as numbers, made at every call."""
-        return self.matrix()
+        """For those who ask for the matrix's shape, type or device; its numbers are not kept."""
+        return self.no_number.expand(self.packed.shape)
 
     def forward(self, x: Float[Tensor, "*rows columns"]) -> Float[Tensor, "*rows outputs"]:
         """W x + b."""
@@ -177,6 +185,15 @@ def with_kernels(model: nn.Module) -> nn.Module:
 
     Args:
         model: from `minillm.quant.apply.quantize`. In bfloat16 it saves the kernels' conversions.
+
+    Example:
+        >>> from minillm.model.config import tiny
+        >>> from minillm.quant.apply import quantize
+        >>> from minillm.quant.plan import plan
+        >>> model = tiny(vocab_size=50).build(seed=0)
+        >>> fast = with_kernels(quantize(model, plan(model, "rtn")).model)
+        >>> fast.blocks[0].ffn.down.packed.shape
+        (64, 176)
     """
     fast = copy.deepcopy(model)
     for name, module in list(fast.named_modules()):

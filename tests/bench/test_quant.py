@@ -59,3 +59,25 @@ def test_products_are_timed_and_the_tables_printed(capsys):
     printed = capsys.readouterr().out
     assert "+10.00%  1.0000 to 1.2000  closed 50%" in printed
     assert "one row times 32 × 48: float32 " in printed
+
+
+def test_a_model_with_codes_takes_fewer_bytes_and_all_contenders_write():
+    result = bench.writing(320, 1, n_tokens=8, n_repeats=1)
+    assert result["ms"].keys() >= {"float32", "bfloat16", "int8", "int4"}
+    assert result["ms"].keys() == result["bytes"].keys()
+    table, norms = 1024 * 320, 3 * 320
+    assert result["bytes"]["float32"] == 4 * result["n_parameters"]
+    n_weights = result["n_parameters"] - table - norms
+    n_outputs = 3 * 320 + 320 + 2 * 864 + 320
+    assert result["bytes"]["int8"] == 2 * (table + norms) + n_weights + 2 * n_outputs
+    assert result["bytes"]["int4"] == 2 * (table + norms) + n_weights // 2 + 4 * n_weights // 32
+
+
+def test_writing_is_told_beside_both_in_float32_with_its_targets(capsys):
+    ms = {"float32": 3.0, "int8": 2.0, "int4": 1.5, "transformers": 3.6}
+    sizes = dict.fromkeys(ms, 2_000_000)
+    bench._print_writing({"10m": {"n_parameters": 10, "ms": ms, "bytes": sizes}})
+    printed = capsys.readouterr().out
+    assert "int4           666.7 tokens/s     2.0 MB  2.00 times as fast as float32," in printed
+    assert "int4 against float32: at least 1.5: met" in printed
+    assert "int4 against transformers: at least 2: met" in printed

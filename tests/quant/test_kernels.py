@@ -87,3 +87,13 @@ def test_a_bias_is_added_after_the_kernel():
     with torch.no_grad():
         difference = with_kernels(model)(x) - linear(x, pack(model[0].matrix.value))
     torch.testing.assert_close(difference, bias.expand(2, -1), rtol=1e-3, atol=1e-4)
+
+
+def test_only_the_form_for_the_kernel_is_kept_and_nobody_computes_with_the_weight():
+    model = torch.nn.Sequential(torch.nn.Linear(64, 32, bias=False))
+    place(model, "0", rounded(model[0].weight.detach(), Grid(bits=8)))
+    layer = with_kernels(model).bfloat16()[0]
+    assert layer.packed.n_bytes == 64 * 32 + 2 * 32
+    assert not layer.state_dict()
+    assert (layer.weight.shape, layer.weight.dtype) == ((32, 64), torch.bfloat16)
+    assert layer.weight.isnan().all()
