@@ -89,7 +89,7 @@ class Work:
     )
     n_steps: int = 150
     batch_size: int = 8
-    rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     seeds: tuple[int, ...] = (0, 1, 2)
     warmup_steps: int = 10
 
