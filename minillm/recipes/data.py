@@ -1,4 +1,4 @@
-"""What a recipe reads: stories and facts of a town, or files.
+"""What a recipe reads: stories and facts of a town, its whole life, or files.
 
 Chapter: app
 """
@@ -6,10 +6,14 @@ Chapter: app
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import ClassVar, final
 
 from minillm.town.facts import FactTable
+from minillm.town.letters import LetterSource
+from minillm.town.list_stories import ListSource
+from minillm.town.market import MarketSource
 from minillm.town.stories import StorySource
 from minillm.town.story_words import words
 from minillm.town.world import World
@@ -17,6 +21,7 @@ from minillm.town.world import World
 #: The token that ends a document; files may spell it on a line of its own, as TinyStories do.
 END = "<|endoftext|>"
 END_LINE = re.compile(rf"^[^\S\n]*{re.escape(END)}[^\S\n]*$", re.MULTILINE)
+BETWEEN_DIGITS = re.compile(r"(?<=\d)(?=\d)")
 BLANK_LINE = re.compile(r"\n\s*\n")
 
 
@@ -74,6 +79,88 @@ class TownData:
             return text
         world = World() if self.world is None else World(seed=self.world)
         return "\n".join(words(world, "zh").parted(text))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LifeData:
+    """All texts of a town: stories, facts, shop arithmetic, lists and letters.
+
+    There are no instructions among them. Shop arithmetic is there in two ways, with the answer
+    alone and with the steps before it; these are different problems.
+
+    Args:
+        world: its seed; None for Tinytown.
+        languages: of all.
+        story_blocks, market_blocks, worked_blocks, list_blocks, letter_blocks: 64 texts each, in
+            each language; a worked problem has its steps, one of the market only its answer.
+        fact_blocks: 64 sentences each, in all languages together.
+        held_out_blocks: of each, for evaluation; fewer of what has fewer to train on.
+    """
+
+    kind: ClassVar[str] = "life"
+    world: str | None = None
+    languages: tuple[str, ...] = ("en", "zh")
+    story_blocks: int = 100
+    fact_blocks: int = 100
+    market_blocks: int = 100
+    worked_blocks: int = 100
+    list_blocks: int = 100
+    letter_blocks: int = 100
+    held_out_blocks: int = 2
+
+    def __post_init__(self):
+        self._stories()  # says what is wrong with stories, facts and what is held out
+        for name in ("market_blocks", "worked_blocks", "list_blocks", "letter_blocks"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0; got {getattr(self, name)}")
+
+    def documents(self, part: str) -> list[str]:
+        """Texts to train on, or "held out"."""
+        world = World() if self.world is None else World(seed=self.world)
+        kinds = (
+            (MarketSource, self.market_blocks, part, "direct"),
+            (MarketSource, self.worked_blocks, f"{part}, worked", "worked"),
+            (ListSource, self.list_blocks, part, "text"),
+            (LetterSource, self.letter_blocks, part, "text"),
+        )
+        texts = self._stories().documents(part)
+        for source, n_blocks, seed, form in kinds:
+            n_blocks = min(n_blocks, self.held_out_blocks) if part == "held out" else n_blocks
+            texts += [
+                getattr(item, form)
+                for language in self.languages
+                for index in range(n_blocks)
+                for item in source(world, language).block(index, seed)
+            ]
+        return texts
+
+    def to_learn_tokens_from(self, text: str) -> str:
+        """A document as a tokenizer is to learn from it: a line for every digit and every name.
+
+        So every digit is a token of its own, and no two words grow together in Chinese, which has
+        no spaces.
+        """
+        text = BETWEEN_DIGITS.sub("\n", text)
+        return "\n".join(part for part in _chinese_names(self.world).split(text) if part)
+
+    def _stories(self) -> TownData:
+        return TownData(
+            world=self.world,
+            languages=self.languages,
+            story_blocks=self.story_blocks,
+            fact_blocks=self.fact_blocks,
+            held_out_blocks=self.held_out_blocks,
+        )
+
+
+@cache
+def _chinese_names(seed: str | None) -> re.Pattern[str]:
+    """What is called by a Chinese name in a town: people, places, goods."""
+    world = World() if seed is None else World(seed=seed)
+    names = {thing.chinese for thing in (*world.people, *world.places, *world.goods)}
+    longest_first = sorted(names, key=lambda name: (-len(name), name))
+    return re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 
 
 @final

@@ -3,7 +3,7 @@
     name = "mine"                     seed = 0
     threads = 1                       more only for a machine that does nothing else
 
-    [data]                            what it reads: kind = "town", or kind = "text"
+    [data]                            what it reads: kind = "town", "life" or "text"
     kind = "text"
     files = ["letters.txt"]
 
@@ -31,7 +31,7 @@ from minillm.model.attention import AttentionConfig
 from minillm.model.config import TransformerConfig
 from minillm.model.ffn import MLPConfig, SwiGLUConfig
 from minillm.optim.schedule import Cosine, Schedule, WarmupStableDecay
-from minillm.recipes.data import TextData, TownData
+from minillm.recipes.data import LifeData, TextData, TownData
 from minillm.train.autocast import PRECISIONS
 from minillm.train.loop import LoopConfig
 
@@ -58,6 +58,7 @@ class ModelShape:
         vocab_size, context_length, width, n_layers, n_heads, n_kv_heads, qk_norm, tied_embeddings,
             initial_std: see `TransformerConfig` and `AttentionConfig`.
         feed_forward: "swiglu", or the activation of a plain one: "gelu", "relu", "relu2".
+        d_ff: of the feed-forward; None for the one that `minillm.model.ffn` takes for this d_model.
         zero_residual_projections: matrices that write into the stream begin at zero, so that every
             block adds nothing at first.
     """
@@ -70,6 +71,7 @@ class ModelShape:
     n_kv_heads: int | None = None
     qk_norm: bool = False
     feed_forward: str = "swiglu"
+    d_ff: int | None = None
     tied_embeddings: bool = True
     initial_std: float = 0.02
     zero_residual_projections: bool = False
@@ -88,9 +90,9 @@ class ModelShape:
             mixer=AttentionConfig(
                 n_heads=self.n_heads, n_kv_heads=self.n_kv_heads, qk_norm=self.qk_norm
             ),
-            ffn=SwiGLUConfig()
+            ffn=SwiGLUConfig(d_ff=self.d_ff)
             if self.feed_forward == "swiglu"
-            else MLPConfig(activation=self.feed_forward),
+            else MLPConfig(activation=self.feed_forward, d_ff=self.d_ff),
             tied_embeddings=self.tied_embeddings,
             initial_std=self.initial_std,
         )
@@ -186,7 +188,7 @@ class Recipe:
 
     name: str
     seed: int = 0
-    data: TownData | TextData = field(default_factory=TownData)
+    data: TownData | LifeData | TextData = field(default_factory=TownData)
     model: ModelShape = field(default_factory=ModelShape)
     training: Training = field(default_factory=Training)
     threads: int = 1
@@ -208,12 +210,15 @@ class Recipe:
         """Plain values, as a manifest keeps them; `of` reads them back.
 
         Threads are not among them: they belong to the machine, which a manifest has beside them.
-        Nor is a precision of fp32: manifests from before there was a choice do not name it.
+        Nor are a precision of fp32 and a d_ff that is not chosen: manifests from before there was
+        a choice do not name them.
         """
         content = asdict(self)
         del content["threads"]
         if self.training.precision == "fp32":
             del content["training"]["precision"]
+        if self.model.d_ff is None:
+            del content["model"]["d_ff"]
         content["data"] = {"kind": self.data.kind, **content["data"]}
         return _plain(content)
 
@@ -314,8 +319,8 @@ def renamed(keys: Iterable[str]) -> str:
 
 
 # --- from plain values --------------------------------------------------------------------------
-def _data(**values: Any) -> TownData | TextData:
-    kinds = {each.kind: each for each in (TownData, TextData)}
+def _data(**values: Any) -> TownData | LifeData | TextData:
+    kinds = {each.kind: each for each in (TownData, LifeData, TextData)}
     kind = values.pop("kind", "town")
     if kind not in kinds:
         raise ValueError(f"data.kind must be one of {', '.join(kinds)}; got {kind!r}")

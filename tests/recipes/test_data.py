@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from minillm.recipes.data import TextData, TownData
+from minillm.recipes.data import LifeData, TextData, TownData
 
 BODY = b"Mei sells plums.\n\nBao waits.\n\nThe mill stands still."
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -51,6 +51,39 @@ def test_the_town_gives_stories_in_each_language_and_facts_in_all():
     assert not train[128].isascii()
     assert not set(train[:256]) & set(held_out[:128])
     assert TownData(world="Ann", story_blocks=1).documents("train")[0] != train[0]
+
+
+SHORT_LIFE = LifeData(
+    story_blocks=2,
+    fact_blocks=3,
+    market_blocks=1,
+    worked_blocks=2,
+    list_blocks=1,
+    letter_blocks=0,
+    held_out_blocks=1,
+)
+
+
+def test_the_life_of_a_town_is_stories_and_facts_and_all_else_in_each_language():
+    train, held_out = (SHORT_LIFE.documents(part) for part in ("train", "held out"))
+    same = TownData(story_blocks=2, fact_blocks=3, held_out_blocks=1)
+    assert train[: 7 * 64] == same.documents("train")
+    rest = train[7 * 64 :]
+    assert [len(train), len(held_out)] == [(7 + 2 + 4 + 2) * 64, (3 + 2 + 2 + 2) * 64]
+    assert [text.count("Steps: ") > 0 for text in rest[::64]] == [False] * 2 + [True] * 2 + [
+        False
+    ] * 4
+    assert [text.count("步骤：") > 0 for text in rest[::64]] == [False] * 4 + [True] * 2 + [
+        False
+    ] * 2
+    assert not set(rest) & set(held_out[3 * 64 :])
+
+
+def test_a_tokenizer_learns_each_digit_and_each_chinese_name_by_itself():
+    lines = SHORT_LIFE.to_learn_tokens_from("小梅买3个李子干，付20块。").split("\n")
+    assert lines == ["小梅", "买3个", "李子干", "，付2", "0块。"]
+    assert SHORT_LIFE.to_learn_tokens_from("20 plums") == "2\n0 plums"
+    assert LifeData(world="Ann").to_learn_tokens_from("小梅本金") == "小梅\n本金"
 
 
 STORY = "Mei sells plums.\n\nBao buys one."
@@ -165,6 +198,14 @@ def test_what_is_nothing_to_read_is_refused(change, message):
 def test_less_than_nothing_of_a_town_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         TownData(**change)
+
+
+@pytest.mark.parametrize("name", ["market", "worked", "list", "letter"])
+def test_less_than_nothing_of_a_life_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name}_blocks must be at least 0; got -1"):
+        LifeData(**{f"{name}_blocks": -1})
+    with pytest.raises(ValueError, match="held_out_blocks must be at least 1; got 100 and 0"):
+        LifeData(held_out_blocks=0)
 
 
 def test_one_document_alone_cannot_be_held_out(tmp_path):

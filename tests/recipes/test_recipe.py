@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minillm.optim.schedule import Cosine
 from minillm.recipes import recipe
-from minillm.recipes.data import TextData, TownData
+from minillm.recipes.data import LifeData, TextData, TownData
 from minillm.recipes.recipe import ModelShape, Recipe, Training
 from minillm.train.loop import LoopConfig
 
@@ -83,6 +83,14 @@ def test_norms_of_queries_and_keys_and_another_feed_forward_are_built():
     assert (type(block.ffn).__name__, block.ffn.activation) == ("MLP", "relu2")
 
 
+def test_a_feed_forward_may_have_a_size_of_its_own_and_older_manifests_do_not_name_it():
+    for feed_forward in ("swiglu", "relu2"):
+        shape = ModelShape(d_model=32, n_layers=1, feed_forward=feed_forward, d_ff=96)
+        assert shape.config().build().blocks[0].ffn.down.weight.shape == (32, 96)
+    assert Recipe(name="mine", model=shape).as_dict()["model"]["d_ff"] == 96
+    assert "d_ff" not in Recipe(name="mine").as_dict()["model"]
+
+
 def test_fewer_steps_get_a_shorter_way_down():
     mine = Recipe(name="mine", training=Training(warmup_steps=0, decay_steps=600))
     assert recipe.shortened(mine, 100).training.decay_steps == 60
@@ -110,7 +118,9 @@ def test_another_file_is_cut_into_documents_as_before():
         Recipe(name="mine", training=Training(optimizer="muon", decay_steps=10)),
         Recipe(name="mine", training=Training(precision="bf16")),
         Recipe(name="mine", data=TownData(world="Ann", languages=("zh",))),
+        Recipe(name="mine", data=LifeData(letter_blocks=0), model=ModelShape(d_ff=64)),
         recipe.find("town-1m"),
+        replace(recipe.find("town-base"), threads=1),
         recipe.find("shakespeare"),
     ],
 )
@@ -177,7 +187,7 @@ def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_step
             {"model": {"zero_residual_projections": "yes"}},
             "model.zero_residual_projections must be true or false; got 'yes'",
         ),
-        ({"data": {"kind": "web"}}, "data.kind must be one of town, text; got 'web'"),
+        ({"data": {"kind": "web"}}, "data.kind must be one of town, life, text; got 'web'"),
         ({"data": {"kind": "text"}}, "what to read must be files, a list .*, or one url"),
         ({"data": {"kind": "text", "files": "a.txt"}}, "files must be a list of texts"),
         ({"data": {"kind": "text", "url": 3}}, "data.url must be a text; got 3"),
