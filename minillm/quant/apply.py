@@ -10,7 +10,7 @@ So each block answers for the errors of those before it. A matrix with fewer inp
 an expert to which hardly any token was routed, is rounded to nearest, and the plan that comes back
 says so.
 
-Paper: Frantar et al. 2022, "GPTQ", arXiv:2210.17323, section 4 (setup): block by block, inputs from
+Paper: Frantar et al. 2022, "GPTQ", arXiv:2210.17323, section 5 (setup): block by block, inputs from
 the part that is quantized already.
 Differs: none.
 

@@ -20,11 +20,13 @@ moves by U_jk. Where H is diagonal nothing moves, and GPTQ is round to nearest.
 H is often singular, with fewer calibration rows (校准数据) than columns, or inputs that are never
 active (dead columns). So a share of its mean diagonal is added to the diagonal, **damping** (阻尼).
 
-Paper: Frantar et al. 2022, "GPTQ", arXiv:2210.17323, algorithm 1 and section 3.3 (damping by 1 %);
-order by activation, static groups and dead columns are of their code, `gptq.py` of IST-DASLab.
+Paper: Frantar et al. 2022, "GPTQ", arXiv:2210.17323, algorithm 1 and section 4, step 3 (damping by
+1 %); order by activation, static groups and dead columns are of their code, IST-DASLab's `gptq.py`.
 Differs: no blocks of columns with late updates, which only save a GPU's memory traffic. A dead
-column is rounded to nearest; their code sets it to 0. With `ordered`, groups keep the columns and
-scales that they have without it (their "static groups").
+column is rounded to nearest; their code sets it to 0. The mean for damping is over live columns;
+theirs counts dead ones as 1. Grids are symmetric unless asked otherwise, theirs asymmetric; scales
+are of 16 bits. With `ordered`, groups keep the columns and scales that they have without it (their
+"static groups").
 
 Chapter: 18
 """
@@ -91,8 +93,8 @@ def quantize(
     Args:
         weight: the matrix.
         hessian: of its inputs; any multiple of it gives the same.
-        grid: bits, granularity, symmetry. A group's scale is taken when its first column is
-            reached, from the weights as they have become; all others from the weights as they were.
+        grid: bits, granularity, symmetry, clipping. A group's scale is taken when its first column
+            is reached, from the weights as they have become; all others from them as they were.
         damping: what is added to the diagonal of H, as a share of its mean.
         ordered: round the columns of the largest inputs first (activation order), when the most
             columns are left to answer for their errors.
@@ -111,9 +113,7 @@ def quantize(
     """
     rows, columns = weight.shape
     n, is_group = grid.block_size(rows, columns), type(grid.granularity) is int
-    scale, zero = rtn.checked(
-        rtn.scale_of(weight.reshape(-1, n), grid.bits, grid.symmetric), weight
-    )
+    scale, zero = rtn.checked(rtn.scale_for(weight.reshape(-1, n), grid), weight)
     scale, zero = (part.view(-1, max(1, columns // n)) for part in (scale, zero))  # [rows, groups]
     # 1. the order of the columns
     order = torch.arange(columns, device=weight.device)
@@ -126,7 +126,7 @@ def quantize(
     for step, column in enumerate(order.tolist()):
         group = column // n
         if is_group and not ordered and column % n == 0:
-            now = rtn.scale_of(left[:, step : step + n], grid.bits, grid.symmetric)
+            now = rtn.checked(rtn.scale_for(left[:, step : step + n], grid), weight)
             scale[:, group], zero[:, group] = now
         # 3. round one column
         its_grid = scale[:, group].expand(rows), zero[:, group].expand(rows)

@@ -113,7 +113,7 @@ def plan(
     method: str,
     grid: Grid | NF4Config | None = None,
     *,
-    tables: bool = False,
+    tables: bool | Grid = False,
     damping: float = gptq.DAMPING,
     ordered: bool = False,
 ) -> Plan:
@@ -124,7 +124,7 @@ def plan(
         method: "rtn", "gptq" or "nf4".
         grid: a `Grid`; for nf4 an `NF4Config`. None for the default. A group that does not divide
             a row is replaced by the nearest that does, up to a factor of two, with a note.
-        tables: whether the tables of tokens are quantized, too.
+        tables: whether the tables of tokens are quantized, too; a grid of their own for rtn.
         damping, ordered: see `minillm.quant.gptq.quantize`.
 
     Raises:
@@ -153,10 +153,14 @@ def plan(
         )
     of_tables = (model.embedding, model.head)
     routers = [layer.router for layer in model.modules() if isinstance(layer, MoE)]
-    method_of = dict.fromkeys(of_tables, ("rtn" if method == "gptq" else method) if tables else "")
-    method_of |= dict.fromkeys(routers, "")
+    of_table = ("", grid)
+    if isinstance(tables, Grid):
+        of_table = ("rtn", tables)
+    elif tables:
+        of_table = ("rtn" if method == "gptq" else method, grid)
+    how_of = dict.fromkeys(of_tables, of_table) | dict.fromkeys(routers, ("", grid))
     lines = [
-        _line(name, module.weight, method_of.get(module, method), grid)
+        _line(name, module.weight, *how_of.get(module, (method, grid)))
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Embedding)
     ]

@@ -17,11 +17,16 @@ The **granularity** says which weights share a scale: all of a matrix (tensor), 
 逐通道), or n neighbours in a row (a group, 分组). One large weight makes the grid coarse for all
 that share its scale, so fewer sharing is better, at 16 bits (asymmetric: 32) for each scale.
 
+**Clipping** (截断) is the other way: the grid need not reach the largest weight. A smaller scale is
+finer for all, and what lies beyond its ends becomes the end. The best of several scales is the one
+with the least squared error of its weights.
+
 Here a code takes a byte, so that it can be computed with; `n_bytes` counts it as its bits, as
 `minillm.quant.store` writes it.
 
 Paper: Jacob et al. 2018, arXiv:1712.05877, section 2.1, equation (1): theirs r = S (q - Z).
-Differs: scales and zero points are stored in 16 bits; codes are found with the stored scale.
+Differs: scales and zero points are stored in 16 bits; codes are found with the stored scale. A
+block whose scale would be below 6e-8, the least of float16, becomes 0.
 
 Chapter: 18
 """
@@ -36,6 +41,7 @@ from torch import Tensor
 
 BITS = (8, 4, 3, 2)
 GRANULARITIES = ("tensor", "channel")
+CLIPS = [share / 50 for share in range(49, 4, -1)]  # parts of the largest weight that are tried
 Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]  # of each part, type and shape
 NOT_FINITE = "there are weights that are NaN or infinite; look at the run that they come from"
 
@@ -50,6 +56,8 @@ class Grid:
         granularity: which weights share a scale: "tensor", "channel" (a row), or how many
             neighbours of a row.
         symmetric: whether 0 is in the middle of the grid.
+        clip: whether a scale is chosen for the least squared error, instead of reaching the largest
+            weight.
 
     Raises:
         ValueError: other bits or another granularity.
@@ -64,6 +72,7 @@ class Grid:
     bits: int = 4
     granularity: str | int = "channel"
     symmetric: bool = True
+    clip: bool = False
 
     def __post_init__(self):
         if self.bits not in BITS:
@@ -79,8 +88,10 @@ class Grid:
         """How many weights of such a matrix share a scale.
 
         Raises:
-            ValueError: a group that does not divide the row.
+            ValueError: no weight at all; a group that does not divide the row.
         """
+        if not rows * columns:
+            raise ValueError(f"there must be a weight to round; got {rows} rows of {columns}")
         if self.granularity == "tensor":
             return rows * columns
         n = columns if self.granularity == "channel" else self.granularity
@@ -104,7 +115,8 @@ class Grid:
 
     def __str__(self) -> str:
         shared = f"group {self.granularity}" if type(self.granularity) is int else self.granularity
-        return f"{self.bits} bits, {shared}{'' if self.symmetric else ', asymmetric'}"
+        kinds = ", asymmetric" * (not self.symmetric) + ", clipped" * self.clip
+        return f"{self.bits} bits, {shared}{kinds}"
 
 
 def layout_bytes(layout: Layout) -> int:
@@ -155,6 +167,34 @@ def scale_of(x: Float[Tensor, "*blocks n"], bits: int, symmetric: bool = True) -
     low, high = x.amin(dim=-1).clamp(max=0), x.amax(dim=-1).clamp(min=0)  # 0 stays 0
     scale = ((high - low) / top).half().float()
     return Scale(scale, _in_scales(-low, scale).round().clamp(0, top))
+
+
+def scale_for(x: Float[Tensor, "*blocks n"], grid: Grid) -> Scale:
+    """The scale of each block that a grid asks for, clipped or not.
+
+    Args:
+        x: the weights; those of the last axis share a scale.
+        grid: bits, symmetry, and whether to clip.
+
+    Example:
+        >>> x = torch.tensor([0.5, -0.5, 0.5, 0.75])  # 2 bits: -scale, 0 or scale
+        >>> scale_for(x, Grid(bits=2)).scale.item(), scale_for(x, Grid(bits=2, clip=True)).scale
+        (0.75, tensor(0.5698))
+    """
+    best = scale_of(x, grid.bits, grid.symmetric)
+    if not grid.clip:
+        return best
+    x, least = x.float(), _squared_error(x, best, grid.bits)
+    for share in CLIPS:
+        scale = scale_of(share * x, grid.bits, grid.symmetric)
+        error = _squared_error(x, scale, grid.bits)
+        better, least = error < least, torch.minimum(error, least)
+        best = Scale(*(torch.where(better, new, old) for new, old in zip(scale, best, strict=True)))
+    return best
+
+
+def _squared_error(x: Tensor, scale: Scale, bits: int) -> Tensor:
+    return (decode(encode(x, *scale, bits), *scale) - x).square().sum(dim=-1)
 
 
 def encode(
@@ -239,8 +279,8 @@ def quantize(weight: Float[Tensor, "rows columns"], grid: Grid) -> Quantized:
         grid: bits, granularity, symmetry.
 
     Raises:
-        ValueError: a group that does not divide the row; a weight that is NaN or infinite, or so
-            large that float16 has no such scale.
+        ValueError: a matrix without a weight; a group that does not divide the row; a weight that
+            is NaN or infinite, or so large that float16 has no such scale.
 
     Example:
         >>> weight = torch.tensor([[1.5, -0.5, 0.2], [0.0, 0.0, 0.0]])
@@ -249,7 +289,7 @@ def quantize(weight: Float[Tensor, "rows columns"], grid: Grid) -> Quantized:
         ([[1.5, -0.5, 0.0], [0.0, 0.0, 0.0]], 7)
     """
     blocks = weight.reshape(-1, grid.block_size(*weight.shape))
-    scale, zero = checked(scale_of(blocks, grid.bits, grid.symmetric), weight)
+    scale, zero = checked(scale_for(blocks, grid), weight)
     codes = encode(blocks, scale, zero, grid.bits).view(weight.shape)
     return of(codes, scale, zero, grid)
 

@@ -172,9 +172,12 @@ def quantize(
     asymmetric: Annotated[
         bool, typer.Option("--asymmetric", help="From the lowest weight to the highest.")
     ] = False,
-    tables: Annotated[
-        bool, typer.Option("--tables", help="Quantize the tables of tokens, too.")
+    clip: Annotated[
+        bool, typer.Option("--clip", help="Scales of least error; the largest weights are cut.")
     ] = False,
+    table_bits: Annotated[
+        int | None, typer.Option(help="8, 4, 3 or 2 for the tables of tokens; by default float.")
+    ] = None,
     text: Annotated[
         Path | None, typer.Option(help="Text for the loss, and for gptq; by default the town's.")
     ] = None,
@@ -194,7 +197,8 @@ def quantize(
         bits=bits,
         group=group,
         asymmetric=asymmetric,
-        tables=tables,
+        clip=clip,
+        table_bits=table_bits,
         text=text,
     )
 

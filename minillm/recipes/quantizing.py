@@ -38,7 +38,8 @@ def run(
     bits: int | None,
     group: int | None,
     asymmetric: bool,
-    tables: bool,
+    clip: bool,
+    table_bits: int | None,
     text: Path | None,
 ) -> None:
     """Quantize a model, print what became of it, and write it to a folder of its own.
@@ -50,18 +51,20 @@ def run(
         bits: of a code; None for 4.
         group: how many neighbours of a row share a scale; None for all of the row.
         asymmetric: whether the numbers of a scale reach from the lowest weight to the highest.
-        tables: whether the tables of tokens are quantized, too.
+        clip: whether scales are chosen for the least squared error of the weights.
+        table_bits: of the tables of tokens, a scale a row; None keeps them in float.
         text: a file to measure the loss on, and for GPTQ to calibrate with; None for the town's.
 
     Raises:
         ValueError: a folder that exists, options that do not go together, a text that is too short;
             what `minillm.quant.plan.plan` and `minillm.quant.apply.quantize` refuse.
     """
-    grid = grid_of(method, bits, group, asymmetric)
+    grid = grid_of(method, bits, group, asymmetric, clip)
+    of_tables = False if table_bits is None else Grid(bits=table_bits)
     store.check_new(out)
     use_threads()
     model, tokenizer, end_ids = checkpoints.open_model(place)
-    chosen = plan(model, method, grid, tables=tables)
+    chosen = plan(model, method, grid, tables=of_tables)
     texts = rows_of(
         model, tokenizer, end_ids, TOWN if text is None else TextData(files=(str(text),))
     )
@@ -73,7 +76,9 @@ def run(
     print(f'the model is in {out}:\n  minillm sample --model {out} "..."')
 
 
-def grid_of(method: str, bits: int | None, group: int | None, asymmetric: bool) -> Grid | NF4Config:
+def grid_of(
+    method: str, bits: int | None, group: int | None, asymmetric: bool, clip: bool = False
+) -> Grid | NF4Config:
     """What the options ask for.
 
     Raises:
@@ -86,9 +91,11 @@ def grid_of(method: str, bits: int | None, group: int | None, asymmetric: bool) 
     if method != "nf4":
         granularity = "channel" if group is None else group
         bits = 4 if bits is None else bits
-        return Grid(bits=bits, granularity=granularity, symmetric=not asymmetric)
-    if bits not in (None, 4) or asymmetric:
-        raise ValueError("nf4 has 4 bits and its own 16 numbers: leave out --bits and --asymmetric")
+        return Grid(bits=bits, granularity=granularity, symmetric=not asymmetric, clip=clip)
+    if bits not in (None, 4) or asymmetric or clip:
+        raise ValueError(
+            "nf4 has 4 bits and its own 16 numbers: leave out --bits, --asymmetric and --clip"
+        )
     return NF4Config() if group is None else NF4Config(block_size=group)
 
 

@@ -44,6 +44,9 @@ def test_tables_are_rounded_to_nearest_by_gptq_too():
     tied = plan(replace(SMALL, tied_embeddings=True).build(), "nf4", tables=True)
     assert names(tied, "nf4")[0] == "embedding"
     assert "head" not in {line.name for line in tied.lines}
+    own = plan(SMALL.build(), "gptq", Grid(bits=2), tables=Grid(bits=8))
+    grids = {name: line.grid.bits for name, line in own.quantized.items()}
+    assert (grids["embedding"], grids["head"], grids["blocks.0.ffn.down"]) == (8, 8, 2)
 
 
 def test_routers_stay_in_float_and_experts_do_not():

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minillm.quant.rtn import BITS, Grid, decode, encode, quantize, scale_of
+from minillm.quant.rtn import BITS, CLIPS, Grid, decode, encode, quantize, scale_for, scale_of
 
 sizes = st.integers(1, 6)
 seeds = st.integers(0, 10**6)
@@ -73,6 +73,16 @@ def test_one_outlier_spoils_its_own_block_only():
     assert spoiled == {"tensor": 15, "channel": 7, 4: 3}  # so many became 0
 
 
+def test_a_clipped_grid_cuts_one_large_weight_for_the_sake_of_many():
+    weight = torch.tensor([[0.1] * 300 + [1.0]])
+    whole, clipped = (quantize(weight, Grid(bits=2, clip=clip)) for clip in (False, True))
+    assert whole.dequantize()[0].tolist() == [0.0] * 300 + [1.0]
+    # 300 (0.1 - s)² + (1 - s)² is least at s = 31 / 301; of those that are tried, at 0.1
+    assert clipped.dequantize()[0].tolist() == pytest.approx([0.1] * 301, rel=1e-3)
+    assert str(clipped.grid) == "2 bits, channel, clipped"
+    assert clipped.n_bytes == whole.n_bytes
+
+
 # --- twin -----------------------------------------------------------------------------------------
 def naive(weight, grid):
     """Weight by weight, as it is written."""
@@ -126,6 +136,17 @@ def test_a_weight_turned_round_is_its_code_turned_round(seed, n_bits):
     assert torch.equal(quantize(-weight, grid).dequantize(), -quantize(weight, grid).dequantize())
 
 
+@given(seeds, bits, st.booleans())
+def test_a_clipped_scale_is_the_best_of_those_that_are_tried(seed, n_bits, symmetric):
+    x, grid = matrix(2, 12, seed), Grid(bits=n_bits, symmetric=symmetric, clip=True)
+    scales = [scale_of(share * x, n_bits, symmetric) for share in (1, *CLIPS)]
+    *errors, error = (
+        (decode(encode(x, *scale, n_bits), *scale) - x).square().sum(-1)
+        for scale in (*scales, scale_for(x, grid))
+    )
+    assert torch.equal(error, torch.stack(errors).amin(0))
+
+
 # --- what is refused ------------------------------------------------------------------------------
 def test_grids_that_are_none_are_refused():
     with pytest.raises(ValueError, match="one of 8, 4, 3, 2; got 5"):
@@ -143,3 +164,6 @@ def test_weights_that_fit_no_grid_are_refused():
             quantize(torch.tensor([[1.0, wrong]]), Grid())
     with pytest.raises(ValueError, match="1e\\+06, and float16"):
         quantize(torch.tensor([[1e6, 1.0]]), Grid())
+    for shape in ((0, 4), (4, 0)):
+        with pytest.raises(ValueError, match="must be a weight to round; got"):
+            quantize(torch.zeros(shape), Grid())

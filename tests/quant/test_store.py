@@ -190,8 +190,9 @@ def test_a_config_that_does_not_fit_is_refused_before_any_memory_is_taken(
 def test_a_plan_that_does_not_fit_is_refused(folder):
     note = json.loads((folder / "quantization.json").read_text(encoding="utf-8"))
     lines = note["plan"]["lines"]
+    grid = {"is": "Grid", "bits": 3, "granularity": "channel", "symmetric": True, "clip": False}
     for wrong, words in (
-        ({"grid": {"is": "Grid", "bits": 3, "granularity": "channel", "symmetric": True}}, "U8"),
+        ({"grid": grid}, "U8"),
         ({"grid": None}, "describe no model"),
         ({"shape": [96]}, r"has a matrix blocks\.0\.mixer\.qkv"),
         ({"shape": None}, r"has a matrix blocks\.0\.mixer\.qkv"),

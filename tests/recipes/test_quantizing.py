@@ -18,7 +18,7 @@ from minillm.recipes.quantizing import grid_of, rows_of, run, summary
 from minillm.text.tokenizer import Tokenizer
 from minillm.zoo import checkpoints
 
-USUAL = {"bits": None, "group": None, "asymmetric": False, "tables": False}
+USUAL = {"bits": None, "group": None, "asymmetric": False, "clip": False, "table_bits": None}
 
 
 @pytest.fixture
@@ -43,9 +43,10 @@ def test_options_become_a_grid():
     assert grid_of("rtn", 2, 32, asymmetric=True) == Grid(bits=2, granularity=32, symmetric=False)
     assert grid_of("nf4", 4, None, asymmetric=False) == NF4Config()
     assert grid_of("nf4", None, 32, asymmetric=False) == NF4Config(block_size=32)
-    for bits, asymmetric in ((3, False), (None, True)):
+    assert grid_of("rtn", 2, None, asymmetric=False, clip=True) == Grid(bits=2, clip=True)
+    for options in ((3, None, False), (None, None, True), (None, None, False, True)):
         with pytest.raises(ValueError, match="nf4 has 4 bits and its own"):
-            grid_of("nf4", bits, None, asymmetric)
+            grid_of("nf4", *options)
     with pytest.raises(ValueError, match="one of 8, 4, 3, 2; got 5"):
         grid_of("rtn", 5, None, asymmetric=False)
 
@@ -60,7 +61,13 @@ def test_a_summary_says_what_was_saved_and_what_it_cost():
 @pytest.mark.parametrize("method", ["rtn", "gptq", "nf4"])
 def test_a_model_is_written_that_sample_and_serve_open(method, toy, text, tmp_path, capsys):
     out = tmp_path / "deep" / "out"
-    run(toy, out, method=method, text=text, **{**USUAL, "tables": method == "rtn"})
+    run(
+        toy,
+        out,
+        method=method,
+        text=text,
+        **{**USUAL, "table_bits": 8 if method == "rtn" else None},
+    )
     printed = capsys.readouterr().out
     assert f"minillm sample --model {out}" in printed
     assert printed.count("blocks.") == 8
@@ -126,14 +133,14 @@ def test_the_command_takes_its_options(toy, text, tmp_path, monkeypatch, capsys)
     from minillm.cli import main
 
     out = tmp_path / "out"
-    words = f"quantize --model {toy} --method rtn --bits 3 --group 16 --asymmetric --text {text}"
-    monkeypatch.setattr("sys.argv", ["minillm", *words.split(), "--out", str(out)])
+    words = f"quantize --model {toy} --method rtn --bits 3 --group 16 --asymmetric --clip"
+    monkeypatch.setattr("sys.argv", ["minillm", *words.split(), "--text", str(text), "--out", str(out)])
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
     note = json.loads(Path(out, "quantization.json").read_text(encoding="utf-8"))
     grids = [line["grid"] for line in note["plan"]["lines"] if line["method"] == "rtn"]
-    expected = {"is": "Grid", "bits": 3, "granularity": 16, "symmetric": False}
+    expected = {"is": "Grid", "bits": 3, "granularity": 16, "symmetric": False, "clip": True}
     assert grids == [expected] * 8
     monkeypatch.setattr("sys.argv", ["minillm", *words.split(), "--out", str(out)])
     with pytest.raises(SystemExit) as ended:
