@@ -7,6 +7,7 @@ from minillm.bench import quant as bench
 from minillm.bench._run import Finished
 from minillm.data.packing import Packed
 from minillm.model.config import TransformerConfig
+from minillm.quant.rtn import Grid
 from minillm.recipes.quantizing import Texts
 
 
@@ -18,27 +19,25 @@ def test_rows_are_of_every_grid_and_method_and_gptq_is_run_with_each_seed():
     rows = bench.losses(model, Texts(packed, packed), [2], [0, 1], finished)
     assert [(row["bits"], row["grid"], row["method"]) for row in rows] == [
         (32, "", "float"),
-        *(
-            (2, grid, method)
-            for grid in ("tensor", "channel", "group 32", "asymmetric")
-            for method in ("rtn", "gptq")
-        ),
+        *((2, grid, method) for grid in bench.GRIDS for method in ("rtn", "gptq")),
         (4, "blocks of 64", "nf4"),
     ]
     assert {row["method"]: len(row["losses"]) for row in rows} == {
         **{"float": 1, "rtn": 1, "gptq": 2, "nf4": 1}
     }
-    assert rows[1]["a_weight"] == pytest.approx(2, abs=0.01)
-    assert len(finished.results) == 1 + 4 * (1 + 2) + 1
+    sizes = [row["bytes"] for row in rows]
+    assert rows[0]["bytes"] > 8 * rows[1]["bytes"]
+    assert sizes[1] == sizes[2] == min(sizes)  # a scale a matrix
+    assert len(finished.results) == 1 + len(bench.GRIDS) * (1 + 2) + 1
     again = bench.losses(model, Texts(packed, packed), [2], [0, 1], finished)
     assert again == rows  # nothing is measured twice
 
 
 def test_what_gptq_takes_back_is_a_share_of_what_was_lost():
-    results = {"float": 1.0, "nf4, None, seed 0": 1.0}
-    for granularity in ("tensor", "channel", "group 32", "channel, asymmetric"):
+    results = {"float": 1.0, "nf4, None, seed 0, table in 8 bits": 1.0}
+    for options in bench.GRIDS.values():
         results |= {
-            f"{method}, 4 bits, {granularity}, seed {seed}": loss
+            f"{method}, {Grid(bits=4, **options)}, seed {seed}, table in 8 bits": loss
             for method, loss in (("rtn", 1.4), ("gptq", 1.1))
             for seed in (0, 1)
         }
@@ -46,7 +45,8 @@ def test_what_gptq_takes_back_is_a_share_of_what_was_lost():
     finished.results = results
     model = TransformerConfig(vocab_size=20, d_model=32, n_layers=1).build()
     rows = bench.losses(model, None, [4], [0, 1], finished)
-    assert [row["closed"] for row in rows if row["method"] == "gptq"] == pytest.approx([0.75] * 4)
+    closed = [row["closed"] for row in rows if row["method"] == "gptq"]
+    assert closed == pytest.approx([0.75] * len(bench.GRIDS))
     assert rows[2]["more"] == pytest.approx(0.1)
 
 
@@ -54,7 +54,7 @@ def test_products_are_timed_and_the_tables_printed(capsys):
     times = bench.seconds(32, 48, n_repeats=2, n_times=1)
     assert times.keys() == {"float32", "int8", "int4"}
     assert min(times.values()) > 0
-    row = {"bits": 4, "grid": "channel", "method": "gptq", "a_weight": 4.1, "more": 0.1}
+    row = {"bits": 4, "grid": "channel", "method": "gptq", "bytes": 4100, "more": 0.1}
     bench._print([row | {"losses": [1.0, 1.2], "loss": 1.1, "closed": 0.5}], {"32 × 48": times})
     printed = capsys.readouterr().out
     assert "+10.00%  1.0000 to 1.2000  closed 50%" in printed

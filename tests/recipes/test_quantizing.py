@@ -134,7 +134,9 @@ def test_the_command_takes_its_options(toy, text, tmp_path, monkeypatch, capsys)
 
     out = tmp_path / "out"
     words = f"quantize --model {toy} --method rtn --bits 3 --group 16 --asymmetric --clip"
-    monkeypatch.setattr("sys.argv", ["minillm", *words.split(), "--text", str(text), "--out", str(out)])
+    monkeypatch.setattr(
+        "sys.argv", ["minillm", *words.split(), "--text", str(text), "--out", str(out)]
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
