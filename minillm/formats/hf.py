@@ -28,6 +28,7 @@ from minillm.formats import safetensors_file, tokenizer_json
 from minillm.formats.hf_beside import check_generation, check_has_rows, check_tokenizer_config
 from minillm.formats.hf_config import read_config, to_config
 from minillm.formats.hf_names import EMBEDDING, HEAD, Place, places, rows
+from minillm.formats.hf_rope import check_rotations
 from minillm.formats.json_file import read_object
 from minillm.formats.safetensors_file import Entry
 from minillm.formats.tokenizer_json import JsonTokenizer
@@ -42,7 +43,6 @@ TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 KINDS = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 #: Old files hold the angles of the rotation, which follow from the config.
 ANGLES = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
-MOST_ROTATION_BYTES = 2**31
 
 
 # --- from a folder ------------------------------------------------------------------------------
@@ -199,17 +199,6 @@ def check_entries(entries: Mapping[str, Entry], shapes: Mapping[str, tuple[int, 
                 f"{entry} holds numbers of type {entry.kind}; minillm reads "
                 f"{', '.join(KINDS.values())}, and quantised models not at all"
             )
-
-
-def check_rotations(config: TransformerConfig, dtype: torch.dtype) -> None:
-    """Refuse a context whose rotations would take the machine's memory."""
-    n_numbers = sum(2 * mixer.d_head * config.context_length for mixer in config.mixers)
-    n_bytes = n_numbers * dtype.itemsize
-    if n_bytes > MOST_ROTATION_BYTES:
-        raise ValueError(
-            f"rotations for texts of {config.context_length:,} tokens would take {n_bytes:,} "
-            "bytes; say how long your texts are, as by load(..., context_length=4096)"
-        )
 
 
 def finite(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -22,6 +22,7 @@ from torch import Tensor
 from minillm.formats import hf, safetensors_file
 from minillm.formats.hf_mixtral_names import no_such, places, read_config, to_config
 from minillm.formats.hf_names import rows
+from minillm.formats.hf_rope import check_rotations
 from minillm.model.transformer import Transformer
 from minillm.text.tokenizer import Tokenizer
 
@@ -76,7 +77,7 @@ def load(
     there = places(config, stacked=any(".mlp." in name for name in entries))
     hf.check_names(entries, there)
     hf.check_entries(entries, {name: theirs.shape for name, theirs in there.items()})
-    hf.check_rotations(config, dtype)
+    check_rotations(config, dtype)
     model = config.build(device=device, dtype=dtype)
     state = model.state_dict()  # shares the parameters' memory
     for name, tensor in safetensors_file.read(entries):

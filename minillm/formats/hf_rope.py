@@ -15,9 +15,13 @@ Chapter: 04
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from minillm.formats.json_file import count, number
+from minillm.model.config import TransformerConfig
 from minillm.model.rope import Llama3Scaling, NtkScaling, PositionInterpolation, RopeConfig
 
+MOST_ROTATION_BYTES = 2**31
 TYPES = {
     "default": set(),
     "linear": {"factor"},
@@ -119,3 +123,14 @@ def to_rope(rope: RopeConfig, d_head: int) -> dict[str, Any]:
                 "original_max_position_embeddings": scaling.original_context_length,
             }
     return settings
+
+
+def check_rotations(config: TransformerConfig, dtype: torch.dtype) -> None:
+    """Refuse a context whose rotations would take the machine's memory."""
+    n_numbers = sum(2 * mixer.d_head * config.context_length for mixer in config.mixers)
+    n_bytes = n_numbers * dtype.itemsize
+    if n_bytes > MOST_ROTATION_BYTES:
+        raise ValueError(
+            f"rotations for texts of {config.context_length:,} tokens would take {n_bytes:,} "
+            "bytes; say how long your texts are, as by load(..., context_length=4096)"
+        )
