@@ -20,8 +20,8 @@ kernels for int8 and int4 with activations in bfloat16.
 in float32 and bfloat16, with the kernels for int8 (a scale a row) and int4 (groups of 32), and by
 `transformers` in float32, if it is installed; ours in float32 begins as theirs does. The table of
 tokens, which gives the logits too, stays in float. Counted are the bytes of weights as they lie in
-memory. Ratios are told to both in float32: at 10 million parameters about half of the time goes
-into naming operations, which fewer bytes do not shorten; at 40 million less.
+memory. Ratios are told to both in float32: at 10 million parameters more than half of the time
+with codes goes into naming operations, which fewer bytes do not shorten; at 40 million less.
 
 What is timed takes turns, in seconds of the processor, with one thread; the least of each counts.
 
