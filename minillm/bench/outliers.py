@@ -11,7 +11,7 @@ scale a row.
     closed          the part of rtn's loss that gptq takes back: 1 is all of it
     ordered         the columns of the largest inputs are rounded first
 
-Without outliers, GPTQ is run with three draws of 64 calibration rows; with them, each draw of
+Without planted ones, GPTQ is run with three draws of 64 calibration rows; with them, each draw of
 channels has a draw of rows of its own. The loss is that of one block of held-out stories in each
 language, and one of facts: half the text of `minillm bench quant`.
 
@@ -64,8 +64,8 @@ def run(*, quick: bool = False, finished: Finished | None = None) -> dict[str, A
         finished: results that are there already.
 
     Returns:
-        "losses", a row for each s, number of bits and method; "ranges", of each matrix without
-        outliers; "planted", the largest of them with each s; "alone", a row for each kind.
+        "losses", a row for each s, number of bits and method; "ranges", of each matrix before
+        planting; "planted", the largest of them with each s; "alone", a row for each kind.
     """
     finished = Finished() if finished is None else finished
     model, tokenizer, end_ids = checkpoints.open_model(checkpoints.folder("town-1m"))
