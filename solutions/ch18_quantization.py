@@ -11,28 +11,28 @@ from minillm.lab.task import task
 
 
 @task("18.1", minutes=6)
-def round_row(row, bits):
-    """Round a row of weights to a symmetric grid, and return the numbers that come out.
+def round_rows(weight, bits):
+    """Round a matrix to symmetric grids, one for each row, and return the numbers that come out.
 
-    The grid has 0 in its middle, and reaches the largest |weight| with its largest code. A row of
-    zeros stays a row of zeros.
+    Each row has a scale of its own: its grid has 0 in the middle, and its largest code stands for
+    the row's largest |weight|. A row of zeros stays a row of zeros.
 
-    中文：把一行权重舍入到对称网格，返回舍入后的数。网格以 0 为中心，最大的编码对应绝对值最大的权
-    重。全零的行保持全零。
+    中文：把矩阵舍入到对称网格，每行一个网格，返回舍入后的数。每行有自己的缩放因子：网格以 0 为中
+    心，最大的编码对应该行绝对值最大的权重。全零的行保持全零。
 
     Args:
-        row: tensor of n weights.
+        weight: tensor [rows, columns].
         bits: of a code, 2 or more.
 
     Returns:
-        Tensor of n numbers. For [1.5, -0.5, 0.2] and 3 bits: [1.5, -0.5, 0].
+        Tensor [rows, columns]. For [[1.5, -0.5, 0.2], [0.0, 6.0, -2.5]] and 3 bits:
+        [[1.5, -0.5, 0], [0, 6, -2]].
     """
     # BEGIN SOLUTION
-    largest = row.abs().max()
-    if largest == 0:
-        return row
+    largest = weight.abs().amax(dim=1, keepdim=True)
     scale = largest / (2 ** (bits - 1) - 1)
-    return (row / scale).round() * scale
+    codes = (weight / torch.where(scale > 0, scale, 1)).round()
+    return codes * scale
     # END SOLUTION
 
 
@@ -42,11 +42,12 @@ def place_bits(matrices, budget):
 
     A choice is (bits, group): codes of so many bits, and a scale of 16 bits for each group of so
     many weights. Each choice raises the loss by so much. Take it that the rises of several
-    matrices add up, which is roughly so.
+    matrices add up. There are two to four matrices with two to four choices each, so you may try
+    all combinations.
 
     中文：在字节预算之内，每个矩阵怎样存储，损失的增加才最少？一个选择是 (bits, group)：每个编码
     bits 位，每 group 个权重共用一个 16 位的缩放因子。每个选择使损失增加若干；假定各矩阵的增加量可
-    以相加。
+    以相加。矩阵有两到四个，每个有两到四种选择，可以逐一尝试所有组合。
 
     Args:
         matrices: list of (n_weights, rises); rises is a dict {(bits, group): rise of the loss}.
@@ -79,7 +80,7 @@ def move_others(row, H, rounded):
 
     H[j, k] is the sum of x_j · x_k over the calibration inputs x. If the row changes by d, then the
     squared change of its outputs, over all these inputs, is d · H · d. The others may become any
-    numbers; they are rounded later.
+    numbers; they are rounded later. (Where the slope of a square is 0, equations are linear.)
 
     中文：一行的第一个权重已被舍入。移动其余权重，使输出变化最小。H[j, k] 是校准输入中 x_j · x_k 之
     和；若该行改变 d，输出变化的平方和就是 d · H · d。其余权重可取任何数，以后再舍入。

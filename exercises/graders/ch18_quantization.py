@@ -8,39 +8,49 @@ from itertools import product
 import torch
 
 from minillm.lab.diagnose import check_sentence, held, hold, randn, split_sentence
-from minillm.lab.grade import Grader
+from minillm.lab.grade import Diagnosis, Grader
 
 
 # --- 18.1 -----------------------------------------------------------------------------------------
-def rounded(row, bits, *, steps=None, reach=None, nearest=torch.round, codes=False, guard=True):
-    """A row on its grid; the options are mistakes."""
-    if guard and not row.any():
-        return row
-    n = steps(bits) if steps else 2 ** (bits - 1) - 1
-    scale = (reach(row) if reach else row.abs().max()) / n
-    number = nearest(row / scale)
+def rounded(
+    weight, bits, *, steps=None, largest=None, nearest=torch.round, codes=False, guard=True
+):
+    """Each row on its grid; the options are mistakes."""
+    reach = largest(weight) if largest else weight.abs().amax(dim=1, keepdim=True)
+    scale = reach / (steps(bits) if steps else 2 ** (bits - 1) - 1)
+    number = nearest(weight / (torch.where(scale > 0, scale, 1) if guard else scale))
     return number if codes else number * scale
 
 
-ROWS = [
-    (torch.tensor([1.5, -0.5, 0.2]), 3),
-    (torch.tensor([0.3, -2.1, 0.95, 1.04]), 4),
-    (torch.tensor([-0.7, 0.1, 0.44]), 2),
-    (torch.zeros(4), 4),
-    (randn(16), 8),
-    (randn(9, seed=1) - 4, 5),
+def _matrix(seed, bits, rows=3, columns=8):
+    """Rows whose scales are powers of two, so that a scale in 16 bits is the same."""
+    weight = randn(rows, columns, seed=seed)
+    weight = weight / weight.abs().amax(dim=1, keepdim=True) * (2 ** (bits - 1) - 1)
+    return weight * 2.0 ** torch.arange(-2, rows - 2)[:, None]
+
+
+MATRICES = [
+    (torch.tensor([[1.5, -0.5, 0.2], [0.0, 6.0, -2.5]]), 3),
+    (torch.tensor([[0.25, -1.75, 0.9], [0.0, 0.0, 0.0]]), 4),
+    (_matrix(0, 2), 2),
+    (_matrix(1, 8), 8),
+    (_matrix(2, 5, rows=1), 5),
 ]
-ROWS_WRONG = [
+MATRICES_WRONG = [
     (
         lambda *case: rounded(*case, guard=False),
         "a row of zeros has the scale 0, and 0 / 0 is NaN.",
+    ),
+    (
+        lambda *case: rounded(*case, largest=lambda w: w.abs().max()),
+        "each row has a scale of its own; you share one among all of the matrix.",
     ),
     (
         lambda *case: rounded(*case, steps=lambda bits: 2 ** (bits - 1)),
         "there is one code too many on the positive side: 3 bits reach from -3 to 3.",
     ),
     (
-        lambda *case: rounded(*case, reach=torch.max),
+        lambda *case: rounded(*case, largest=lambda w: w.amax(dim=1, keepdim=True)),
         "the largest weight may be negative: the scale comes from the largest |weight|.",
     ),
     (
@@ -50,10 +60,6 @@ ROWS_WRONG = [
     (
         lambda *case: rounded(*case, codes=True),
         "you return codes; multiply by the scale to get numbers back.",
-    ),
-    (
-        lambda *case: rounded(*case, steps=lambda b: 2**b - 1, reach=lambda r: r.max() - r.min()),
-        "that is the scale of a grid from the lowest to the highest weight; this one is symmetric.",
     ),
 ]
 
@@ -199,9 +205,9 @@ MOVES_WRONG = [
 
 
 # --- 18.4 -----------------------------------------------------------------------------------------
-def faster(n_texts, bits, fetched, computed, *, rows=True, both=max, n=2, turn=1):
+def faster(n_texts, bits, fetched, computed, *, rows=True, both=max, turn=1):
     """Seconds of a weight in 32 bits ÷ in fewer; the options are mistakes."""
-    compute = n * (n_texts if rows else 1) / computed
+    compute = 2 * (n_texts if rows else 1) / computed
     return (both(4 / fetched, compute) / both(bits / 8 / fetched, compute)) ** turn
 
 
@@ -223,14 +229,14 @@ STEPS_WRONG = [
         lambda *case: faster(*case, rows=False),
         "every text adds its own operations.",
     ),
-    (lambda *case: faster(*case, n=1), "a weight is multiplied and added: two operations a text."),
     (lambda *case: faster(*case, turn=-1), "the other way round: the old time ÷ the new."),
 ]
 WHY = "what becomes of the gain with many texts, and why"
+LIMIT = ("comput", "operation", "arithm", "multipl", "flop", "计算", "运算", "算力")
 
 
 def grade_times_as_fast(answer):
-    """The number in all cases; the sentence must be there."""
+    """The number in all cases; the sentence must name what takes the time."""
     sentences = []
 
     def number(*case):
@@ -240,19 +246,22 @@ def grade_times_as_fast(answer):
 
     hold(number, faster, STEPS, STEPS_WRONG)
     check_sentence(sentences[0], WHY)
+    if not any(word in sentences[0].lower() for word in LIMIT):
+        raise Diagnosis("the number is right; your sentence does not yet say what takes the time.")
 
 
 GRADERS = {
     "18.1": Grader(
-        function="round_row",
+        function="round_rows",
         level="everyone",
-        grade=held(rounded, ROWS, ROWS_WRONG),
-        wrong=ROWS_WRONG,
+        grade=held(rounded, MATRICES, MATRICES_WRONG),
+        wrong=MATRICES_WRONG,
         target="minillm.quant.rtn.quantize",
         hints=(
-            "First the scale: the largest |weight| ÷ the largest code, 2 ** (bits - 1) - 1.",
+            "A scale for each row: its largest |weight| ÷ the largest code, 2 ** (bits - 1) - 1. "
+            "amax(dim=1, keepdim=True) keeps the shape.",
             "Divide by the scale, take the nearest whole number, multiply by the scale.",
-            "A row of zeros has no scale: return it as it is.",
+            "Where a row's scale is 0, divide by 1 instead: torch.where.",
         ),
     ),
     "18.2": Grader(
@@ -274,7 +283,8 @@ GRADERS = {
         target="minillm.quant.gptq.quantize",
         hints=(
             "Write d = (-error, m), error = row[0] - rounded, and m the moves of the others.",
-            "d · H · d = error² H00 - 2 error (m · H10) + m · H11 · m; where is its slope in m 0?",
+            "d · H · d = error² H00 - 2 error (m · H10) + m · H11 · m. Its slope in m is 0 where a "
+            "linear system holds.",
             "H11 m = error · H10: torch.linalg.solve(H[1:, 1:], H[1:, 0]).",
         ),
     ),
@@ -284,10 +294,14 @@ GRADERS = {
         grade=grade_times_as_fast,
         wrong=[
             *(
-                ((lambda *c, f=wrong: (f(*c), "because it is so")), text)
+                ((lambda *c, f=wrong: (f(*c), "because computing takes longer")), text)
                 for wrong, text in STEPS_WRONG
             ),
             (lambda *case: (faster(*case), ""), f"now say in a sentence {WHY}."),
+            (
+                lambda *case: (faster(*case), "because it is simply so"),
+                "the number is right; your sentence does not yet say what takes the time.",
+            ),
         ],
         hints=(
             "Look at one weight: how long does it take to fetch its bits?",

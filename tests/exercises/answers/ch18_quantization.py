@@ -3,10 +3,13 @@
 SECOND_STYLE = {
     "18.1": """
 import torch
-def round_row(row, bits):
-    top = max(abs(w) for w in row.tolist())
-    n = (1 << (bits - 1)) - 1
-    return torch.tensor([round(w * n / top) * top / n if top else 0.0 for w in row.tolist()])
+def round_rows(weight, bits):
+    n, rows = (1 << (bits - 1)) - 1, []
+    for row in weight.tolist():
+        top = max(abs(w) for w in row)
+        scale = torch.tensor(top / n).half().item()  # as the library stores it
+        rows.append([round(w / scale) * scale if top else 0.0 for w in row])
+    return torch.tensor(rows)
 """,
     "18.2": """
 def place_bits(matrices, budget):
@@ -38,8 +41,8 @@ def times_as_fast(n_texts, bits, bytes_per_second, operations_per_second):
 
 MUTANT = {
     "18.1": """
-def round_row(row, bits):
-    return row.round()
+def round_rows(weight, bits):
+    return weight.round()
 """,
     "18.2": """
 def place_bits(matrices, budget):
