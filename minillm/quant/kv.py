@@ -106,16 +106,14 @@ class QuantizedKVCache:
 
     Example:
         >>> cache = QuantizedKVCache(1, 1, 8, 2, KVGrid(bits=4, group_size=2, undo_tokens=0))
-        >>> k = torch.tensor([[7.0, 0.7], [3.2, 0.1], [5.5, 0.3]]).reshape(1, 1, 3, 2)
+        >>> k = torch.tensor([[7.0, 3.5], [3.2, 0.4], [5.5, 0.3]]).reshape(1, 1, 3, 2)
         >>> keys, values = cache.append(k, k)
-        >>> keys[0, 0]  # scales 1 and 0.1; the third token's in float
-        tensor([[7.0000, 0.7000],
-                [3.0000, 0.1000],
+        >>> keys[0, 0]  # scales 1 and 0.5; the third token's in float
+        tensor([[7.0000, 3.5000],
+                [3.0000, 0.5000],
                 [5.5000, 0.3000]])
-        >>> values[0, 0]  # scales 7 / 7, 3.2 / 7, 5.5 / 7
-        tensor([[7.0000, 1.0000],
-                [3.2002, 0.0000],
-                [5.5000, 0.0000]])
+        >>> values[0, 0, 0]  # a token's scale is 7 / 7
+        tensor([7., 4.])
     """
 
     def __init__(
