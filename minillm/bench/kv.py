@@ -77,12 +77,12 @@ class Work:
     """How much is done.
 
     Args:
-        n_rows: of held-out text; None for all.
+        n_held_out: of held-out text; None for all.
         at_once: rows that are read side by side.
         seeds, n_prompts, n_prompt_tokens, n_tokens: of the greedy texts.
     """
 
-    n_rows: int | None = None
+    n_held_out: int | None = None
     at_once: int = 64
     seeds: tuple[int, ...] = (0, 1, 2)
     n_prompts: int = 60
@@ -90,7 +90,7 @@ class Work:
     n_tokens: int = 100
 
 
-QUICK = Work(n_rows=2, seeds=(0,), n_prompts=2, n_tokens=8)
+QUICK = Work(n_held_out=2, seeds=(0,), n_prompts=2, n_tokens=8)
 
 
 def run(*, quick: bool = False, finished: Finished | None = None) -> dict[str, Any]:
@@ -104,6 +104,7 @@ def run(*, quick: bool = False, finished: Finished | None = None) -> dict[str, A
     work, data = (QUICK, QUICK_TOWN) if quick else (Work(), quantizing.TOWN)
     model, tokenizer, end_ids = checkpoints.open_model(checkpoints.folder("town-1m"))
     texts = quantizing.rows_of(model, tokenizer, end_ids, data).held_out
+    some = texts.rows(range(work.n_held_out or 64))
     figures = {
         "bytes": shares(model),
         "losses": losses(model, texts, GRIDS, work, finished),
@@ -114,10 +115,8 @@ def run(*, quick: bool = False, finished: Finished | None = None) -> dict[str, A
             )
             for seed in work.seeds
         },
-        "choices": finished(
-            "choices", lambda: same_choices(model, texts.rows(range(work.n_rows or 64)))
-        ),
-        "keys": finished("keys", lambda: key_errors(model, texts.rows(range(work.n_rows or 64)))),
+        "choices": finished("choices", lambda: same_choices(model, some)),
+        "keys": finished("keys", lambda: key_errors(model, some)),
         "planted": losses(planted(model, FACTOR), texts, PLANTED, work, finished, "planted, "),
     }
     figures["targets"] = {
@@ -164,7 +163,7 @@ def losses(
         finished: results that are there already.
         before: of a result's name.
     """
-    numbers = range(texts.n_places if work.n_rows is None else work.n_rows)
+    numbers = range(texts.n_places if work.n_held_out is None else work.n_held_out)
     batches = [numbers[first : first + work.at_once] for first in numbers[:: work.at_once]]
 
     def measure(name: str) -> float:

@@ -78,12 +78,12 @@ def load(
         >>> torch.equal(model(tokens), again(tokens))
         True
     """
-    found = checkpoint(directory, dtype=dtype, context_length=context_length)
-    model = found.config.build(device=device, dtype=dtype)
+    declared = checkpoint(directory, dtype=dtype, context_length=context_length)
+    model = declared.config.build(device=device, dtype=dtype)
     state = model.state_dict()  # shares the parameters' memory
-    for name, tensor in safetensors_file.read(found.entries):
-        rows(state, found.places[name]).copy_(finite(str(found.entries[name]), tensor, dtype))
-    check_doubled(found, state["embedding.weight"])
+    for name, tensor in safetensors_file.read(declared.entries):
+        rows(state, declared.places[name]).copy_(finite(str(declared.entries[name]), tensor, dtype))
+    check_doubled(declared, state["embedding.weight"])
     return model
 
 
@@ -130,13 +130,13 @@ def checkpoint(
     return Checkpoint(config, there, entries, doubled)
 
 
-def check_doubled(found: Checkpoint, table: Tensor) -> None:
+def check_doubled(declared: Checkpoint, table: Tensor) -> None:
     """Refuse a second copy of the table that is another table."""
-    for name, tensor in safetensors_file.read(found.doubled):
+    for name, tensor in safetensors_file.read(declared.doubled):
         if not torch.equal(tensor.to(table.device, table.dtype), table):
             raise ValueError(
                 "the config says tie_word_embeddings, one table for both ends, but "
-                f"{found.doubled[name]} is another than {EMBEDDING}"
+                f"{declared.doubled[name]} is another than {EMBEDDING}"
             )
 
 

@@ -48,13 +48,13 @@ class Pager:
     """Brings the weights of a model's blocks from the disk, and lets them go.
 
     Args:
-        found: the folder.
+        declared: the folder.
         model: that `open_offloaded` prepares.
         read_ahead: whether the next block is read while one is at work.
     """
 
-    def __init__(self, found: Checkpoint, model: Transformer, read_ahead: bool):
-        self.found, self.model = found, model
+    def __init__(self, declared: Checkpoint, model: Transformer, read_ahead: bool):
+        self.files, self.model = declared, model
         self.read_ahead = read_ahead and len(model.blocks) > 1
         self.names = [f"blocks.{n}." for n in range(len(model.blocks))]
         #: In bytes: of the tables and the last norm, and of each block.
@@ -111,11 +111,11 @@ class Pager:
         }
         self._count(self.table_bytes)
         dtype = self.model.norm.weight.dtype
-        for name, tensor in safetensors_file.read(self.found.entries):
-            checked = hf.finite(str(self.found.entries[name]), tensor, dtype)
-            if self.found.places[name].ours in state:
-                rows(state, self.found.places[name]).copy_(checked)
-        hf.check_doubled(self.found, state["embedding.weight"])
+        for name, tensor in safetensors_file.read(self.files.entries):
+            checked = hf.finite(str(self.files.entries[name]), tensor, dtype)
+            if self.files.places[name].ours in state:
+                rows(state, self.files.places[name]).copy_(checked)
+        hf.check_doubled(self.files, state["embedding.weight"])
         _put(self.model, state)
 
     def _begin(self, n: int) -> None:
@@ -126,9 +126,9 @@ class Pager:
         pool.shutdown(wait=False)
 
     def _read(self, n: int) -> Weights:
-        state, places = self.model.blocks[n].state_dict(prefix=self.names[n]), self.found.places
+        state, places = self.model.blocks[n].state_dict(prefix=self.names[n]), self.files.places
         entries = {
-            name: entry for name, entry in self.found.entries.items() if places[name].ours in state
+            name: entry for name, entry in self.files.entries.items() if places[name].ours in state
         }
         weights = {name: torch.empty(each.shape, dtype=each.dtype) for name, each in state.items()}
         for name, tensor in safetensors_file.read(entries):
@@ -180,9 +180,9 @@ def open_offloaded(
         True
         (33344, 113984)
     """
-    found = hf.checkpoint(directory, dtype=dtype, context_length=context_length)
-    model = found.config.build(device="meta", dtype=dtype)
-    pager = Pager(found, model, read_ahead)
+    declared = hf.checkpoint(directory, dtype=dtype, context_length=context_length)
+    model = declared.config.build(device="meta", dtype=dtype)
+    pager = Pager(declared, model, read_ahead)
     if cap_bytes < pager.needed_bytes:
         blocks = "the two largest blocks" if pager.read_ahead else "the largest block"
         raise ValueError(

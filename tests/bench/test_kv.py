@@ -57,7 +57,7 @@ def test_planted_channels_change_no_product_and_only_keys_by_token_suffer(model,
 
 
 def test_losses_are_told_beside_that_of_floats_and_measured_once(model, texts):
-    work = bench.Work(n_rows=1)
+    work = bench.Work(n_held_out=1)
     rows = bench.losses(model, texts, ["8 bits"], work, finished := Finished(), "here, ")
     assert list(finished.results) == ["here, loss, float", "here, loss, 8 bits"]
     assert rows["float"] == {"loss": finished.results["here, loss, float"], "more": 0}
