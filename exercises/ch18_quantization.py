@@ -31,7 +31,7 @@ def round_rows(weight, bits):
     raise NotImplementedError
 
 
-@task("18.2", minutes=9)
+@task("18.2", minutes=8)
 def place_bits(matrices, budget):
     """Decide: how is each matrix stored, so that the loss rises least within a budget of bytes?
 
