@@ -3,10 +3,6 @@
 Chapter: 18
 """
 
-from itertools import product
-
-import torch
-
 from minillm.lab.task import task
 
 

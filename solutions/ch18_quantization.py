@@ -3,10 +3,6 @@
 Chapter: 18
 """
 
-from itertools import product
-
-import torch
-
 from minillm.lab.task import task
 
 
@@ -31,7 +27,7 @@ def round_rows(weight, bits):
     # BEGIN SOLUTION
     largest = weight.abs().amax(dim=1, keepdim=True)
     scale = largest / (2 ** (bits - 1) - 1)
-    codes = (weight / torch.where(scale > 0, scale, 1)).round()
+    codes = (weight / scale.masked_fill(scale == 0, 1)).round()
     return codes * scale
     # END SOLUTION
 
@@ -60,6 +56,8 @@ def place_bits(matrices, budget):
     """
 
     # BEGIN SOLUTION
+    from itertools import product
+
     def n_bytes(n_weights, bits, group):
         return n_weights * (bits + 16 / group) / 8
 
@@ -95,7 +93,7 @@ def move_others(row, H, rounded):
     """
     # BEGIN SOLUTION
     error = row[0] - rounded
-    return row[1:] + error * torch.linalg.solve(H[1:, 1:], H[1:, 0])
+    return row[1:] + error * H[1:, 1:].inverse() @ H[1:, 0]
     # END SOLUTION
 
 
