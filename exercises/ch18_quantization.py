@@ -95,8 +95,8 @@ def times_as_fast(n_texts, bits, bytes_per_second, operations_per_second):
         operations_per_second: that are computed.
 
     Returns:
-        (float, str): the factor, and a sentence of at least four words. With 10e9 bytes and 20e9
-        operations a second and 8 bits: 4 for 1 text, 2 for 2 texts.
+        (float, str): the factor, and a sentence that names what becomes the limit. With 10e9 bytes
+        and 20e9 operations a second and 8 bits: 4 for 1 text, 2 for 2 texts.
     """
 
     raise NotImplementedError
