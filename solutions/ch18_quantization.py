@@ -78,7 +78,7 @@ def move_others(row, H, rounded):
 
     H[j, k] is the sum of x_j · x_k over the calibration inputs x. If the row changes by d, then the
     squared change of its outputs, over all these inputs, is d · H · d. The others may become any
-    numbers; they are rounded later. (Where the slope of a square is 0, equations are linear.)
+    numbers; they are rounded later. (At the least, the derivative by each of them is 0.)
 
     中文：一行的第一个权重已被舍入。移动其余权重，使输出变化最小。H[j, k] 是校准输入中 x_j · x_k 之
     和；若该行改变 d，输出变化的平方和就是 d · H · d。其余权重可取任何数，以后再舍入。
