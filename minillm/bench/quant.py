@@ -25,7 +25,7 @@ with codes goes into naming operations, which fewer bytes do not shorten; at 40 
 
 What is timed takes turns, in seconds of the processor, with one thread; the least of each counts.
 
-Paper: Frantar et al. 2022, "GPTQ", arXiv:2210.17323, sections 3 and 4.
+Paper: Frantar et al. 2022, "GPTQ", arXiv:2210.17323, sections 4 and 5.
 Differs: models, data and sizes.
 
 Chapter: app
