@@ -180,6 +180,8 @@ class Recipe:
         data: what it reads.
         model: its shape.
         training: how.
+        special_tokens: beside the end of a document, for a model that is made from this one. No
+            text holds them, so their rows of the table are there and mean nothing yet.
         threads: with which torch computes, unless OMP_NUM_THREADS says otherwise.
 
     Raises:
@@ -191,6 +193,7 @@ class Recipe:
     data: TownData | LifeData | TextData = field(default_factory=TownData)
     model: ModelShape = field(default_factory=ModelShape)
     training: Training = field(default_factory=Training)
+    special_tokens: tuple[str, ...] = ()
     threads: int = 1
 
     def __post_init__(self):
@@ -210,8 +213,8 @@ class Recipe:
         """Plain values, as a manifest keeps them; `of` reads them back.
 
         Threads are not among them: they belong to the machine, which a manifest has beside them.
-        Nor are a precision of fp32 and a d_ff that is not chosen: manifests from before there was
-        a choice do not name them.
+        Nor are a precision of fp32, a d_ff that is not chosen and special tokens that are not
+        there: manifests from before there was a choice do not name them.
         """
         content = asdict(self)
         del content["threads"]
@@ -219,6 +222,8 @@ class Recipe:
             del content["training"]["precision"]
         if self.model.d_ff is None:
             del content["model"]["d_ff"]
+        if not self.special_tokens:
+            del content["special_tokens"]
         content["data"] = {"kind": self.data.kind, **content["data"]}
         return _plain(content)
 

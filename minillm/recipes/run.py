@@ -119,7 +119,11 @@ def corpus(recipe: Recipe) -> tuple[Tokenizer, Packed, Packed]:
         if n_characters > LEARNED_CHARACTERS:
             break
     with _named(f"the tokenizer of {recipe.name}, learned from the part to train on"):
-        tokenizer = bpe.train("\n".join(mixed), recipe.model.vocab_size, special_tokens=[END])
+        tokenizer = bpe.train(
+            "\n".join(mixed),
+            recipe.model.vocab_size,
+            special_tokens=[END, *recipe.special_tokens],
+        )
     packed = []
     for part, name in (("train", "the part to train on"), ("held out", "the held-out part")):
         with _named(f"{name} of {recipe.name} ({len(texts[part]):,} documents)"):
