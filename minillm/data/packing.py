@@ -32,7 +32,7 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from minillm.model.attention import Context
@@ -48,11 +48,13 @@ class Batch:
         tokens: what is read.
         targets: the token after each of them.
         documents: the number of each token's document, counted along the row from 0.
+        loss_mask: which targets are to be learned; None for all of them.
     """
 
     tokens: Int[Tensor, "B T"]
     targets: Int[Tensor, "B T"]
     documents: Int[Tensor, "B T"]
+    loss_mask: Bool[Tensor, "B T"] | None = None
 
     def context(self) -> Context:
         """Each token sees its own document only, and counts its place from where that begins."""
@@ -127,7 +129,7 @@ class Packed:
         targets = range(step * self.batch_size, (step + 1) * self.batch_size)
         return self.rows(
             [
-                _order(self.n_places, self.seed, n // self.n_places)[n % self.n_places]
+                epoch_order(self.n_places, self.seed, n // self.n_places)[n % self.n_places]
                 for n in targets
             ]
         )
@@ -171,5 +173,6 @@ def _stream(documents: Sequence, end_id: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=4)
-def _order(n_places: int, seed: int, epoch: int) -> np.ndarray:
+def epoch_order(n_places: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the rows 0 to n_places - 1 in an epoch: a function of seed and epoch alone."""
     return np.random.default_rng([seed, epoch]).permutation(n_places)

@@ -30,7 +30,7 @@ def share(batch: Batch, rank: int, n_ranks: int) -> Batch:
     """This rank's rows of a batch: rows rank, rank + N, rank + 2 N, …
 
     Args:
-        batch: a tensor of rows, or a dataclass of such tensors.
+        batch: a tensor of rows, or a dataclass of such tensors; None in it stays None.
         rank, n_ranks: r and N.
 
     Raises:
@@ -47,8 +47,9 @@ def share(batch: Batch, rank: int, n_ranks: int) -> Batch:
                 f"Take a batch_size of {len(batch) // n_ranks * n_ranks or n_ranks}, or other ranks"
             )
         return batch[rank::n_ranks]
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
     parts = {
-        field.name: share(getattr(batch, field.name), rank, n_ranks) for field in fields(batch)
+        name: share(value, rank, n_ranks) for name, value in values.items() if value is not None
     }
     return replace(batch, **parts)
 

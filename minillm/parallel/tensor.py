@@ -292,8 +292,14 @@ def loss(model: Transformer, batch: Batch) -> Total:
         batch: what this step looks at.
 
     Raises:
-        ValueError: a plain model; with `sequence`, P does not divide the tokens of a row.
+        ValueError: a plain model; a batch with a loss mask; with `sequence`, P does not divide the
+            tokens of a row.
     """
+    if batch.loss_mask is not None:
+        raise ValueError(
+            "tensor parallelism learns every token; got a batch with a loss mask, as conversations "
+            "have. Train on them with dp or fsdp"
+        )
     if not isinstance(model.embedding, VocabularyEmbedding):
         raise ValueError(
             "this loss is for a model whose vocabulary is cut (minillm.parallel.tensor.shard); got "

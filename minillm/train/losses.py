@@ -265,6 +265,8 @@ def _check_shapes(hidden: Tensor, table: Tensor, targets: Tensor, loss_mask: Ten
 def language_loss(model: Transformer, batch: Batch) -> Total:
     """Of every token of packed documents, from those before it in its document: what `train` asks.
 
+    Where the batch has a loss mask, of the tokens that it marks.
+
     Example:
         >>> from minillm.model.config import tiny
         >>> from minillm.data.packing import Packed
@@ -275,4 +277,5 @@ def language_loss(model: Transformer, batch: Batch) -> Total:
     """
     hidden = model.hidden(batch.tokens, context=batch.context())
     table = model.embedding.weight if model.head is None else model.head.weight
-    return cross_entropy(hidden.flatten(0, 1), table, batch.targets.flatten())
+    loss_mask = None if batch.loss_mask is None else batch.loss_mask.flatten()
+    return cross_entropy(hidden.flatten(0, 1), table, batch.targets.flatten(), loss_mask)
