@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import final
 
 from minillm.town.lists import FORMS, OTHER, SEPARATOR, Item, answer_language, draw_items, write
-from minillm.town.requests import KINDS, Argument, draw_argument, execute, say_argument
+from minillm.town.steps import KINDS, Argument, draw_argument, execute, say_argument
 from minillm.town.world import World
 
 BLOCK = 64

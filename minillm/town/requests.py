@@ -28,45 +28,28 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import final
 
-from minillm.town.lists import OTHER, SEPARATOR, Item, answer_language, draw_items, read, write
-from minillm.town.request_words import (
-    FORMS,
-    LISTS,
-    N_WORDINGS,
-    NUMBERS,
-    OPERATIONS,
-    SEEN_WORDINGS,
-    YES_NO,
-    end,
-    nth,
+from minillm.town.lists import OTHER, Item, answer_language, draw_items, read
+from minillm.town.request_words import FORMS, N_WORDINGS, SEEN_WORDINGS
+from minillm.town.steps import (
+    KINDS,
+    Argument,
+    Instruction,
+    Step,
+    argument_kind,
+    check_step,
+    draw_argument,
+    execute,
+    has_one_word,
+    put_together,
+    say_step,
+    write_result,
 )
 from minillm.town.world import World
 
 BLOCK = 64
 SHARE_HELD_OUT = 0.25  # of the combinations of each operation
-KINDS = {
-    "all": ("none",),
-    "all-but": ("item",),
-    "reverse": ("none",),
-    "count": ("none",),
-    "first": ("none", "number"),
-    "last": ("none", "number"),
-    "nth": ("ordinal",),
-    "without": ("ordinal",),
-    "skip": ("number",),
-    "replace": ("item", "ordinal"),
-    "swap": ("item", "ordinal"),
-    "contains": ("item",),
-    "append": ("item",),
-    "prepend": ("item",),
-    "after": ("item",),
-    "before": ("item",),
-}
 PAIRS = (("all", "all-but"), ("first", "last"), ("append", "prepend"), ("after", "before"))
 Combination = tuple[str, str, str]
-
-
-Argument = tuple[Item | int, ...]
 
 
 @final
@@ -100,83 +83,15 @@ class Request:
         """(operation, kind of argument, form)."""
         return self.operation, argument_kind(self.operation, self.argument), self.constraint
 
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The one step."""
+        return ((self.operation, self.argument),)
 
-def argument_kind(operation: str, argument: Argument) -> str:
-    """What an argument begins with: "none", "item", "ordinal" or "number" (how many).
-
-    Example:
-        >>> argument_kind("first", (2,)), argument_kind("nth", (2,)), argument_kind("first", ())
-        ('number', 'ordinal', 'none')
-    """
-    if not argument:
-        return "none"
-    if isinstance(argument[0], Item):
-        return "item"
-    return "number" if "number" in KINDS[operation] else "ordinal"
-
-
-def say_argument(operation: str, argument: Argument, language: str) -> list[str]:
-    """An argument in words; "first", "last" and "skip" always have one.
-
-    Example:
-        >>> say_argument("nth", (2,), "en"), say_argument("first", (), "en")
-        (['the second'], ['the first'])
-    """
-    if operation in ("first", "last", "skip"):
-        which = "last" if operation == "last" else "first"
-        return [end(which, argument[0] if argument else None, language)]
-    return [x.say(language) if isinstance(x, Item) else nth(x, language) for x in argument]
-
-
-def execute(operation: str, argument: Argument, items: tuple[Item, ...]) -> tuple[Item, ...]:
-    """Carry an operation out: what stands on the list afterwards, or the one word of the answer.
-
-    Example:
-        >>> a, b, c = Item("plums", "李子"), Item("pears", "梨"), Item("buns", "小圆面包")
-        >>> [item.english for item in execute("all-but", (b,), (a, b, c))]
-        ['plums', 'buns']
-        >>> execute("count", (), (a, b, c))
-        (Item(english='three', chinese='三'),)
-    """
-    # 1. where on the list the argument stands, from 0; what is new to the list stands nowhere
-    places = [
-        x - 1 if isinstance(x, int) else items.index(x) if x in items else -1 for x in argument
-    ]
-    i, j = (*places, 0, 0)[:2]
-    k = i + 1  # as a number of items
-    # 2. what is left, or the one word
-    match operation:
-        case "all":
-            return items
-        case "reverse":
-            return items[::-1]
-        case "count":
-            return (Item(*(NUMBERS[language][len(items) - 1] for language in ("en", "zh"))),)
-        case "first":
-            return items[:k]
-        case "last":
-            return items[-k:]
-        case "nth":
-            return items[i : i + 1]
-        case "all-but" | "without":
-            return items[:i] + items[i + 1 :]
-        case "skip":
-            return items[k:]
-        case "replace":
-            return (*items[:i], argument[1], *items[i + 1 :])
-        case "swap":
-            return tuple(items[{i: j, j: i}.get(n, n)] for n in range(len(items)))
-        case "contains":
-            return (Item(*(YES_NO[language][argument[0] not in items] for language in YES_NO)),)
-        case "append":
-            return (*items, argument[0])
-        case "prepend":
-            return (argument[0], *items)
-        case "after":
-            return items[i + 1 : i + 2]
-        case "before":
-            return items[i - 1 : i]
-    raise ValueError(f"no operation {operation!r}; there are {', '.join(KINDS)}")
+    @property
+    def result(self) -> tuple[Item, ...]:
+        """What the right answer names."""
+        return execute(self.operation, self.argument, self.items)
 
 
 @final
@@ -198,7 +113,7 @@ class Grade:
         return self.content and self.form
 
 
-def grade(request: Request, answer: str) -> Grade:
+def grade(request: Instruction, answer: str) -> Grade:
     """Grade an answer; spaces and line breaks around it do not count.
 
     Example:
@@ -208,7 +123,7 @@ def grade(request: Request, answer: str) -> Grade:
         (Grade(content=True, form=True), Grade(content=True, form=False))
     """
     text = answer.strip()
-    right = execute(request.operation, request.argument, request.items)
+    right = request.result
     content = any(
         read(text, form, language) == tuple(item.say(language) for item in right)
         for language in OTHER
@@ -219,17 +134,6 @@ def grade(request: Request, answer: str) -> Grade:
 
 
 # --- which combinations there are, and which are held out ---------------------------------------
-def has_one_word(operation: str, kind: str) -> bool:
-    """Whether the answer is one word, which nobody asks to be written on lines.
-
-    Example:
-        >>> has_one_word("first", "none"), has_one_word("first", "number")
-        (True, False)
-    """
-    one = ("count", "nth", "contains", "after", "before")
-    return operation in one or (operation in ("first", "last") and kind == "none")
-
-
 def _combinations() -> tuple[tuple[Combination, ...], frozenset[Combination]]:
     every, held = [], []
     for operation, kinds in KINDS.items():
@@ -285,26 +189,11 @@ def ask(
         raise ValueError(f"no combination {combination}; COMBINATIONS has those that there are")
     if not all(0 <= way < N_WORDINGS for way in wording):
         raise ValueError(f"wordings are 0 to {N_WORDINGS - 1}; got {wording}")
-    new = {"contains": 1, "append": 1, "prepend": 1}.get(operation, 0)  # need not be on the list
-    known = argument[new : 1 if operation == "replace" else None]
-    if any(x not in (items if isinstance(x, Item) else range(1, len(items) + 1)) for x in known):
-        raise ValueError(f"{operation} needs what is on the list {items}; got {argument}")
-    answer = execute(operation, argument, items)
-    if not answer:
-        raise ValueError(f"{operation} {argument} leaves nothing of {items} to answer with")
-    # 1. what stands in the blanks
-    blanks = say_argument(operation, argument, language)
-    # 2. the list, the operation, the form
-    listed = SEPARATOR[language].join(item.say(language) for item in items)
-    parts = [
-        LISTS[language][wording[0]].format(items=listed),
-        OPERATIONS[language][operation][wording[0]].format(**dict(zip("xy", blanks, strict=False))),
-        FORMS[language][constraint][wording[1]],
-    ]
-    text = ("" if language == "zh" else " ").join(part for part in parts if part)
-    spoken = answer_language(language, constraint)
-    written = write([item.say(spoken) for item in answer], constraint, spoken)
-    return Request(operation, argument, items, constraint, language, wording, text, written)
+    check_step(operation, argument, items)
+    sentence = say_step(operation, argument, language, wording[0])
+    text = put_together([sentence], items, constraint, language, wording)
+    answer = write_result(execute(operation, argument, items), constraint, language)
+    return Request(operation, argument, items, constraint, language, wording, text, answer)
 
 
 def pair(request: Request) -> Request | None:
@@ -381,50 +270,26 @@ class RequestSource:
                 f"{index}, {len(combinations)} and {len(wordings)}"
             )
         rng = random.Random(f"requests/{self.world.seed}/{seed}/{index}")
-        by_operation: dict[str, list[Combination]] = {}
-        for each in combinations:
-            by_operation.setdefault(each[0], []).append(each)
-        requests = []
-        for _ in range(BLOCK):
-            operation, kind, form = rng.choice(by_operation[rng.choice(list(by_operation))])
-            items, others = draw_items(self.world, rng)
-            argument = draw_argument(rng, operation, kind, items, others)
-            ways = (rng.choice(wordings), rng.choice(wordings))
-            if has_one_word(operation, kind) and form == "commas":
-                ways = (ways[0], 0)  # nothing to put between
-            requests.append(ask(operation, argument, items, form, self.language, ways))
-        return requests
+        return [self.draw(rng, combinations, wordings) for _ in range(BLOCK)]
 
+    def draw(
+        self,
+        rng: random.Random,
+        combinations: Sequence[Combination] = SEEN,
+        wordings: Sequence[int] = SEEN_WORDINGS,
+    ) -> Request:
+        """One request; see `block`.
 
-def draw_argument(
-    rng: random.Random, operation: str, kind: str, items: Sequence[Item], others: Sequence[Item]
-) -> Argument:
-    """An argument of a kind for an operation on a list; what is new to the list is of the others.
-
-    Example:
-        >>> draw_argument(random.Random(0), "append", "item", (), (Item("plums", "李子"),))
-        (Item(english='plums', chinese='李子'),)
-    """
-    n = len(items)
-    match operation, kind:
-        case _, "none":
-            return ()
-        case _, "number":
-            return (rng.randint(2, n - 1),)
-        case "swap", _:
-            places = sorted(rng.sample(range(n), 2))
-            return tuple(items[i] if kind == "item" else i + 1 for i in places)
-        case "replace", _:
-            i = rng.randrange(n)
-            return (items[i] if kind == "item" else i + 1, others[0])
-        case _, "ordinal":
-            return (rng.randint(1, n),)
-        case "append" | "prepend", _:
-            return (others[0],)
-        case "contains", _:
-            return (rng.choice(items) if rng.random() < 0.5 else others[0],)
-        case "after", _:
-            return (rng.choice(items[:-1]),)
-        case "before", _:
-            return (rng.choice(items[1:]),)
-    return (rng.choice(items),)
+        Args:
+            rng: of all that is drawn.
+            combinations: to draw from.
+            wordings: to draw from.
+        """
+        choice = rng.choice(list(dict.fromkeys(each[0] for each in combinations)))
+        operation, kind, form = rng.choice([each for each in combinations if each[0] == choice])
+        items, others = draw_items(self.world, rng)
+        argument = draw_argument(rng, operation, kind, items, others)
+        ways = (rng.choice(wordings), rng.choice(wordings))
+        if has_one_word(operation, kind) and form == "commas":
+            ways = (ways[0], 0)  # nothing to put between
+        return ask(operation, argument, items, form, self.language, ways)
