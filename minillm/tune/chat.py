@@ -85,6 +85,7 @@ def example(
         (False, False, False, False, True, True)
     """
     check(messages, template)
+    template.check(tokenizer)
     end = template.stop_ids(tokenizer)
     if not end:
         raise ValueError(

@@ -1,0 +1,255 @@
+"""`minillm bench instruct`: how many instructions, how many examples, and what examples are worth.
+
+Three experiments on `town-base`, English requests, three seeds each:
+
+- **count**: it is tuned on 4, 8, …, 77 kinds of instruction (combinations of operation, argument
+  and form), each time with as many examples and steps in all, and asked requests of kinds that no
+  tuning had. These are told apart: kinds of which it has met the operation and the form, and kinds
+  of which one of the two is new.
+- **form**: it is tuned on 30 to 3,000 examples, with as many steps. Told is how often an answer
+  ends and has the form that was asked for, how often it is right, and what became of the skill that
+  lies below: going on with a text about a list, as in pre-training, without any conversation.
+- **shots**: requests with none or four solved ones before them, to the base as plain text, to the
+  tuned model as turns of a conversation.
+
+Paper: Wei et al. 2021, arXiv:2109.01652, section 4.1 (more instruction clusters, better unseen
+ones); Zhang et al. 2024, arXiv:2402.10891 (a threshold in the number of instructions); Zhou et al.
+2023, "LIMA", arXiv:2305.11206 (few examples give the form); Brown et al. 2020, arXiv:2005.14165
+(shots). Numbers of sections from memory.
+Differs: 1.0 M parameters; what is right is decided by a program.
+
+Chapter: app
+"""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from minillm.bench import _tuned
+from minillm.bench._run import Finished
+from minillm.bench._tuned import Base, QUESTIONS, counts, open_base, some
+from minillm.lab.track import track
+from minillm.measure.evaluate import Score
+from minillm.model.transformer import Transformer
+from minillm.recipes.data import END
+from minillm.serve.sample import SampleConfig, generate
+from minillm.serve.template import Message
+from minillm.town.list_stories import BEGINNINGS, say
+from minillm.town.lists import SEPARATOR, draw_items
+from minillm.town.requests import (
+    HELD_OUT,
+    KINDS,
+    SEEN,
+    Combination,
+    Request,
+    draw_argument,
+    execute,
+    grade,
+)
+from minillm.town.world import World
+from minillm.tune import chat
+
+KINDS_OF_INSTRUCTION = (4, 8, 16, 32, len(SEEN))
+EXAMPLES = (30, 100, 300, 1000, 3000)
+N_SHOTS = 4
+PARTS = ("both met", "one is new")
+
+
+def run(
+    *, quick: bool = False, finished: Finished | None = None, model: Path | None = None
+) -> dict[str, Any]:
+    """Tune, ask, and print three tables.
+
+    Args:
+        quick: few steps and questions, one seed; its figures mean nothing.
+        finished: runs that are not to be repeated.
+        model: folder of the base; None for `town-base`.
+
+    Returns:
+        "base", its skill; "count", "form" and "shots", a list of runs each.
+    """
+    finished = Finished() if finished is None else finished
+    base = open_base(model).quick() if quick else open_base(model)
+    figures: dict[str, Any] = {"base": finished("base", lambda: skill(base, base.model))}
+    for name, sizes, measure in (
+        ("count", KINDS_OF_INSTRUCTION, of_count),
+        ("form", EXAMPLES, of_form),
+    ):
+        figures[name] = [
+            {"seed": seed, "n": n}
+            | finished(f"{name} {n}, seed {seed}", lambda n=n, s=seed, m=measure: m(base, n, s))
+            for seed in track(base.seeds, name)
+            for n in (sizes[-1:] if quick else sizes)
+        ]
+    figures["shots"] = [
+        {"seed": seed} | finished(f"shots, seed {seed}", lambda s=seed: of_shots(base, s))
+        for seed in track(base.seeds, "shots")
+    ]
+    _print(figures)
+    return figures
+
+
+# --- the three experiments ----------------------------------------------------------------------
+def of_count(base: Base, n: int, seed: int) -> dict[str, Any]:
+    """Tuned on n kinds of instruction: right answers to kinds that were there, and to new ones."""
+    kinds = chosen(n, seed)
+    model = _tuned_on(base, some(base.n_examples, f"tune {seed}", combinations=kinds), seed)
+    held_out = some(base.n_questions, QUESTIONS, combinations=sorted(HELD_OUT))
+    right = base.ask(model, held_out).right
+    met = [is_met(request, kinds) for request in held_out]
+    return {
+        "seen": counts(base.ask(model, some(base.n_questions, QUESTIONS, combinations=kinds))),
+        "held out": {"n_right": sum(right), "n": len(right)},
+        PARTS[0]: _count(right, met),
+        PARTS[1]: _count(right, [not each for each in met]),
+    }
+
+
+def of_form(base: Base, n: int, seed: int) -> dict[str, Any]:
+    """Tuned on n examples: form and end, right answers, and the skill below."""
+    model = _tuned_on(base, some(n, f"tune {seed}"), seed)
+    requests = some(base.n_questions, QUESTIONS)
+    answers = chat.answers(model, base.tokenizer, [_asked(each) for each in requests])
+    grades = [grade(*pair) for pair in zip(requests, (each.text for each in answers), strict=True)]
+    return {
+        "form": _share(a.ended and g.form for a, g in zip(answers, grades, strict=True)),
+        "ended": _share(each.ended for each in answers),
+        "right": _share(a.ended and g.right for a, g in zip(answers, grades, strict=True)),
+        "skill": skill(base, model),
+    }
+
+
+def of_shots(base: Base, seed: int) -> dict[str, Any]:
+    """None or four solved requests of the same kind before the one that is asked."""
+    model = _tuned_on(base, some(base.n_examples, f"tune {seed}"), seed)
+    rows = {}
+    for name, kinds in (("seen", SEEN), ("held out", sorted(HELD_OUT))):
+        asked = some(base.n_questions, f"{QUESTIONS} {seed}", combinations=kinds)
+        shots = [
+            some(N_SHOTS, f"shots {seed} {number}", combinations=(each.combination,))
+            for number, each in enumerate(asked)
+        ]
+        for n_shots in (0, N_SHOTS):
+            before = [each[:n_shots] for each in shots]
+            rows[f"base, {name}, {n_shots}"] = _plainly(base, base.model, before, asked)
+            talks = [
+                tuple(message for shot in some_shots for message in _solved(shot)) + _asked(each)
+                for some_shots, each in zip(before, asked, strict=True)
+            ]
+            texts = base.answers(model, talks)
+            rows[f"tuned, {name}, {n_shots}"] = _share(
+                grade(request, text).right for request, text in zip(asked, texts, strict=True)
+            )
+    return rows
+
+
+# --- parts --------------------------------------------------------------------------------------
+def chosen(n: int, seed: int) -> tuple[Combination, ...]:
+    """n kinds of instruction, by chance; more of a seed have all that fewer have.
+
+    Example:
+        >>> set(chosen(4, seed=0)) < set(chosen(8, seed=0))
+        True
+    """
+    return tuple(random.Random(f"kinds {seed}").sample(sorted(SEEN), len(SEEN))[:n])
+
+
+def is_met(request: Request, kinds: Sequence[Combination]) -> bool:
+    """Whether its operation, with such an argument, and its form stand among these kinds."""
+    operation, argument, form = request.combination
+    return (operation, argument) in {each[:2] for each in kinds} and form in {
+        each[2] for each in kinds
+    }
+
+
+def skill(base: Base, model: Transformer) -> dict[str, int]:
+    """How often a text about a list goes on rightly: no conversation, the form of pre-training.
+
+    Mei writes a list: plums, pears, buns. Bao reads it backwards:   →   buns, pears, plums.
+    """
+    world, rng, stories = World(), random.Random(QUESTIONS), []
+    for _ in range(base.n_questions):
+        items, others = draw_items(world, rng)
+        operation = rng.choice(list(KINDS))
+        argument = draw_argument(rng, operation, rng.choice(KINDS[operation]), items, others)
+        listed = SEPARATOR["en"].join(item.english for item in items)
+        beginning = BEGINNINGS["en"][0].format(a="Mei")
+        sentence = say(operation, argument, items, "en", "Bao")
+        answer = ", ".join(item.english for item in execute(operation, argument, items))
+        prompt = f"{beginning} {listed}. {sentence[: -len(answer) - 1]}".rstrip()
+        stories.append((prompt, answer.lower()))
+    texts = _continued(base, model, [prompt for prompt, _ in stories], end=".")
+    return _share(
+        text.strip().lower() == answer for text, (_, answer) in zip(texts, stories, strict=True)
+    )
+
+
+def _plainly(
+    base: Base, model: Transformer, shots: Sequence[Sequence[Request]], asked: Sequence[Request]
+) -> dict[str, int]:
+    """Right answers of a model that only goes on with texts."""
+    prompts = [
+        "".join(f"{each.text}\n{each.answer}\n\n" for each in before) + f"{request.text}\n"
+        for before, request in zip(shots, asked, strict=True)
+    ]
+    texts = _continued(base, model, prompts, end="\n\n")
+    return _share(grade(each, text).right for each, text in zip(asked, texts, strict=True))
+
+
+def _continued(base: Base, model: Transformer, prompts: Sequence[str], end: str) -> list[str]:
+    """How each text goes on, up to `end` or the end of a document."""
+    end_id, texts = base.tokenizer.special_ids[END], []
+    ids = [[end_id, *base.tokenizer.encode(prompt)] for prompt in prompts]
+    for first in range(0, len(ids), chat.AT_ONCE):
+        rows = ids[first : first + chat.AT_ONCE]
+        room = model.config.context_length - max(map(len, rows))
+        texts += generate(
+            model,
+            rows,
+            SampleConfig(temperature=0),
+            n_tokens=min(48, room),
+            stop_ids=(end_id,),
+        )
+    return [base.tokenizer.decode(each).partition(end)[0] for each in texts]
+
+
+def _tuned_on(base: Base, requests: Sequence[Request], seed: int) -> Transformer:
+    return base.tune(_tuned.conversations(requests), seed=seed)
+
+
+def _asked(request: Request) -> chat.Conversation:
+    return (Message("user", request.text),)
+
+
+def _solved(request: Request) -> chat.Conversation:
+    return (*_asked(request), Message("assistant", request.answer))
+
+
+def _share(right: Any) -> dict[str, int]:
+    right = list(right)
+    return {"n_right": sum(right), "n": len(right)}
+
+
+def _count(right: Sequence[bool], chosen: Sequence[bool]) -> dict[str, int]:
+    return _share(each for each, is_chosen in zip(right, chosen, strict=True) if is_chosen)
+
+
+def _print(figures: dict[str, Any]) -> None:
+    print(f"skill of the base: {Score(**figures['base'])}")
+    for name in ("count", "form"):
+        keys = [key for key in figures[name][0] if key not in ("seed", "n")]
+        print(f"{name:>6}  " + "  ".join(f"{key:>12}" for key in keys))
+        for n in sorted({row["n"] for row in figures[name]}):
+            rows = [row for row in figures[name] if row["n"] == n]
+            print(f"{n:>6}  " + "  ".join(f"{_shares(rows, key):>12}" for key in keys))
+    for key in figures["shots"][0]:
+        if key != "seed":
+            print(f"{key:>22}  {_shares(figures['shots'], key)}")
+
+
+def _shares(rows: Sequence[dict[str, Any]], key: str) -> str:
+    shares = [row[key]["n_right"] / row[key]["n"] for row in rows if row[key]["n"]]
+    spread = f"{100 * min(shares):.0f}–{100 * max(shares):.0f}" if shares else "none"
+    return f"{100 * fmean(shares):.1f} ({spread})" if shares else spread
