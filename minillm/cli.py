@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from minillm.lab.program import program
-from minillm.recipes.commands import export, quantize, serve, sweep, train_app
+from minillm.recipes.commands import chat, export, quantize, serve, sweep, train_app
 
 app = typer.Typer(
     name="minillm",
@@ -25,11 +25,10 @@ app = typer.Typer(
 )
 app.add_typer(train_app, name="train")
 app.command()(sweep)
+app.command()(chat)
 app.command()(serve)
 app.command()(quantize)
 app.command()(export)
-#: What would command the terminal; a model may write anything.
-_CONTROL = {n: "�" for n in (*range(32), *range(127, 160)) if chr(n) not in "\t\n\r"}
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="Chapter and number, such as 1.2.")]
 Word = Annotated[str | None, typer.Argument(metavar="[WORD]", help="English, Chinese, or code.")]
 
@@ -243,6 +242,7 @@ def sample(
     The text ends with the model's own end token, before a --stop, or after --tokens.
     """
     from minillm.lab.threads import use_threads
+    from minillm.recipes.chatting import for_terminal
     from minillm.serve.detokenize import stream_text
     from minillm.serve.sample import SampleConfig, stream
     from minillm.zoo import checkpoints
@@ -266,7 +266,7 @@ def sample(
     try:
         print(prompt, end="", flush=True)
         for part in parts:
-            print(part.translate(_CONTROL), end="", flush=True)
+            print(for_terminal(part), end="", flush=True)
     finally:
         print()  # also after Ctrl-C: what was written stays, on a line of its own
 

@@ -17,7 +17,7 @@ from minillm.zoo.checkpoints import prompt_ids
 
 COMMANDS = [
     "map", "glossary", "doctor", "check", "hint", "solution", "progress", "start", "claims",
-    "reproduce", "train", "tokenize", "sample", "serve", "quantize", "export", "bench",
+    "reproduce", "train", "tokenize", "sample", "chat", "serve", "quantize", "export", "bench",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`minillm train …`, `sweep`, `serve`, `quantize`, `export`: commands of several recipes.
+"""`minillm train …`, `sweep`, `chat`, `serve`, `quantize`, `export`: commands of recipes.
 
 Chapter: app
 """
@@ -63,7 +63,7 @@ def train_recipe(
     steps: Annotated[int | None, typer.Option(help="Another number of steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Another seed.")] = None,
     text: Annotated[
-        Path | None, typer.Option(help="Another file to read, for a recipe that reads text.")
+        Path | None, typer.Option(help="Another file to read, for a recipe of texts or chats.")
     ] = None,
     ranks: Annotated[
         int | None, typer.Option(help="Processes that train together; torchrun brings its own.")
@@ -77,6 +77,8 @@ def train_recipe(
 
     The word `recipe` may be left out: minillm train town-1m. A TOML file may say as little as its
     name, [data] kind = "text" and files = ["letters.txt"]; what it leaves out has a default.
+    With parent = "town-base" (or a folder) the model is made from that one, and learns to chat from
+    [data] kind = "chat" and files = ["chats.jsonl"].
 
     With --ranks 2 two processes train one model, each on half of every batch, and end with the same
     weights up to rounding. Checkpoints are whole: another number of ranks, or one, may go on. On
@@ -117,6 +119,46 @@ def sweep(
 
     runs = sweep_file.run(file, out, processes=processes)
     raise typer.Exit(0 if all(run.status == "finished" for run in runs) else 1)
+
+
+def chat(
+    model: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="Folder of a model, or the name of a shipped one."),
+    ] = Path("chat-1m"),
+    once: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Answer this one message, and end.")
+    ] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What stands before the conversation.")
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="0 for the likeliest token always, 1 for the model's own chances.")
+    ] = 0.0,
+    seed: Annotated[
+        int, typer.Option(help="Another number, other answers, at a temperature above 0.")
+    ] = 0,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(help="Of an answer; by default up to 512, or what the context allows."),
+    ] = None,
+) -> None:
+    """Talk to a model that was tuned for chat.
+
+    Ctrl-C ends an answer; at the prompt it says how to leave, and twice it leaves. /help lists the
+    commands. Through a pipe each line is a message, and standard output has the answers alone; what
+    cannot be answered ends the program with status 2.
+    """
+    from minillm.recipes import chatting
+
+    chatting.run(
+        model,
+        once=once,
+        system=system,
+        temperature=temperature,
+        seed=seed,
+        max_tokens=max_tokens,
+    )
 
 
 def serve(
