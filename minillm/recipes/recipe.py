@@ -3,8 +3,8 @@
     name = "mine"                     seed = 0
     threads = 1                       more only for a machine that does nothing else
 
-    [data]                            what it reads: kind = "town", "life" or "text"
-    kind = "text"
+    [data]                            what it reads: kind = "town", "life", "text"; and, with a
+    kind = "text"                     parent, "chat" or "requests"
     files = ["letters.txt"]
 
     [model]                           its shape
@@ -16,37 +16,32 @@
 
 What a file leaves out has the value written here; what it says and nobody asked for is an error.
 
+With parent = "town-base", or a folder, a model is made from a model: it begins with the parent's
+weights, and has its tokenizer and shape (`minillm.recipes.parent`).
+
 Chapter: app
 """
 
 import os
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, final
+from typing import Any, final, get_args
 
 from minillm.lab.text_file import read_toml
 from minillm.model.attention import AttentionConfig
 from minillm.model.config import TransformerConfig
 from minillm.model.ffn import MLPConfig, SwiGLUConfig
 from minillm.optim.schedule import Cosine, Schedule, WarmupStableDecay
+from minillm.recipes.chat_data import ChatData, RequestData
 from minillm.recipes.data import LifeData, TextData, TownData
+from minillm.recipes.plain_values import check_table, make, plain
 from minillm.train.autocast import PRECISIONS
 from minillm.train.loop import LoopConfig
 
-#: Keys of recipes from before the names were the field's, and what they are called now.
-RENAMED = {
-    "context_tokens": "context_length",
-    "n_batches": "accumulation_steps",
-    "n_rows": "batch_size",
-    "n_vocab": "vocab_size",
-    "silent_start": "zero_residual_projections",
-    "width": "d_model",
-}
 MOST_THREADS = 256
 MOST_LAYERS = 1_000
-MOST = 2**31  # no number in a recipe is larger
+Data = TownData | LifeData | TextData | ChatData | RequestData
 
 
 @final
@@ -178,21 +173,28 @@ class Recipe:
         name: of its folder.
         seed: of the first weights and of the order of the data.
         data: what it reads.
-        model: its shape.
+        model: its shape; None for that of the parent, or for the usual one.
         training: how.
+        parent: the model that it is made from, by the name of a shipped one or a folder; None for
+            random first weights.
+        parent_sha256: of the parent's weights (`minillm.recipes.parent.weights_sha256`); with it,
+            another parent is refused. A manifest always has it.
         special_tokens: beside the end of a document, for a model that is made from this one. No
             text holds them, so their rows of the table are there and mean nothing yet.
         threads: with which torch computes, unless OMP_NUM_THREADS says otherwise.
 
     Raises:
-        ValueError: a name that is no plain folder name; what the parts refuse.
+        ValueError: a name that is no plain folder name; special tokens beside a parent, whose
+            tokenizer it has; conversations without a parent; what the parts refuse.
     """
 
     name: str
     seed: int = 0
-    data: TownData | LifeData | TextData = field(default_factory=TownData)
-    model: ModelShape = field(default_factory=ModelShape)
+    data: Data = field(default_factory=TownData)
+    model: ModelShape | None = None
     training: Training = field(default_factory=Training)
+    parent: str | None = None
+    parent_sha256: str | None = None
     special_tokens: tuple[str, ...] = ()
     threads: int = 1
 
@@ -207,25 +209,47 @@ class Recipe:
             raise ValueError(f"seed must be at least 0; got {self.seed}")
         if not 1 <= self.threads <= MOST_THREADS:
             raise ValueError(f"threads must be from 1 to {MOST_THREADS}; got {self.threads}")
-        self.model.config()  # says what is wrong with the shape
+        if self.parent is None:
+            self._check_without_parent()
+            if self.model is None:
+                object.__setattr__(self, "model", ModelShape())
+        elif self.special_tokens:
+            raise ValueError(
+                "a model that is made from another takes over its tokenizer; leave out "
+                f"special_tokens, which are {', '.join(self.special_tokens)}"
+            )
+        if self.model is not None:
+            self.model.config()  # says what is wrong with the shape
+
+    def _check_without_parent(self) -> None:
+        if isinstance(self.data, ChatData | RequestData):
+            raise ValueError(
+                f'data of kind "{self.data.kind}" are conversations, from which a model that can '
+                'write already learns to answer; name it, as in parent = "town-base"'
+            )
+        if self.parent_sha256 is not None:
+            raise ValueError("parent_sha256 is of a parent's weights; name the parent too")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as a manifest keeps them; `of` reads them back.
 
         Threads are not among them: they belong to the machine, which a manifest has beside them.
-        Nor are a precision of fp32, a d_ff that is not chosen and special tokens that are not
-        there: manifests from before there was a choice do not name them.
+        Nor are a precision of fp32, a d_ff that is not chosen, special tokens and a parent that are
+        not there: manifests from before there was a choice do not name them.
         """
         content = asdict(self)
         del content["threads"]
+        for key in ("parent", "parent_sha256", "model"):
+            if content[key] is None:
+                del content[key]
         if self.training.precision == "fp32":
             del content["training"]["precision"]
-        if self.model.d_ff is None:
+        if self.model is not None and self.model.d_ff is None:
             del content["model"]["d_ff"]
         if not self.special_tokens:
             del content["special_tokens"]
         content["data"] = {"kind": self.data.kind, **content["data"]}
-        return _plain(content)
+        return plain(content)
 
 
 def of(content: dict[str, Any]) -> Recipe:
@@ -240,12 +264,13 @@ def of(content: dict[str, Any]) -> Recipe:
         >>> of(Recipe(name="mine").as_dict()) == Recipe(name="mine")
         True
     """
-    parts = {"data": _data, "model": ModelShape, "training": Training}
-    values = {
-        key: _made(parts[key], value, key) if key in parts else value
-        for key, value in content.items()
+    parts = {
+        "data": _data,
+        "model": lambda values: _shape(values, content.get("parent")),
+        "training": lambda values: make(Training, values, "training"),
     }
-    return _made(Recipe, values, "")
+    values = {key: parts[key](value) if key in parts else value for key, value in content.items()}
+    return make(Recipe, values, "")
 
 
 def find(name: str) -> Recipe:
@@ -292,6 +317,8 @@ def reading(recipe: Recipe, file: str | os.PathLike) -> Recipe:
     Raises:
         ValueError: a recipe that reads no text.
     """
+    if isinstance(recipe.data, ChatData):
+        return replace(recipe, data=replace(recipe.data, files=(str(file),)))
     if not isinstance(recipe.data, TextData):
         raise ValueError(
             f"{recipe.name} reads no text file; its data are of kind {recipe.data.kind}"
@@ -312,74 +339,25 @@ def load(path: str | os.PathLike) -> Recipe:
         raise ValueError(f"{path}: {error}") from None
 
 
-def renamed(keys: Iterable[str]) -> str:
-    """What the former ones among these keys are called now, as the end of a message.
-
-    Example:
-        >>> renamed(["n_rows", "seed", "width"])
-        '. Names that have changed: n_rows is batch_size now, width is d_model now'
-    """
-    changes = [f"{key} is {RENAMED[key]} now" for key in keys if key in RENAMED]
-    return f". Names that have changed: {', '.join(changes)}" if changes else ""
-
-
-# --- from plain values --------------------------------------------------------------------------
-def _data(**values: Any) -> TownData | LifeData | TextData:
-    kinds = {each.kind: each for each in (TownData, LifeData, TextData)}
+# --- parts ---------------------------------------------------------------------------------------
+def _data(values: Any) -> Data:
+    check_table(values, "data")
+    kinds = {each.kind: each for each in get_args(Data)}
+    values = dict(values)
     kind = values.pop("kind", "town")
     if kind not in kinds:
         raise ValueError(f"data.kind must be one of {', '.join(kinds)}; got {kind!r}")
-    return _made(kinds[kind], values, "data")
+    return make(kinds[kind], values, "data")
 
 
-def _made(maker: Any, values: Any, table: str) -> Any:
-    if not isinstance(values, dict):
-        raise ValueError(f"[{table}] must be a table of names and values; got {values!r}")
-    if maker is _data:
-        return maker(**values)
-    known = {each.name: each for each in fields(maker)}
-    if unknown := sorted(values.keys() - known.keys()):
-        where = f"[{table}]" if table else "a recipe"
-        raise ValueError(
-            f"{where} has no key {', '.join(unknown)}; there are {', '.join(known)}"
-            f"{renamed(unknown)}"
-        )
-    for name, value in values.items():
-        _check_type(f"{table}.{name}" if table else name, value, known[name].type)
-    values = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-    }
-    try:
-        return maker(**values)
-    except TypeError as error:  # what has no value of its own was left out
-        missing = str(error).rpartition(": ")[2]
-        raise ValueError(f"{f'[{table}]' if table else 'a recipe'} needs {missing}") from None
+def _shape(values: Any, parent: Any) -> ModelShape:
+    """What a child does not say of its shape is its parent's."""
+    shape = make(ModelShape, values, "model")
+    if not isinstance(parent, str) or values.keys() >= {each.name for each in fields(ModelShape)}:
+        return shape
+    from minillm.recipes.parent import shape_of
 
-
-def _check_type(name: str, value: Any, wanted: Any) -> None:
-    if isinstance(value, int | float) and not abs(value) <= MOST:  # nor NaN
-        raise ValueError(f"{name} must be a finite number of at most {MOST:,}; got {value!r}")
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        return
-    if wanted == tuple[str, ...]:
-        if not isinstance(value, list | tuple) or not all(isinstance(x, str) for x in value):
-            raise ValueError(f'{name} must be a list of texts, such as ["a.txt"]; got {value!r}')
-        return
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    for kind, words in kinds.items():
-        optional = wanted == kind | None
-        if wanted is not kind and not optional:
-            continue
-        if optional and value is None:
-            return
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise ValueError(f"{name} must be {words}; got {value!r}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, tuple) else value
+    return replace(shape_of(parent), **values)
 
 
 def _at_least(names: str, least: int, *values: int) -> None:

@@ -27,14 +27,17 @@ import torch
 
 from minillm.data.packing import Packed
 from minillm.formats import hf
+from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.lab.threads import use_threads
 from minillm.lab.track import track
 from minillm.model.transformer import Transformer, zero_residual_projections
 from minillm.optim.groups import groups, hidden_matrices_and_others, matrices_and_others
 from minillm.optim.muon import Muon
-from minillm.recipes import run_log
+from minillm.recipes import chat_data, parent, run_log
+from minillm.recipes.chat_data import ChatData, RequestData
 from minillm.recipes.data import END
-from minillm.recipes.recipe import Recipe, Training, renamed
+from minillm.recipes.identity import agree, described
+from minillm.recipes.recipe import Recipe, Training
 from minillm.recipes.team import Alone, Team
 from minillm.text import bpe
 from minillm.text.tokenizer import Tokenizer
@@ -42,9 +45,13 @@ from minillm.train import checkpoint, manifest, run_state
 from minillm.train.autocast import in_precision
 from minillm.train.loop import TrainState, train
 from minillm.train.stop import Stop
+from minillm.tune.sft import Conversations
 
 LEARNED_CHARACTERS = 1_000_000  # how much of the text the tokenizer is learned from
 EVALUATED_ROWS = 64  # at once
+PARTS = {"train": "the part to train on", "held out": "the held-out part"}
+Rows = Packed | Conversations
+AnyTokenizer = Tokenizer | JsonTokenizer
 BETAS = (0.9, 0.95)  # AdamW's, of every recipe
 STOPPING = "\nstopping after this step; Ctrl-C again ends at once, without saving\n"
 
@@ -63,12 +70,13 @@ def run(recipe: Recipe, folder: Path, team: Team | None = None) -> Path:
         KeyboardInterrupt: Ctrl-C, after a checkpoint was saved; SystemExit for a SIGTERM.
     """
     team = Alone() if team is None else team
+    recipe = parent.adopted(recipe)
     use_threads(recipe.threads)
     print(f"{recipe.name}: reading")
     tokenizer, training, held_out = corpus(recipe)
     state = begin(recipe)
-    about = described(recipe, training)
-    began = _agree(folder / "manifest.json", about) if team.first else about
+    about = described(recipe, training.stream)
+    began = agree(folder / "manifest.json", about) if team.first else about
     team.agree(False)  # the others wait here: what the first refuses, nobody begins
     resume(folder, state)
     if not team.same(state.step):
@@ -77,15 +85,11 @@ def run(recipe: Recipe, folder: Path, team: Team | None = None) -> Path:
             f"must see the same folder {folder}: put it on a shared disk"
         )
     n_parameters = sum(parameter.numel() for parameter in state.model.parameters())
-    n_tokens = (
-        recipe.training.batch_size
-        * recipe.training.accumulation_steps
-        * recipe.model.context_length
-    )
+    how = recipe.training
+    n_epochs = how.n_steps * how.accumulation_steps * how.batch_size / training.n_places
     print(
         f"{n_parameters:,} parameters, {len(training.stream):,} tokens to read, "
-        f"{recipe.training.n_steps * n_tokens / len(training.stream):.1f} times over; "
-        f"step {state.step:,} of {recipe.training.n_steps:,}"
+        f"{n_epochs:.1f} times over; step {state.step:,} of {how.n_steps:,}"
     )
     state = team.shard(state)
     log = _steps(recipe, folder, state, training, held_out, team)
@@ -95,49 +99,84 @@ def run(recipe: Recipe, folder: Path, team: Team | None = None) -> Path:
     final = log[-1]
     manifest.save(replace(began, losses={"final": final["held_out"]}), folder / "manifest.json")
     run_log.draw(log, folder / "loss.png")
-    hf.save(whole.model, folder / "model", tokenizer, end_token=END)
+    if recipe.parent is None:
+        hf.save(whole.model, folder / "model", tokenizer, end_token=END)
+    else:
+        parent.save(whole.model, folder / "model", recipe)
+    is_chat = isinstance(recipe.data, ChatData | RequestData)
+    command = "chat" if is_chat else 'sample "..."'
     print(
         f"held-out loss {final['held_out']:.3f} nats a token; the model is in {folder / 'model'}:\n"
-        f'  minillm sample --model {folder / "model"} "..."'
+        f"  minillm {command} --model {folder / 'model'}"
     )
     return folder / "model"
 
 
 # --- what a run is made of ----------------------------------------------------------------------
-def corpus(recipe: Recipe) -> tuple[Tokenizer, Packed, Packed]:
-    """The tokenizer, learned from a million characters of what is trained on, and both parts.
+def corpus(recipe: Recipe) -> tuple[AnyTokenizer, Rows, Rows]:
+    """The tokenizer, and both parts: to train on, and held out.
+
+    The tokenizer is that of the parent, or learned from a million characters of what is trained on.
+
+    Args:
+        recipe: with its parent's shape, if it has a parent (`minillm.recipes.parent.adopted`).
 
     Raises:
-        ValueError: a part is too short for one row, or too poor for the vocabulary; says which.
+        ValueError: a part is too short for one row, or too poor for the vocabulary; a conversation
+            that is none, or too long. Says which.
     """
-    texts = {part: recipe.data.documents(part) for part in ("train", "held out")}
-    order = np.random.default_rng(recipe.seed).permutation(len(texts["train"]))
+    if isinstance(recipe.data, ChatData | RequestData):
+        return _conversations(recipe)
+    texts = {part: recipe.data.documents(part) for part in PARTS}
+    if recipe.parent is None:
+        tokenizer = _learned(recipe, texts["train"])
+        end_id = tokenizer.special_ids[END]
+    else:
+        tokenizer, end_id = parent.tokenizer_and_end(recipe)
+    packed = []
+    for part, name in PARTS.items():
+        with _named(f"{name} of {recipe.name} ({len(texts[part]):,} documents)"):
+            ids = [tokenizer.encode(text) for text in texts[part]]
+            packed.append(Packed(ids, end_id=end_id, **_batches(recipe)))
+    return tokenizer, *packed
+
+
+def _learned(recipe: Recipe, texts: list[str]) -> Tokenizer:
+    order = np.random.default_rng(recipe.seed).permutation(len(texts))
     mixed, n_characters = [], 0
     for number in order:  # some of everything
-        mixed.append(recipe.data.to_learn_tokens_from(texts["train"][number]))
+        mixed.append(recipe.data.to_learn_tokens_from(texts[number]))
         n_characters += len(mixed[-1])
         if n_characters > LEARNED_CHARACTERS:
             break
     with _named(f"the tokenizer of {recipe.name}, learned from the part to train on"):
-        tokenizer = bpe.train(
+        return bpe.train(
             "\n".join(mixed),
             recipe.model.vocab_size,
             special_tokens=[END, *recipe.special_tokens],
         )
+
+
+def _conversations(recipe: Recipe) -> tuple[JsonTokenizer, Conversations, Conversations]:
+    tokenizer, _ = parent.tokenizer_and_end(recipe)
+    template = parent.template_of(recipe, tokenizer)
     packed = []
-    for part, name in (("train", "the part to train on"), ("held out", "the held-out part")):
-        with _named(f"{name} of {recipe.name} ({len(texts[part]):,} documents)"):
-            ids = [tokenizer.encode(text) for text in texts[part]]
-            packed.append(
-                Packed(
-                    ids,
-                    end_id=tokenizer.special_ids[END],
-                    context_length=recipe.model.context_length,
-                    batch_size=recipe.training.batch_size,
-                    seed=recipe.seed,
-                )
+    for part, name in PARTS.items():
+        with _named(f"{name} of {recipe.name}"):
+            conversations = recipe.data.conversations(part, template)
+            examples = chat_data.examples(
+                conversations, template, tokenizer, recipe.model.context_length
             )
+            packed.append(Conversations(examples, **_batches(recipe)))
     return tokenizer, *packed
+
+
+def _batches(recipe: Recipe) -> dict[str, int]:
+    return {
+        "context_length": recipe.model.context_length,
+        "batch_size": recipe.training.batch_size,
+        "seed": recipe.seed,
+    }
 
 
 @contextmanager
@@ -151,9 +190,13 @@ def _named(whose: str) -> Iterator[None]:
 
 def begin(recipe: Recipe) -> TrainState:
     """The model with its first weights, and an optimizer that lets nothing but matrices decay."""
-    model, how = recipe.model.config().build(seed=recipe.seed), recipe.training
-    if recipe.model.zero_residual_projections:
-        zero_residual_projections(model)
+    how = recipe.training
+    if recipe.parent is not None:
+        model = parent.first_weights(recipe)
+    else:
+        model = recipe.model.config().build(seed=recipe.seed)
+        if recipe.model.zero_residual_projections:
+            zero_residual_projections(model)
     rate, decay = how.learning_rate, how.weight_decay
     if how.optimizer == "muon":
         matrices, others = hidden_matrices_and_others(model)
@@ -171,14 +214,6 @@ def begin(recipe: Recipe) -> TrainState:
     return TrainState(model, torch.optim.AdamW(parts, lr=rate, betas=BETAS))
 
 
-def described(recipe: Recipe, training: Packed) -> manifest.Manifest:
-    """What this run is; of files the names only, since the data's hash says what is in them."""
-    config = recipe.as_dict()
-    if "files" in config["data"]:
-        config["data"]["files"] = [Path(file).name for file in config["data"]["files"]]
-    return manifest.describe(recipe.name, recipe.seed, config, training.stream)
-
-
 def resume(folder: Path, state: TrainState) -> None:
     """Put the state where the newest whole checkpoint stands, if there is one."""
     saved, refused = checkpoint.newest(folder)
@@ -190,7 +225,7 @@ def resume(folder: Path, state: TrainState) -> None:
         print(f"going on from {saved.path.name}")
 
 
-def held_out_loss(model: Transformer, held_out: Packed, team: Team | None = None) -> float:
+def held_out_loss(model: Transformer, held_out: Rows, team: Team | None = None) -> float:
     """Nats a token of the held-out text; a team's ranks read a share each."""
     team = Alone() if team is None else team
     nats, n_tokens = 0.0, 0.0
@@ -214,8 +249,8 @@ def _steps(
     recipe: Recipe,
     folder: Path,
     state: TrainState,
-    training: Packed,
-    held_out: Packed,
+    training: Rows,
+    held_out: Rows,
     team: Team,
 ) -> list[dict]:
     """Step to the end; the log, a line for each evaluation."""
@@ -271,42 +306,6 @@ def _save(
         return
     tensors, record = run_state.pack(whole.model, whole.optimizer)
     checkpoint.save(folder, state.step, tensors, {**record, "evaluation": evaluation})
-
-
-def _agree(path: Path, now: manifest.Manifest) -> manifest.Manifest:
-    """Refuse another run's folder; a new one gets the manifest. Returns that of the beginning."""
-    if not path.exists():
-        if saved := checkpoint.complete(path.parent):
-            raise ValueError(
-                f"{path} is missing, which says of which recipe and data {saved[-1].name} is; put "
-                "it back, or name another folder with --out"
-            )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        manifest.save(now, path)
-        return now
-    try:
-        then = manifest.load(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{path} does not say what this run is ({error}); put it back as it was, or name "
-            "another folder with --out"
-        ) from None
-    tables = (table for table in then.config.values() if isinstance(table, dict))
-    if former := renamed(sorted(key for table in tables for key in table)):
-        raise ValueError(
-            f"{path.parent} holds a run that an older minillm began; name another folder with "
-            f"--out{former}"
-        )
-    manifest.check_same_data(then, now)
-    now = replace(now, started=then.started, losses=then.losses)
-    for difference in manifest.differences(then, now):
-        if difference.startswith("config"):
-            raise ValueError(
-                f"{path.parent} holds a run of another recipe ({difference}); name another "
-                "folder with --out, or take back the change"
-            )
-        print(f"since this run began: {difference}")
-    return then
 
 
 def _told(line: dict, how: Training) -> str:

@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from minillm.lab.files import write_whole
-from minillm.lab.text_file import read_toml
+from minillm.lab.text_file import read_text, read_toml
 from minillm.recipes import recipe as recipes
+from minillm.recipes.chat_data import ChatData
 from minillm.recipes.data import TextData
+from minillm.recipes.parent import adopted
 from minillm.recipes.recipe import Recipe
 from minillm.train.sweep import Run, cores, points, read, sweep
 from minillm.train.sweep_results import csv_text, draw, law, table, varied
@@ -51,6 +53,7 @@ def run(file: Path, out: Path | None = None, *, processes: int | None = None) ->
     content = read_toml(file)
     try:
         recipe, grid = parts(content)
+        recipe = adopted(recipe)
         runs = points(grid)
         shapes = {}
         for each in runs:
@@ -126,8 +129,10 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     with _named(settings):
         for name, value in settings.items():
             table, _, key = name.rpartition(".")
-            if name in ("name", "threads"):
-                raise ValueError(f"{name} cannot be swept: all runs have one name, and one thread")
+            if name in ("name", "threads", "parent", "parent_sha256"):
+                raise ValueError(
+                    f"{name} cannot be swept: all runs have one name, one thread, and one parent"
+                )
             if table and not isinstance(content.get(table), dict):
                 raise ValueError(f"a recipe has no table [{table}]")
             (content[table] if table else content)[key] = value
@@ -147,9 +152,14 @@ def _named(settings: Mapping[str, Any]) -> Iterator[None]:
 def about(recipe: Recipe) -> dict[str, Any]:
     """What tells this sweep from another: the recipe and what its files say, not where they are."""
     content = recipe.as_dict()
-    if isinstance(recipe.data, TextData) and recipe.data.files:
+    if recipe.parent is not None:
+        content["parent"] = Path(recipe.parent).name
+    if isinstance(recipe.data, TextData | ChatData) and recipe.data.files:
         content["data"]["files"] = [Path(file).name for file in recipe.data.files]
-        parts = [text for part in ("train", "held out") for text in recipe.data.documents(part)]
+        if isinstance(recipe.data, ChatData):
+            parts = [read_text(file) for file in recipe.data.files]
+        else:
+            parts = [text for part in ("train", "held out") for text in recipe.data.documents(part)]
         digest = hashlib.sha256("\0".join(parts).encode())
         content["data"]["sha256"] = digest.hexdigest()
     return {"recipe": content}

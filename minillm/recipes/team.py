@@ -18,6 +18,7 @@ import torch
 
 from minillm.data.packing import Batch
 from minillm.optim.step import Total
+from minillm.recipes import parent
 from minillm.recipes import recipe as recipes
 from minillm.train.loop import TrainState
 from minillm.train.losses import language_loss
@@ -186,6 +187,7 @@ def train(recipe: recipes.Recipe, folder: Path, n_ranks: int | None, plan: str |
     """
     from minillm.parallel import cluster, mesh
 
+    recipe = parent.adopted(recipe)
     if cluster.in_cluster():
         n_started = int(os.environ["WORLD_SIZE"])
         if n_ranks not in (None, n_started):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from minillm.optim.schedule import Cosine
 from minillm.recipes import recipe
+from minillm.recipes.chat_data import ChatData, RequestData
 from minillm.recipes.data import LifeData, TextData, TownData
 from minillm.recipes.recipe import ModelShape, Recipe, Training
 from minillm.train.loop import LoopConfig
@@ -107,6 +108,8 @@ def test_another_file_is_cut_into_documents_as_before():
     found = recipe.reading(mine, Path("letters.txt"))
     assert found.data == TextData(files=("letters.txt",), ends="file", held_out=0.1)
     assert replace(found, data=mine.data) == mine
+    chat = Recipe(name="mine", parent="town-1m", data=ChatData(files=("a.jsonl",), held_out=0.5))
+    assert recipe.reading(chat, "b").data == ChatData(files=("b",), held_out=0.5)
 
 
 # --- law ---------------------------------------------------------------------------------------
@@ -119,6 +122,8 @@ def test_another_file_is_cut_into_documents_as_before():
         Recipe(name="mine", training=Training(precision="bf16")),
         Recipe(name="mine", data=TownData(world="Ann", languages=("zh",))),
         Recipe(name="mine", data=LifeData(letter_blocks=0), model=ModelShape(d_ff=64)),
+        Recipe(name="mine", parent="town-1m", data=RequestData(letter_blocks=0)),
+        Recipe(name="mine", parent="a/b", parent_sha256="c", data=ChatData(files=("a",))),
         recipe.find("town-1m"),
         replace(recipe.find("town-base"), threads=1),
         recipe.find("shakespeare"),
@@ -187,7 +192,18 @@ def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_step
             {"model": {"zero_residual_projections": "yes"}},
             "model.zero_residual_projections must be true or false; got 'yes'",
         ),
-        ({"data": {"kind": "web"}}, "data.kind must be one of town, life, text; got 'web'"),
+        (
+            {"data": {"kind": "web"}},
+            "data.kind must be one of town, life, text, chat, requests; got 'web'",
+        ),
+        ({"data": {"kind": "chat", "files": ["a"]}}, 'already learns to answer; .*"town-base"'),
+        ({"data": {"kind": "requests"}}, 'of kind "requests" are conversations'),
+        ({"parent": 3}, "parent must be a text; got 3"),
+        ({"parent_sha256": "0" * 64}, "is of a parent's weights; name the parent too"),
+        (
+            {"parent": "town-1m", "special_tokens": ["<a>"]},
+            "takes over its tokenizer; leave out special_tokens, which are <a>",
+        ),
         ({"data": {"kind": "text"}}, "what to read must be files, a list .*, or one url"),
         ({"data": {"kind": "text", "files": "a.txt"}}, "files must be a list of texts"),
         ({"data": {"kind": "text", "url": 3}}, "data.url must be a text; got 3"),

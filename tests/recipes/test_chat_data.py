@@ -1,0 +1,131 @@
+"""Conversations that a recipe reads: parts, what is refused, and text that stays text."""
+
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minillm.recipes import chat_data
+from minillm.recipes.chat_data import ChatData, Named, RequestData
+from minillm.serve.template import Message
+from minillm.town import requests
+from minillm.town.requests import HELD_OUT, RequestSource
+from minillm.town.world import World
+from minillm.tune.chat import TEMPLATE
+from tests.recipes.tiny_parent import TOKENIZER
+
+PAIR = [{"role": "user", "content": "Mei?"}, {"role": "assistant", "content": "A baker."}]
+
+
+def written(folder, *conversations):
+    file = folder / "chats.jsonl"
+    lines = [json.dumps({"messages": each}) for each in conversations]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    return str(file)
+
+
+# --- files ---------------------------------------------------------------------------------------
+def test_the_last_share_is_held_out_and_nothing_is_lost(tmp_path):
+    turns = [[PAIR[0], PAIR[1] | {"content": str(n)}] for n in range(8)]
+    data = ChatData(files=(written(tmp_path, *turns),), held_out=0.25)
+    parts = [data.conversations(part, TEMPLATE) for part in ("train", "held out")]
+    assert [[each.messages[1].content for each in part] for part in parts] == [
+        ["0", "1", "2", "3", "4", "5"],
+        ["6", "7"],
+    ]
+    assert parts[1][0].place.endswith("chats.jsonl, conversation 7")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ([PAIR[0]], "line 2: .*must have a message of the assistant"),
+        ([PAIR[0] | {"content": " "}, PAIR[1]], "line 2: message 0, the user's, is empty"),
+        ([PAIR[0] | {"role": "owner"}, PAIR[1]], "line 2: the role of message 0 must be one of"),
+        ([{"role": "user"}, PAIR[1]], 'line 2: a conversation must be {"messages"'),
+    ],
+)
+def test_a_bad_line_is_named_by_its_file_and_number(tmp_path, bad, message):
+    data = ChatData(files=(written(tmp_path, PAIR, bad),))
+    with pytest.raises(ValueError, match=r"chats\.jsonl, " + message):
+        data.conversations("train", TEMPLATE)
+
+
+def test_one_conversation_cannot_be_both_parts(tmp_path):
+    with pytest.raises(ValueError, match=r"at least 2 conversations, .*chats\.jsonl has 1"):
+        ChatData(files=(written(tmp_path, PAIR),)).conversations("train", TEMPLATE)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ChatData(), "conversations must be in files, a list"),
+        (lambda: ChatData(files="a.jsonl"), "a list such as .*got files = 'a.jsonl'"),
+        (lambda: ChatData(files=("a",), held_out=1), "share between 0 and 1; got 1"),
+        (lambda: RequestData(request_blocks=0), "request_blocks and held_out_blocks must be at"),
+        (lambda: RequestData(letter_blocks=-1), "letter_blocks at least 0; got 100, 2 and -1"),
+    ],
+)
+def test_what_the_data_cannot_be_is_said(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_conversation_beyond_the_context_is_named_with_its_tokens():
+    messages = (Message("user", "Mei?"), Message("assistant", "ab" * 40))
+    long = Named("chats.jsonl, conversation 3", messages)
+    with pytest.raises(ValueError, match=r"chats\.jsonl, conversation 3 has \d+ tokens, .* of 32"):
+        chat_data.examples([long], TEMPLATE, TOKENIZER, 32)
+    [whole] = chat_data.examples([long], TEMPLATE, TOKENIZER, 300)
+    n_tokens = len(whole.ids)
+    assert chat_data.examples([long], TEMPLATE, TOKENIZER, n_tokens - 1) == [whole]
+    with pytest.raises(ValueError, match=f"has {n_tokens} tokens"):
+        chat_data.examples([long], TEMPLATE, TOKENIZER, n_tokens - 2)
+
+
+def test_a_conversation_that_nobody_can_learn_from_is_named():
+    with pytest.raises(ValueError, match=r"request 3: .*must have a message of the assistant"):
+        chat_data.examples([Named("request 3", (Message("user", "?"),))], TEMPLATE, TOKENIZER, 32)
+
+
+# --- requests ------------------------------------------------------------------------------------
+def test_requests_come_with_their_right_answers_and_letters_with_their_replies():
+    data = RequestData(request_blocks=1, letter_blocks=1, held_out_blocks=1)
+    every = data.conversations("train", TEMPLATE)
+    assert len(every) == 4 * 64
+    for language, begin in (("en", 0), ("zh", 64)):
+        block = RequestSource(World(), language).block(0, "train")
+        for request, each in zip(block, every[begin : begin + 64], strict=True):
+            asks, answers = (message.content for message in each.messages)
+            assert asks == request.text
+            assert requests.grade(request, answers).right
+            assert request.combination not in HELD_OUT
+    letters = [each for each in every if each.place.startswith("letter")]
+    assert {tuple(m.role for m in each.messages) for each in letters} == {("user", "assistant")}
+
+
+def test_what_is_held_out_is_no_text_that_is_trained_on():
+    data = RequestData(request_blocks=2, letter_blocks=1, held_out_blocks=1)
+    train, held_out = (
+        {each.messages for each in data.conversations(part, TEMPLATE)}
+        for part in ("train", "held out")
+    )
+    assert len(held_out - train) > 0.9 * len(held_out)
+
+
+# --- law -----------------------------------------------------------------------------------------
+spelled = st.lists(st.sampled_from([*TOKENIZER.special_ids, "Mei", " ", "<|", "|>"]), min_size=1)
+
+
+@given(spelled.map("".join), spelled.map("".join))
+def test_special_tokens_that_a_message_spells_never_become_control_tokens(asks, answers):
+    if not (asks.strip() and answers.strip()):
+        return
+    messages = (Message("user", asks), Message("assistant", answers))
+    [one] = chat_data.examples([Named("", messages)], TEMPLATE, TOKENIZER, 10_000)
+    special = {number: token for token, number in TOKENIZER.special_ids.items()}
+    controls = Counter(special[token] for token in one.ids if token in special)
+    assert controls == {"<|user|>": 1, "<|assistant|>": 1, "<|end|>": 2}
+    assert TOKENIZER.decode(one.ids) == f"<|user|>{asks}<|end|><|assistant|>{answers}<|end|>"
