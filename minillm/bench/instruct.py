@@ -2,10 +2,10 @@
 
 Three experiments on `town-base`, English requests, three seeds each:
 
-- **count**: it is tuned on 4, 8, …, 77 kinds of instruction (combinations of operation, argument
-  and form), each time with as many examples and steps in all, and asked requests of kinds that no
-  tuning had. These are told apart: kinds of which it has met the operation and the form, and kinds
-  of which one of the two is new.
+- **count**: it is tuned on 4, 12, 36 or 77 kinds of instruction (combinations of operation,
+  argument and form), with as many examples and steps in all, and asked requests of kinds that no
+  tuning had. These are counted apart: kinds of which it has met the operation and the form, and
+  kinds of which one of the two is new.
 - **form**: it is tuned on 30 to 3,000 examples, with as many steps. Told is how often an answer
   ends and has the form that was asked for, how often it is right, and what became of the skill that
   lies below: going on with a text about a list, as in pre-training, without any conversation.
@@ -23,13 +23,14 @@ Chapter: app
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from minillm.bench import _tuned
 from minillm.bench._run import Finished
-from minillm.bench._tuned import Base, QUESTIONS, counts, open_base, some
+from minillm.bench._tuned import QUESTIONS, Base, counts, open_base, some
 from minillm.lab.track import track
 from minillm.measure.evaluate import Score
 from minillm.model.transformer import Transformer
@@ -51,8 +52,9 @@ from minillm.town.requests import (
 from minillm.town.world import World
 from minillm.tune import chat
 
-KINDS_OF_INSTRUCTION = (4, 8, 16, 32, len(SEEN))
+KINDS_OF_INSTRUCTION = (4, 12, 36, len(SEEN))
 EXAMPLES = (30, 100, 300, 1000, 3000)
+FORM_STEPS = 60  # of a tuning for its form; the others have those of `_tuned.Base`
 N_SHOTS = 4
 PARTS = ("both met", "one is new")
 
@@ -68,7 +70,8 @@ def run(
         model: folder of the base; None for `town-base`.
 
     Returns:
-        "base", its skill; "count", "form" and "shots", a list of runs each.
+        "base", its skill; "count" and "form", a list of runs each. Runs of "count" that had all
+        kinds hold "shots" too.
     """
     finished = Finished() if finished is None else finished
     base = open_base(model).quick() if quick else open_base(model)
@@ -83,10 +86,6 @@ def run(
             for seed in track(base.seeds, name)
             for n in (sizes[-1:] if quick else sizes)
         ]
-    figures["shots"] = [
-        {"seed": seed} | finished(f"shots, seed {seed}", lambda s=seed: of_shots(base, s))
-        for seed in track(base.seeds, "shots")
-    ]
     _print(figures)
     return figures
 
@@ -99,17 +98,19 @@ def of_count(base: Base, n: int, seed: int) -> dict[str, Any]:
     held_out = some(base.n_questions, QUESTIONS, combinations=sorted(HELD_OUT))
     right = base.ask(model, held_out).right
     met = [is_met(request, kinds) for request in held_out]
-    return {
+    figures = {
         "seen": counts(base.ask(model, some(base.n_questions, QUESTIONS, combinations=kinds))),
-        "held out": {"n_right": sum(right), "n": len(right)},
+        "held out": _share(right),
         PARTS[0]: _count(right, met),
         PARTS[1]: _count(right, [not each for each in met]),
     }
+    return figures | ({"shots": of_shots(base, model, seed)} if n == len(SEEN) else {})
 
 
 def of_form(base: Base, n: int, seed: int) -> dict[str, Any]:
     """Tuned on n examples: form and end, right answers, and the skill below."""
-    model = _tuned_on(base, some(n, f"tune {seed}"), seed)
+    short = replace(base, n_steps=min(base.n_steps, FORM_STEPS))
+    model = _tuned_on(short, some(n, f"tune {seed}"), seed)
     requests = some(base.n_questions, QUESTIONS)
     answers = chat.answers(model, base.tokenizer, [_asked(each) for each in requests])
     grades = [grade(*pair) for pair in zip(requests, (each.text for each in answers), strict=True)]
@@ -121,9 +122,8 @@ def of_form(base: Base, n: int, seed: int) -> dict[str, Any]:
     }
 
 
-def of_shots(base: Base, seed: int) -> dict[str, Any]:
+def of_shots(base: Base, model: Transformer, seed: int) -> dict[str, Any]:
     """None or four solved requests of the same kind before the one that is asked."""
-    model = _tuned_on(base, some(base.n_examples, f"tune {seed}"), seed)
     rows = {}
     for name, kinds in (("seen", SEEN), ("held out", sorted(HELD_OUT))):
         asked = some(base.n_questions, f"{QUESTIONS} {seed}", combinations=kinds)
@@ -239,14 +239,14 @@ def _count(right: Sequence[bool], chosen: Sequence[bool]) -> dict[str, int]:
 def _print(figures: dict[str, Any]) -> None:
     print(f"skill of the base: {Score(**figures['base'])}")
     for name in ("count", "form"):
-        keys = [key for key in figures[name][0] if key not in ("seed", "n")]
+        keys = [key for key in figures[name][0] if key not in ("seed", "n", "shots")]
         print(f"{name:>6}  " + "  ".join(f"{key:>12}" for key in keys))
         for n in sorted({row["n"] for row in figures[name]}):
             rows = [row for row in figures[name] if row["n"] == n]
             print(f"{n:>6}  " + "  ".join(f"{_shares(rows, key):>12}" for key in keys))
-    for key in figures["shots"][0]:
-        if key != "seed":
-            print(f"{key:>22}  {_shares(figures['shots'], key)}")
+    shots = [row["shots"] for row in figures["count"] if "shots" in row]
+    for key in shots[0]:
+        print(f"{key:>22}  {_shares(shots, key)}")
 
 
 def _shares(rows: Sequence[dict[str, Any]], key: str) -> str:
