@@ -54,7 +54,7 @@ from minillm.tune import chat
 
 KINDS_OF_INSTRUCTION = (4, 12, 36, len(SEEN))
 EXAMPLES = (30, 100, 300, 1000, 3000)
-FORM_STEPS = 60  # of a tuning for its form; the others have those of `_tuned.Base`
+COUNT_STEPS, FORM_STEPS = 200, 60  # of a tuning, 16 rows each
 N_SHOTS = 4
 PARTS = ("both met", "one is new")
 
@@ -74,7 +74,8 @@ def run(
         kinds hold "shots" too.
     """
     finished = Finished() if finished is None else finished
-    base = open_base(model).quick() if quick else open_base(model)
+    base = replace(open_base(model), n_steps=COUNT_STEPS)
+    base = base.quick() if quick else base
     figures: dict[str, Any] = {"base": finished("base", lambda: skill(base, base.model))}
     for name, sizes, measure in (
         ("count", KINDS_OF_INSTRUCTION, of_count),

@@ -147,8 +147,8 @@ class SFTConfig:
 
     n_steps: int = 200
     batch_size: int = 16
-    matrix_rate: float = 0.005
-    learning_rate: float = 2e-3
+    matrix_rate: float = 0.02
+    learning_rate: float = 4e-3
     warmup_steps: int = 10
     weight_decay: float = 0.0
     seed: int = 0
