@@ -1,6 +1,9 @@
 """Put a finished run into the zoo: bfloat16 weights, tokenizer, manifest, and a card.
 
 python -m tools.ship runs/town-1m
+
+A model that is made from another is shipped after it: `town-base`, then `minillm train chat-1m`,
+which begins from the shipped weights, then `chat-1m`.
 """
 
 import json
@@ -12,16 +15,20 @@ from pathlib import Path
 import torch
 
 from minillm.formats import hf
+from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.lab.files import write_whole
 from minillm.lab.threads import use_threads
 from minillm.model.transformer import Transformer
 from minillm.recipes.data import END
+from minillm.serve import template
 from minillm.serve.sample import SampleConfig, generate
+from minillm.serve.template import ChatTemplate
 from minillm.town.stories import WEIGHTS
 from minillm.town.story_check import check
 from minillm.town.world import World
 from minillm.train import manifest
 from minillm.zoo.checkpoints import HERE
+from tools import chat_card, life_card
 
 N_STORIES, AT_ONCE, TEMPERATURE = 1000, 100, 0.5
 OTHER_TEMPERATURES = (0.3, 1.0)
@@ -55,15 +62,33 @@ def ship(run: Path) -> None:
     hf.save(model.to(torch.bfloat16), place)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
         shutil.copy(run / "model" / name, place / name)
+    if (run / "model" / template.FILE).is_file():
+        shutil.copy(run / "model" / template.FILE, place / template.FILE)
     config = json.loads((run / "model" / "config.json").read_text(encoding="utf-8"))
     write_whole(place / "config.json", json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n")
     manifest.save(note, place / "manifest.json")
-    shelved = hf.load(place)
-    stories = judged(shelved, tokenizer, TEMPERATURE)
-    others = {each: share_good(judged(shelved, tokenizer, each)) for each in OTHER_TEMPERATURES}
-    told = card(note, model, stories, others)
-    write_whole(place / "CARD.md", told)
-    print(f"{place.name} is in the zoo; its card:\n\n{told}")
+    text = card(note, hf.load(place), tokenizer, template.load(place, tokenizer))
+    write_whole(place / "CARD.md", text)
+    print(f"{place.name} is in the zoo; its card:\n\n{text}")
+
+
+def card(
+    note: manifest.Manifest,
+    model: Transformer,
+    tokenizer: JsonTokenizer,
+    chat_template: ChatTemplate | None,
+) -> str:
+    """What the model has read, what it can do and what it cannot, after the kind of its data."""
+    kind = note.config["data"]["kind"]
+    if kind == "town":
+        stories = judged(model, tokenizer, TEMPERATURE)
+        others = {each: share_good(judged(model, tokenizer, each)) for each in OTHER_TEMPERATURES}
+        return story_card(note, model, stories, others)
+    if kind == "life":
+        return life_card.card(note, model, tokenizer)
+    if kind == "requests":
+        return chat_card.card(note, model, tokenizer, chat_template)
+    raise ValueError(f"cards are of town, life or requests; {note.name} has read {kind}")
 
 
 def share_good(stories: list) -> float:
@@ -71,7 +96,7 @@ def share_good(stories: list) -> float:
     return 100 * sum(r.consistent and r.finished for _, r in stories) / len(stories)
 
 
-def card(
+def story_card(
     note: manifest.Manifest, model: Transformer, stories: list, others: dict[float, float]
 ) -> str:
     """What it has read, what it can do and what it cannot, from the first thousand stories."""
