@@ -1,0 +1,140 @@
+"""Worked answers to chapter 20, Instruction tuning.
+
+Chapter: 20
+"""
+
+from minillm.lab.task import task
+
+
+@task("20.1", minutes=6)
+def mark(tokens):
+    """Which tokens of a conversation is the model to learn to predict?
+
+    A conversation is a list of tokens. Each message begins with the token of its role,
+    `<|system|>`, `<|user|>` or `<|assistant|>`, and stops with `<|end|>`. The program writes
+    everything up to and including `<|assistant|>`; what follows is written by the model.
+
+    中文：一段对话中，模型要学习预测哪些词元？每条消息以角色词元开头，以 `<|end|>` 结束。直到
+    `<|assistant|>`（含）都由程序写出，其后由模型写出。
+
+    Args:
+        tokens: list of strings.
+
+    Returns:
+        List of True and False, one for each token. For ["<|user|>", "Hi", "<|end|>",
+        "<|assistant|>", "Yes", "<|end|>"] the last two are True.
+    """
+    # BEGIN SOLUTION
+    marks, role = [], None
+    for token in tokens:
+        marks.append(role == "<|assistant|>")
+        if token in ("<|system|>", "<|user|>", "<|assistant|>"):
+            role = token
+        elif token == "<|end|>":
+            role = None
+    return marks
+    # END SOLUTION
+
+
+@task("20.2", minutes=8)
+def pack(lengths, row_length):
+    """Predict how few rows are enough, fill them with whole conversations, and explain.
+
+    A conversation is never cut: it stands in one row. The order is yours. Your rows may be no more
+    than those of this rule: the longest conversation first, each into the first row with room.
+    Then explain: what would the model learn from the second half of a conversation that was cut?
+
+    中文：用完整的对话填满尽量少的行，对话不可切断，顺序自定。行数不得多于这一规则：先放最长的对
+    话，每个放进第一个放得下的行。再解释：如果对话被切断，模型会从后半段学到什么？
+
+    Args:
+        lengths: tokens of each conversation, none longer than a row.
+        row_length: tokens that a row has room for.
+
+    Returns:
+        (list of lists, str): the numbers of the conversations in each row, counted from 0, and
+        your sentence. For [5, 3, 4] and 8: [[0, 1], [2]].
+    """
+    # BEGIN SOLUTION
+    rows, room = [], []
+    for number in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+        fits = [row for row, left in enumerate(room) if left >= lengths[number]]
+        if not fits:
+            rows.append([])
+            room.append(row_length)
+            fits = [len(rows) - 1]
+        rows[fits[0]].append(number)
+        room[fits[0]] -= lengths[number]
+    return rows, "It would learn to answer without having read the question."
+    # END SOLUTION
+
+
+@task("20.3", minutes=8)
+def choose(kinds, n):
+    """Decide: for which n kinds of instruction do you write examples?
+
+    A kind is a pair (operation, form), such as ("reverse", "json"). A kind counts as covered if its
+    operation stands in some kind that you chose, and its form in some kind that you chose. Cover as
+    many kinds as one can.
+
+    中文：给哪 n 种指令写示例？一种指令是 (操作, 格式)。若它的操作和格式都在所选的某种指令里出
+    现过，就算被覆盖。请覆盖尽量多的种类。
+
+    Args:
+        kinds: list of pairs that there are.
+        n: how many you may choose, at least 1. There are at most nine kinds, so you may try all
+            choices.
+
+    Returns:
+        List of n different pairs of `kinds`. For the four kinds ("a", "json"), ("a", "lines"),
+        ("b", "json"), ("b", "lines") and n = 2: ("a", "json") and ("b", "lines") cover all four.
+    """
+
+    # BEGIN SOLUTION
+    from itertools import combinations
+
+    def covered(chosen):
+        operations, forms = ({pair[i] for pair in chosen} for i in (0, 1))
+        return sum(a in operations and b in forms for a, b in kinds)
+
+    return list(max(combinations(kinds, n), key=covered))
+    # END SOLUTION
+
+
+@task("20.4", minutes=6)
+def why_not(evolved, original, pool, max_length):
+    """Decide whether an evolved instruction is thrown out, and why.
+
+    An instruction is (text, answer); lengths are counted in characters of both together. The
+    reasons, in the order in which they are checked:
+        "cannot be done"   the answer is None: nothing answers it;
+        "in the pool"      its text stands in the pool, or is that of its original;
+        "same answer"      the answer is that of its original, so a model can ignore what is new;
+        "too long"         longer than max_length;
+        "keep"             none of these.
+
+    中文：判断一条进化出来的指令是否淘汰，并给出理由。指令是 (文本, 答案)，长度为两者字符数之和。
+    依次检查：无法完成；已在池中（或与原指令文本相同）；答案与原指令相同；太长；否则保留。
+
+    Args:
+        evolved: (text, answer); the answer is None if there is none.
+        original: (text, answer) that it came from.
+        pool: set of texts.
+        max_length: most characters.
+
+    Returns:
+        One of the five strings. For ("Name them. As JSON.", '["tea"]'), ("Name them.", "tea"),
+        {"Name them."} and 40: "keep".
+    """
+    # BEGIN SOLUTION
+    text, answer = evolved
+    if answer is None:
+        return "cannot be done"
+    if text in pool or text == original[0]:
+        return "in the pool"
+    if answer == original[1]:
+        return "same answer"
+    if len(text) + len(answer) > max_length:
+        return "too long"
+    return "keep"
+    # END SOLUTION
