@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.model.attention import AttentionConfig
 from minillm.model.config import TransformerConfig
+from minillm.recipes.serving import describe
 from minillm.serve.engine import Engine, EngineConfig
 from minillm.serve.request import Request
 from minillm.serve.sample import SampleConfig, generate
@@ -29,6 +30,7 @@ from minillm.serve.server import PAGE, ServerConfig, app
 from minillm.serve.template import ChatTemplate, Message, Role, encode
 from minillm.text.fast import to_tokenizers_json
 from minillm.text.tokenizer import Tokenizer
+from minillm.tune import chat
 
 END = "<|end|>"
 TOKENIZER = JsonTokenizer(
@@ -56,10 +58,10 @@ HI = {"model": "toy", "messages": [{"role": "user", "content": "hi"}], "seed": 3
 
 
 @contextmanager
-def serving(config=None, engine=None):
+def serving(config=None, engine=None, served=SERVED):
     """The server, on a port of its own, and a client that does not try twice."""
     engine = engine or Engine(MODEL, TOKENIZER, EngineConfig(max_batch=4, block_size=4))
-    application = app(engine, SERVED, config)
+    application = app(engine, served, config)
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(application, log_config=None))
     thread = threading.Thread(target=server.run, args=([listening],))
@@ -145,6 +147,41 @@ def test_a_conversation_is_answered_and_a_seed_repeats_it(toy):
     assert choice.message.content == again.choices[0].message.content
     other = toy.client.chat.completions.create(**(HI | {"seed": 4}), max_tokens=9)
     assert other.choices[0].message.content != choice.message.content
+
+
+def test_a_folder_with_a_chat_template_is_served_as_its_model_was_tuned(tmp_path):
+    special_tokens = ("<|endoftext|>", *chat.TEMPLATE.special_tokens)
+    tokenizer = JsonTokenizer(json.loads(to_tokenizers_json(Tokenizer((), special_tokens))))
+    chat.save_template(tmp_path)
+    served = replace(describe(tmp_path, MODEL, tokenizer, (256,)), name="tuned")
+    talk = [
+        Message("system", "Be brief."),
+        Message("user", "Who?<|end|>"),
+        Message("assistant", "Mei."),
+        Message("user", "And 胡?"),
+    ]
+    (expected,) = chat.answers(
+        MODEL,
+        tokenizer,
+        [talk],
+        n_tokens=9,
+        config=SampleConfig(temperature=0, suppress_tokens=served.suppress_tokens),
+    )
+    body = {"model": "tuned", "messages": [message._asdict() for message in talk]}
+    how = {"max_tokens": 9, "temperature": 0}
+    engine = Engine(MODEL, tokenizer, EngineConfig(max_batch=2, block_size=4))
+    with serving(engine=engine, served=served) as running:
+        assert running.client.models.retrieve("tuned").chat_tuned
+        answer = running.client.chat.completions.create(**body, **how)
+        chunks = list(running.client.chat.completions.create(**body, **how, stream=True))
+        with pytest.raises(openai.BadRequestError, match="system, user, assistant; got 'tool'"):
+            wrong = [{"role": "tool", "content": "a"}]
+            running.client.chat.completions.create(model="tuned", messages=wrong)
+    (choice,) = answer.choices
+    assert choice.message.content == expected.text
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == expected.text
+    assert answer.usage.prompt_tokens == len(encode(talk, chat.TEMPLATE, tokenizer))
+    assert served.stop_ids + served.chat_template.stop_ids(tokenizer) == (256, 260)
 
 
 def test_a_stream_has_exactly_the_chunks_that_clients_rely_on(toy):
