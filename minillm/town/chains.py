@@ -355,17 +355,17 @@ class ChainSource:
             ValueError: none of the pairs makes a chain of which every step is needed.
         """
         for _ in range(N_TRIES):
-            drawn = self._draw(rng, n_steps, pairs, combinations)
-            if drawn is None:
+            parts = self._draw(rng, n_steps, pairs, combinations)
+            if parts is None:
                 continue
-            items, form, steps = drawn
+            items, form, steps = parts
             ways = [rng.choice(wordings) for _ in range(n_steps + 1)]
             if form == "commas" and has_one_word(steps[-1][0], argument_kind(*steps[-1])):
                 ways[-1] = 0  # nothing to put between
             with suppress(ValueError):
-                asked = chain(steps, items, form, self.language, tuple(ways))
-                if needs_every_step(asked):
-                    return asked
+                request = chain(steps, items, form, self.language, tuple(ways))
+                if needs_every_step(request):
+                    return request
         raise ValueError(
             f"{N_TRIES} draws gave no chain of {n_steps} steps that are all needed; give more "
             f"pairs and combinations; got {list(pairs)[:3]} … and {list(combinations)[:3]} …"
