@@ -84,13 +84,13 @@ def card(
 It is `{note.config["parent"]}`, tuned to answer; `minillm chat --model {note.name}` talks to it.
 
 **What it has read.** Beside what its parent has read, {note.n_tokens:,} tokens of conversations:
-{64 * data["request_blocks"]:,} requests in each of two languages with their right answers
-(`minillm.town.requests`), and {64 * data["letter_blocks"]:,} letters with their replies. A program
+in each of two languages {64 * data["request_blocks"]:,} requests with their right answers
+(`minillm.town.requests`) and {64 * data["letter_blocks"]:,} letters with their replies. A program
 made them. It learned the answers' tokens alone. Seed, recipe and hashes of data and parent stand
 in `manifest.json`, and `minillm train {note.name}` makes it again.
 
 **What it gets right.** Held-out loss {note.losses["final"]:.3f} nats a token of an answer. Of
-{N_REQUESTS} requests of each kind, answered greedily and graded by the executor:
+{N_REQUESTS} requests of each kind in each language, answered greedily and graded by the executor:
 
 | requests | right | right content | right form | ended by itself |
 |---|---|---|---|---|
