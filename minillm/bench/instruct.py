@@ -24,7 +24,6 @@ Chapter: app
 import random
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -59,22 +58,19 @@ N_SHOTS = 4
 PARTS = ("both met", "one is new")
 
 
-def run(
-    *, quick: bool = False, finished: Finished | None = None, model: Path | None = None
-) -> dict[str, Any]:
+def run(*, quick: bool = False, finished: Finished | None = None) -> dict[str, Any]:
     """Tune, ask, and print three tables.
 
     Args:
         quick: few steps and questions, one seed; its figures mean nothing.
         finished: runs that are not to be repeated.
-        model: folder of the base; None for `town-base`.
 
     Returns:
         "base", its skill; "count" and "form", a list of runs each. Runs of "count" that had all
         kinds hold "shots" too.
     """
     finished = Finished() if finished is None else finished
-    base = replace(open_base(model), n_steps=COUNT_STEPS)
+    base = replace(open_base(), n_steps=COUNT_STEPS)
     base = base.quick() if quick else base
     figures: dict[str, Any] = {"base": finished("base", lambda: skill(base, base.model))}
     for name, sizes, measure in (
