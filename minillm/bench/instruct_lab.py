@@ -22,6 +22,7 @@ Differs: models, data and sizes.
 Chapter: app
 """
 
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -51,7 +52,6 @@ from minillm.serve.engine import Engine, EngineConfig
 from minillm.serve.request import Request as EngineRequest
 from minillm.serve.sample import SampleConfig
 from minillm.serve.template import Message, encode
-from minillm.town.lists import read
 from minillm.town.requests import HELD_OUT, PAIRS, SEEN, Request, pair
 from minillm.town.world import World
 from minillm.tune.chat import TEMPLATE, Conversation
@@ -124,7 +124,7 @@ def pairs_of(seed: int | str) -> Iterator[tuple[Request, Request]]:
             yield request, other
 
 
-def paired(n: int, seed: int, *, together: bool) -> list[Request]:
+def pair_requests(n: int, seed: int, *, together: bool) -> list[Request]:
     """Requests to tune on: both of each pair, or one of each of twice as many pairs.
 
     Args:
@@ -141,7 +141,7 @@ def paired(n: int, seed: int, *, together: bool) -> list[Request]:
 def measure_pairs(base: Base, way: tuple[str, int], seed: int) -> dict[str, Any]:
     """Tune on pairs or on single requests, and ask both requests of each pair."""
     kind, n = way[0], min(way[1], base.n_examples)
-    model = base.tune(conversations(paired(n, seed, together=kind == "pairs")), seed=seed)
+    model = base.tune(conversations(pair_requests(n, seed, together=kind == "pairs")), seed=seed)
     asked = list(islice(pairs_of(QUESTIONS), base.n_questions // 2))
     right = base.ask(model, [request for both in asked for request in both]).right
     both = [first and second for first, second in zip(right[::2], right[1::2], strict=True)]
@@ -173,11 +173,27 @@ def measure_json(base: Base, way: str, seed: int) -> dict[str, Any]:
         in_json = [each for each in combinations if each[2] == "json"]
         asked = some(base.n_questions, QUESTIONS, combinations=in_json)
         for name, constraint in constraints(base).items():
-            result = evaluate(asked, partial(written, base, model, constraint), is_right)
-            parsed = [read(text, "json", "en") is not None for text in result.answers]
+            result = evaluate(
+                asked, partial(constrained_answers, base, model, constraint), is_right
+            )
+            parsed = [is_list_of_texts(text) for text in result.answers]
             parseable = {"n_right": sum(parsed), "n": len(parsed)}
             row[f"{part}, {name}"] = {"right": counts(result), "parseable": parseable}
     return row
+
+
+def is_list_of_texts(text: str) -> bool:
+    """Whether a program can read it as a JSON list of texts, whatever they are.
+
+    Example:
+        >>> is_list_of_texts('["plums","?!"]'), is_list_of_texts('["plums"')
+        (True, False)
+    """
+    try:
+        listed = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(listed, list) and all(isinstance(each, str) for each in listed)
 
 
 def constraints(base: Base) -> dict[str, constrain.Constraint | None]:
@@ -191,7 +207,7 @@ def constraints(base: Base) -> dict[str, constrain.Constraint | None]:
     }
 
 
-def written(
+def constrained_answers(
     base: Base,
     model: Transformer,
     constraint: constrain.Constraint | None,
@@ -335,17 +351,11 @@ def _print(name: str, figures: dict[str, Any]) -> None:
     for key, each in figures.items():
         if key != "rows":
             values = each.get("each", [])
-            shown = {what: value for what, value in each.items() if what != "each"}
-            print(
-                f"  {key}: {_percent(shown)}" + f"  {[f'{v:+.1%}' for v in values]}" * bool(values)
-            )
+            shown = ", ".join(f"{what} {v:.1%}" for what, v in each.items() if what != "each")
+            print(f"  {key}: {shown}" + f"  {[f'{v:+.1%}' for v in values]}" * bool(values))
 
 
 def _cell(cell: dict[str, Any]) -> str:
     if "n" in cell:
         return str(Score(**cell))
     return ", ".join(f"{what} {Score(**score)}" for what, score in cell.items())
-
-
-def _percent(shares: dict[str, float]) -> str:
-    return ", ".join(f"{what} {share:.1%}" for what, share in shares.items())

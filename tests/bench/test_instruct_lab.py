@@ -21,8 +21,8 @@ def test_pairs_differ_in_the_operation_alone_and_none_is_held_out():
 
 
 def test_both_ways_draw_equally_many_from_the_same_pairs():
-    together = bench.paired(200, 0, together=True)
-    single = bench.paired(200, 0, together=False)
+    together = bench.pair_requests(200, 0, together=True)
+    single = bench.pair_requests(200, 0, together=False)
     assert len(together) == len(single) == 200
     assert all(one in (pair(two), None) or pair(one) == two for one, two in _by_two(together))
     assert len({each.items for each in single}) > 1.5 * len({each.items for each in together})
