@@ -14,8 +14,8 @@ neither of which can be left out; *easy*, one step, of a held-out combination. W
 hard ones are told apart: the right words in another form, the answer to the first step alone, that
 to the second step alone.
 
-Paper: Xu et al. 2023, "WizardLM", arXiv:2304.12244: a test of instructions of all difficulties, on
-which the model that was tuned on evolved instructions does best where they are hardest.
+Paper: Xu et al. 2023, "WizardLM", arXiv:2304.12244: people who compare answers to instructions of
+all difficulties prefer WizardLM's to ChatGPT's where these are hardest (abstract).
 Differs: there the seeds are Alpaca's 52,000, evolved to 250,000, the models have billions of
 parameters, and their answers are compared by people and by a model. Our control, *drawn*, has no
 counterpart there, because nobody can draw hard instructions of that kind.
@@ -52,7 +52,7 @@ from minillm.town.world import World
 from minillm.tune import chat
 from minillm.tune.evolve import evolve
 
-N_EXAMPLES, N_STEPS = 3000, 100
+N_EXAMPLES, N_STEPS = 3000, 115
 SEEDS_AMONG = 4  # one in 4 examples of the evolved is a seed
 ARMS = ("seeds", "evolved", "kept", "drawn")
 OUTCOMES = ("right", "other form", "first step alone", "last step alone", "no end", "else")

@@ -1,8 +1,8 @@
-"""Evol-Instruct: harder instructions made from easy ones, and the failures thrown out (指令进化).
+"""Evol-Instruct (指令进化): harder instructions from easy ones, and the failures thrown out.
 
     seed        The list: plums, pears, buns. Turn the list around.
     constrain   The list: plums, pears, buns. Turn the list around. As JSON.
-    deepen      The list: plums, pears, buns. Turn the list around. Then skip the first. As JSON.
+    deepen      The list: plums, pears, buns. Turn the list around. Then leave out the first. As JSON.
 
 Instructions that people write, or that a model writes in one go, are mostly easy. Evol-Instruct
 begins with those as a pool and goes round: each instruction of the last round is changed a little
@@ -17,13 +17,12 @@ round. What fails is thrown out, and the instruction it came from is tried again
     deepening, more reasoning   deepen       one more step
     steps, complicate input
 
-
 *In breadth* (广度进化) it is the model for a new one: `broaden` asks something else of another
 list. *Elimination* (淘汰) throws out an evolved instruction that brings nothing new (the answer is
 the same), that cannot be answered, that is a copy, or that is too long.
 
 Paper: Xu et al. 2023, "WizardLM: Empowering Large Language Models to Follow Complex Instructions",
-arXiv:2304.12244, section 3.
+arXiv:2304.12244, section 3 (its number from memory).
 Differs: there a language model writes the evolved instruction, and then its answer; here a program
 does both, so every answer is right, and nothing is lost by a model that misunderstands its prompt.
 What evolves is a request on a list, not any text. Of the paper's four signs of a failure, one needs
