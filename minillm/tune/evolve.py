@@ -2,7 +2,7 @@
 
     seed        The list: plums, pears, buns. Turn the list around.
     constrain   The list: plums, pears, buns. Turn the list around. As JSON.
-    deepen      The list: plums, pears, buns. Turn the list around. Then name the first. As JSON.
+    deepen      The list: plums, pears, buns. Turn the list around. Next, name the first. As JSON.
 
 Instructions that people write, or that a model writes in one go, are mostly easy. Evol-Instruct
 begins with those as a pool and goes round: each instruction of the last round is changed a little
