@@ -1,12 +1,8 @@
-"""`minillm chat`, by a pipe, by hand, and at a real terminal."""
+"""`minillm chat`, through a pipe and by hand."""
 
 import io
 import json
-import os
-import select
-import signal
 import sys
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -274,67 +270,3 @@ def test_without_a_person_ctrl_c_ends_the_program(words, chat, script):
     script("Mei se\3lls", "Hu.")
     done = chat(*words, stdin=b"Who?\nElse?\n")
     assert (done.status, done.out) == (130, "Mei se\n")
-
-
-def test_ctrl_c_at_a_real_terminal(toy, monkeypatch, tmp_path):
-    pty = pytest.importorskip("pty")
-    file = tmp_path / "talk.jsonl"
-    child, terminal = pty.fork()
-    if child == 0:
-        _person(toy, monkeypatch)
-    try:
-        output = read_until(terminal, b"", b"> ")
-        os.write(terminal, b"Who?\n")
-        output = read_until(terminal, output, b"Mei Mei")
-        os.write(terminal, b"\3")
-        output = read_until(terminal, output[output.rindex(b"Mei") :], b"> ")
-        os.write(terminal, f"/save {file}\n".encode())
-        output = read_until(terminal, b"", b"1 turn written")
-        os.write(terminal, b"\3")
-        output = read_until(terminal, output, b"to leave")
-        output = read_until(terminal, output[output.rindex(b"to leave") :], b"> ")
-        os.write(terminal, b"\3")
-        read_until(terminal, output, b"stopped")
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise
-    finally:
-        os.close(terminal)
-    ((question, answer),) = read_conversations(file)
-    assert question.content == "Who?"
-    assert answer.content.startswith("Mei Mei")
-
-
-def _person(toy, monkeypatch):
-    """The program, in a process of its own whose terminal is the new one; it never returns."""
-
-    def slow(*_, **__):
-        while True:
-            yield from b"Mei "
-            time.sleep(0.01)
-
-    status = 1
-    try:
-        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
-        sys.__stdin__, sys.__stdout__ = sys.stdin, sys.stdout
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        monkeypatch.setattr(chatting, "stream", slow)
-        monkeypatch.setattr(sys, "argv", ["minillm", "chat", "--model", str(toy)])
-        cli.main()
-        status = 0
-    except SystemExit as end:
-        status = end.code or 0
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
-
-
-def read_until(terminal, output, text):
-    """What the terminal shows, until it shows a text."""
-    while text not in output:
-        ready, _, _ = select.select([terminal], [], [], 100)
-        assert ready, output
-        output += os.read(terminal, 4096)
-    return output
