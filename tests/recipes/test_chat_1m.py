@@ -18,7 +18,7 @@ def test_it_reads_its_conversations_in_two_languages_a_few_times():
     assert how.warmup_steps + how.decay_steps <= how.n_steps
 
 
-def test_its_rates_are_below_those_of_the_base():
-    base = recipe.find("town-base").training
-    assert RECIPE.training.learning_rate < base.learning_rate
-    assert RECIPE.training.matrix_rate < base.matrix_rate
+def test_it_takes_fewer_steps_than_its_base_and_they_are_of_one_size():
+    base, how = recipe.find("town-base").training, RECIPE.training
+    assert how.n_steps < base.n_steps / 2
+    assert how.batch_size * how.accumulation_steps == base.batch_size

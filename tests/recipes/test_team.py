@@ -18,6 +18,7 @@ import pytest
 from minillm import cli
 from minillm.parallel import cluster
 from minillm.recipes import recipe, run, team
+from minillm.recipes.chat_data import RequestData
 from minillm.train import checkpoint
 
 needs_gloo = pytest.mark.skipif(sys.platform == "win32", reason="ranks need Linux or macOS")
@@ -237,6 +238,13 @@ def test_bfloat16_is_refused_where_models_are_cut(place, nothing_starts, plan):
     mixed = replace(short, training=replace(short.training, precision="bf16"))
     with pytest.raises(ValueError, match='"bf16" is for whole models; train with --plan dp'):
         team.train(mixed, place / "refused", 2, plan)
+
+
+def test_conversations_are_refused_where_every_token_is_learned(place, nothing_starts):
+    how = replace(recipe.find(str(place / "short.toml")).training, optimizer="adamw")
+    chat = recipe.Recipe(name="chat", parent="town-1m", data=RequestData(), training=how)
+    with pytest.raises(ValueError, match="only the answers are learned; train chat with --plan dp"):
+        team.train(chat, place / "refused", 2, "tp=2")
 
 
 def test_torchrun_brings_its_own_number_of_ranks(place, nothing_starts, monkeypatch):
