@@ -4,7 +4,7 @@ It learns from the town's requests with their right answers, and from letters wi
 What it has learned and what not stands in its card, beside its weights in `minillm/zoo`: requests
 of combinations and in wordings that it has never seen are kept for that.
 
-Few steps are enough, at rates below those of `town-base`: what the base knows is to stay.
+A quarter of the base's steps, at rates that were tried on 200 of them.
 
 Chapter: app
 """
@@ -17,15 +17,14 @@ RECIPE = Recipe(
     parent="town-base",
     data=RequestData(request_blocks=400, letter_blocks=40),
     training=Training(
-        n_steps=1200,
+        n_steps=1000,
         batch_size=16,
         optimizer="muon",
-        learning_rate=2e-3,
-        matrix_rate=5e-3,
+        learning_rate=4e-3,
+        matrix_rate=0.02,
         warmup_steps=30,
-        decay_steps=800,
+        decay_steps=500,
         evaluate_every=200,
         save_every=200,
     ),
-    threads=2,
 )
