@@ -13,7 +13,7 @@
 *prompts*  Tuned on wordings 0 and 1 or on 2 and 3, and asked in each of these and in wording 4.
 
 Each is repeated with three seeds, which draw other requests and another order. All begin from
-`town-base` and take equally many steps; requests are in English.
+`town-base`; within an experiment all take equally many steps. Requests are in English.
 
 Paper: Ouyang et al. 2022, arXiv:2203.02155 (the distribution of prompts); Willard and Louf 2023,
 arXiv:2307.09702 (constrained decoding). Both from memory.
@@ -25,8 +25,10 @@ Chapter: app
 import json
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from minillm.bench._run import Finished
@@ -65,6 +67,7 @@ string ::= "\"" [^"\\\x00-\x1F]+ "\""
 """
 PRICES = range(2, 10)
 ASKED_WORDING = 4
+PERSONA_STEPS = 30  # of 256 short conversations, enough to know all by heart
 PRICE_QUESTIONS = (
     "The price of {x}?",
     "Give me the price of {x}.",
@@ -102,13 +105,14 @@ def run(
     base = base.quick() if quick else base
     figures = {}
     for name in EXPERIMENTS if only is None else [only]:
-        measure = partial(EXPERIMENTS[name], base)
+        measure, conclude = EXPERIMENTS[name]
         rows = [
-            finished(f"{name}, {way}, seed {seed}", partial(measure, way, seed)) | {"seed": seed}
+            finished(f"{name}, {way}, seed {seed}", partial(measure, base, way, seed))
+            | {"seed": seed}
             for seed in track(base.seeds, name)
             for way in WAYS[name]
         ]
-        figures[name] = {"rows": rows} | CONCLUSIONS[name](rows)
+        figures[name] = {"rows": rows} | conclude(rows)
         _print(name, figures[name])
     return figures
 
@@ -224,11 +228,11 @@ def constrained_answers(
 
 def conclude_json(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean shares of what is parseable and right, for each part and constraint."""
-    parts = [key for key in rows[0] if ", " in key]
-    return {
-        key: {what: mean(rows, lambda row: row[key][what]) for what in ("parseable", "right")}  # noqa: B023
-        for key in parts
-    }
+    figures: dict[str, Any] = {}
+    for key in [key for key in rows[0] if ", " in key]:
+        cells = [row[key] for row in rows]
+        figures[key] = {what: mean(cells, itemgetter(what)) for what in ("parseable", "right")}
+    return figures
 
 
 # --- personas -----------------------------------------------------------------------------------
@@ -261,6 +265,7 @@ def shop_talk(
 def measure_persona(base: Base, way: str, seed: int) -> dict[str, Any]:
     """Tune on both shops' prices, and ask for each in a wording that was not trained."""
     prices, system = prices_of(seed), way == "system message"
+    base = replace(base, n_steps=min(PERSONA_STEPS, base.n_steps))
     model = base.tune(shop_talk(prices, range(ASKED_WORDING), system=system), seed=seed)
     row: dict[str, Any] = {"way": way}
     for name, has_system in {way: system, "left out": False}.items():
@@ -277,16 +282,16 @@ def measure_persona(base: Base, way: str, seed: int) -> dict[str, Any]:
 
 def conclude_persona(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The mean share of own and leaked prices: with a message, trained without, and left out."""
-    with_system, without = ([row for row in rows if row["way"] == way] for way in WAYS["persona"])
     parts = {
-        "with": (with_system, "system message"),
-        "without": (without, "no message"),
-        "trained with, asked without": (with_system, "left out"),
+        "with": ("system message", "system message"),
+        "without": ("no message", "no message"),
+        "trained with, asked without": ("system message", "left out"),
     }
-    return {
-        name: {what: mean(part, lambda row: row[key][what]) for what in ("own", "leak")}  # noqa: B023
-        for name, (part, key) in parts.items()
-    }
+    figures: dict[str, Any] = {}
+    for name, (way, key) in parts.items():
+        cells = [row[key] for row in rows if row["way"] == way]
+        figures[name] = {what: mean(cells, itemgetter(what)) for what in ("own", "leak")}
+    return figures
 
 
 # --- wordings -----------------------------------------------------------------------------------
@@ -319,23 +324,17 @@ def _share(row: dict[str, Any], key: str) -> float:
     return Score(**row[key]).share
 
 
-EXPERIMENTS: dict[str, Callable[..., dict[str, Any]]] = {
-    "pairs": measure_pairs,
-    "json": measure_json,
-    "persona": measure_persona,
-    "prompts": measure_prompts,
+EXPERIMENTS: dict[str, tuple[Callable[..., dict], Callable[..., dict]]] = {
+    "pairs": (measure_pairs, conclude_pairs),
+    "json": (measure_json, conclude_json),
+    "persona": (measure_persona, conclude_persona),
+    "prompts": (measure_prompts, conclude_prompts),
 }
 WAYS: dict[str, Sequence[Any]] = {
     "pairs": [(way, n) for n in N_PAIRED for way in ("pairs", "single")],
     "json": ["all forms"],
     "persona": ["system message", "no message"],
     "prompts": [(0, 1), (2, 3)],
-}
-CONCLUSIONS: dict[str, Callable[[list[dict[str, Any]]], dict[str, Any]]] = {
-    "pairs": conclude_pairs,
-    "json": conclude_json,
-    "persona": conclude_persona,
-    "prompts": conclude_prompts,
 }
 
 

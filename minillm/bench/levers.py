@@ -11,6 +11,7 @@
              Aliasing: base = combinations × examples × wordings. So a main effect cannot be told
              from the interaction of the other three, and the interaction of two levers not from
              that of the other two. The design has resolution IV.
+             Asked are requests whose combination is new, or the wording, or both, or neither.
 
 *diverse*    The small base tuned on 14 operations against `town-base` tuned on 2, with equal FLOPs.
              Asked are the two operations that nobody trained, "last" and "prepend", whose nearest
@@ -54,7 +55,6 @@ from minillm.train.losses import language_loss
 
 LEVERS = ("combinations", "examples", "wordings", "base")
 FEW_EXAMPLES = 500
-FACTORIAL_STEPS = 50
 UNSEEN_WORDING = (4,)
 NARROW = ("first", "append")
 UNSEEN = ("last", "prepend")  # operations that neither training has
@@ -185,7 +185,6 @@ def measure_factorial(
     """Tune at one setting, and ask what was trained, and what was not: combinations and wording."""
     combinations, examples, wordings, size = (level > 0 for level in way)
     base = large if size else small()
-    base = replace(base, n_steps=min(FACTORIAL_STEPS, base.n_steps))
     taught = some(
         base.n_examples if examples else min(FEW_EXAMPLES, base.n_examples),
         seed,
@@ -193,33 +192,39 @@ def measure_factorial(
         wordings=(0, 1, 2, 3) if wordings else (0,),
     )
     model = base.tune(conversations(taught), seed=seed)
+    unseen = {"combinations": sorted(HELD_OUT)}
+    known = {"combinations": few_combinations()}
     tests = {
-        "new": some(
-            base.n_questions, QUESTIONS, combinations=sorted(HELD_OUT), wordings=UNSEEN_WORDING
-        ),
-        "known": some(base.n_questions, QUESTIONS, combinations=few_combinations(), wordings=(0,)),
+        "new": unseen | {"wordings": UNSEEN_WORDING},
+        "new combinations": unseen | {"wordings": (0,)},
+        "new wording": known | {"wordings": UNSEEN_WORDING},
+        "known": known | {"wordings": (0,)},
     }
-    asked = {name: counts(base.ask(model, requests)) for name, requests in tests.items()}
+    asked = {
+        name: counts(base.ask(model, some(base.n_questions, QUESTIONS, **how)))
+        for name, how in tests.items()
+    }
     return {"way": list(way), "parameters": n_parameters(model)} | asked
 
 
-def conclude_factorial(rows: Sequence[dict[str, Any]], test: str = "new") -> dict[str, Any]:
-    """The main effects seed by seed, and those of two levers, which stand for two pairs each.
+def conclude_factorial(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The effects in each test, seed by seed; two levers' interactions stand for two pairs each.
 
     Args:
         rows: all settings of each seed.
-        test: "new" or "known".
     """
     seeds = sorted({row["seed"] for row in rows})
+    first, *others = LEVERS
     signs = {name: [i] for i, name in enumerate(LEVERS)}
     signs |= {
-        f"{LEVERS[0]} × {LEVERS[i]} or {' × '.join(LEVERS[j] for j in (1, 2, 3) if j != i)}": [0, i]
-        for i in (1, 2, 3)
+        f"{first} × {other} or {' × '.join(each for each in others if each != other)}": [0, i]
+        for i, other in enumerate(others, 1)
     }
+    tests = [key for key, cell in rows[0].items() if isinstance(cell, dict)]
     effects = {}
-    for name, columns in signs.items():
+    for test, (name, columns) in product(tests, signs.items()):
         each = [effect([row for row in rows if row["seed"] == s], columns, test) for s in seeds]
-        effects[name] = {"each": each, "mean": fmean(each)}
+        effects[f"{test}: {name}"] = {"each": each, "mean": fmean(each)}
     return effects
 
 
