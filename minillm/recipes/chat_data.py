@@ -9,15 +9,19 @@ stands in `minillm.tune.chat`, how these become batches in `minillm.tune.sft`.
 Chapter: app
 """
 
+import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
 
 from minillm.serve.template import ChatTemplate, Encoder, Message
-from minillm.town.letters import LetterSource
+from minillm.town.letters import BLOCK, Letter, LetterSource
 from minillm.town.requests import RequestSource
 from minillm.town.world import World
 from minillm.tune.chat import Conversation, Example, example, read_conversations
+
+MOST_TURNS = 3  # of a conversation about requests
 
 
 class Named(NamedTuple):
@@ -80,7 +84,9 @@ class ChatData:
 class RequestData:
     """Requests of the town with their right answers, and letters with their replies.
 
-    A request is the user's message, its answer the assistant's. Combinations and wordings that are
+    A request is the user's message, its answer the assistant's, and a conversation has one to three
+    such turns, none of which speaks of another: a model that met only conversations of one turn
+    would not know what to do in the second. Combinations and wordings that are
     kept for evaluation (`minillm.town.requests`) occur in neither part. Of a letter, the first half
     is the user's message, and the reply the assistant's: so questions about the town are answered
     too, as long as they are letters.
@@ -88,8 +94,9 @@ class RequestData:
     Args:
         world: its seed; None for Tinytown.
         languages: of both.
-        request_blocks, letter_blocks: 64 conversations each, in each language.
-        held_out_blocks: of each, for evaluation; no letters where none are trained on.
+        request_blocks, letter_blocks: 64 turns each, in each language.
+        held_out_blocks: of requests in each language, for evaluation; letters come in the share
+            that they have in training, so that the two losses are of the same mixture.
     """
 
     kind: ClassVar[str] = "requests"
@@ -109,9 +116,9 @@ class RequestData:
     def conversations(self, part: str, template: ChatTemplate) -> list[Named]:
         """Those to train on, or "held out"; in the same words for every template."""
         world = World() if self.world is None else World(seed=self.world)
-        n_requests, n_letters = self.request_blocks, self.letter_blocks
-        if part == "held out":
-            n_requests, n_letters = self.held_out_blocks, min(n_letters, self.held_out_blocks)
+        held_out = part == "held out"
+        n_requests = self.held_out_blocks if held_out else self.request_blocks
+        n_letters = round(BLOCK * n_requests * self.letter_blocks / self.request_blocks)
         pairs = [
             (f"request {index}", request.text, request.answer)
             for language in self.languages
@@ -119,15 +126,29 @@ class RequestData:
             for request in RequestSource(world, language).block(index, part)
         ]
         pairs += [
-            (f"letter {index}", *letter.text.split("\n\n"))
+            ("letter", *letter.text.split("\n\n"))
             for language in self.languages
-            for index in range(n_letters)
-            for letter in LetterSource(world, language).block(index, f"{part}, chat")
+            for letter in _letters(LetterSource(world, language), n_letters, f"{part}, chat")
         ]
-        return [
-            Named(place, (Message("user", asks), Message("assistant", answers)))
-            for place, asks, answers in pairs
-        ]
+        # 1. in an order of chance, so that languages and kinds follow each other as they come
+        rng = random.Random(f"turns/{world.seed}/{part}")
+        rng.shuffle(pairs)
+        # 2. conversations of one to three turns
+        conversations = []
+        while pairs:
+            turns = [pairs.pop() for _ in range(min(rng.randint(1, MOST_TURNS), len(pairs)))]
+            messages = tuple(
+                message
+                for _, asks, answers in turns
+                for message in (Message("user", asks), Message("assistant", answers))
+            )
+            conversations.append(Named(", ".join(place for place, _, _ in turns), messages))
+        return conversations
+
+
+def _letters(source: LetterSource, n_letters: int, seed: str) -> list[Letter]:
+    n_blocks = math.ceil(n_letters / BLOCK)
+    return [each for index in range(n_blocks) for each in source.block(index, seed)][:n_letters]
 
 
 def examples(

@@ -106,6 +106,14 @@ def test_requests_come_with_their_right_answers_and_letters_with_their_replies()
     assert {tuple(m.role for m in each.messages) for each in letters} == {("user", "assistant")}
 
 
+def test_letters_have_the_same_share_of_both_parts():
+    data = RequestData(request_blocks=8, letter_blocks=1, held_out_blocks=2, languages=("en",))
+    for part, n_blocks in (("train", 8), ("held out", 2)):
+        every = data.conversations(part, TEMPLATE)
+        n_letters = sum(each.place.startswith("letter") for each in every)
+        assert (len(every) - n_letters, n_letters) == (64 * n_blocks, 8 * n_blocks)
+
+
 def test_what_is_held_out_is_no_text_that_is_trained_on():
     data = RequestData(request_blocks=2, letter_blocks=1, held_out_blocks=1)
     train, held_out = (
