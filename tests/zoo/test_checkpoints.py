@@ -76,5 +76,5 @@ def test_its_stories_are_read_by_the_checker_and_mostly_free_of_contradiction(to
 
 
 def test_a_model_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(ValueError, match="the zoo has no model 'town-2m'; it has town-1m, "):
+    with pytest.raises(ValueError, match=r"the zoo has no model 'town-2m'; it has .*town-1m, "):
         checkpoints.load("town-2m")
