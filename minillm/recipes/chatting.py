@@ -189,6 +189,8 @@ def run(
     chat.ids(history.messages("a role that the template lacks is named before anyone types"))
     if once is not None:
         _must_go_on(_turn(chat, history, once)[1])
+    elif sys.stdin is None:
+        raise ValueError('standard input is closed; give the message with --once "…"')
     elif sys.stdin.isatty():
         _note(f"{checkpoints.folder_of(place).resolve().name}. /help says what there is")
         _talk(chat, history)

@@ -91,27 +91,33 @@ def test_a_conversation_that_nobody_can_learn_from_is_named():
 
 
 # --- requests ------------------------------------------------------------------------------------
+def turns(every):
+    """Where it comes from, what is asked and what is answered, of each turn."""
+    for place, messages in every:
+        for name, asks, answers in zip(
+            place.split(", "), messages[::2], messages[1::2], strict=True
+        ):
+            assert (asks.role, answers.role) == ("user", "assistant")
+            yield name, asks.content, answers.content
+
+
 def test_requests_come_with_their_right_answers_and_letters_with_their_replies():
     data = RequestData(request_blocks=1, letter_blocks=1, held_out_blocks=1)
     every = data.conversations("train", TEMPLATE)
-    assert len(every) == 4 * 64
-    for language, begin in (("en", 0), ("zh", 64)):
-        block = RequestSource(World(), language).block(0, "train")
-        for request, each in zip(block, every[begin : begin + 64], strict=True):
-            asks, answers = (message.content for message in each.messages)
-            assert asks == request.text
-            assert requests.grade(request, answers).right
+    assert {len(messages) for _, messages in every} == {2, 4, 6}
+    answers = {asks: answer for name, asks, answer in turns(every) if name != "letter"}
+    for language in ("en", "zh"):
+        for request in RequestSource(World(), language).block(0, "train"):
+            assert requests.grade(request, answers.pop(request.text)).right
             assert request.combination not in HELD_OUT
-    letters = [each for each in every if each.place.startswith("letter")]
-    assert {tuple(m.role for m in each.messages) for each in letters} == {("user", "assistant")}
+    assert not answers
 
 
 def test_letters_have_the_same_share_of_both_parts():
     data = RequestData(request_blocks=8, letter_blocks=1, held_out_blocks=2, languages=("en",))
     for part, n_blocks in (("train", 8), ("held out", 2)):
-        every = data.conversations(part, TEMPLATE)
-        n_letters = sum(each.place.startswith("letter") for each in every)
-        assert (len(every) - n_letters, n_letters) == (64 * n_blocks, 8 * n_blocks)
+        names = [name for name, _, _ in turns(data.conversations(part, TEMPLATE))]
+        assert names.count("letter") == 8 * n_blocks and len(names) == 72 * n_blocks
 
 
 def test_what_is_held_out_is_no_text_that_is_trained_on():
