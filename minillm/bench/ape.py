@@ -1,8 +1,8 @@
 """`minillm bench ape`: instructions that a model writes from examples, beside those of people.
 
-Two models are tuned from `town-base`, both on English and on combinations that are not held out.
-The follower learns to carry requests out, the proposer to say what was asked
-(`minillm.tune.induce`). Then there are tasks: half of them with combinations that neither has met.
+The follower is `chat-1m`, which carries requests out. The proposer is tuned from it, to say what
+was asked (`minillm.tune.induce`), in English and on combinations that are not held out. Then there
+are tasks: half of them with combinations that neither has met.
 For each task
 
     16 demonstrations    the proposer writes 32 proposals, each from a draw of 3 of them; then they
@@ -29,7 +29,7 @@ Chapter: app
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, median
@@ -58,8 +58,9 @@ from minillm.town.steps import (
 from minillm.town.world import World
 from minillm.tune import induce
 from minillm.tune.sft import SFTConfig, fine_tune
+from minillm.zoo import checkpoints
 
-SEEDS = (0, 1, 2)
+FOLLOWER, SEEDS = "chat-1m", (0, 1, 2)
 SCORES = {"accuracy": induce.execution_accuracy, "log_prob": induce.log_prob}
 LANGUAGE = "en"
 
@@ -74,9 +75,8 @@ class Size:
         n_proposals: written for a task, equal ones too.
         n_demonstrations: of a task.
         n_fresh: other lists to judge on.
-        n_examples: for the follower, and as many for the proposer.
-        n_steps: of the follower's tuning.
-        n_reversed_steps: of the proposer's.
+        n_examples: for the proposer.
+        n_steps: of its tuning.
     """
 
     n_tasks: int = 24
@@ -84,8 +84,7 @@ class Size:
     n_demonstrations: int = 16
     n_fresh: int = 20
     n_examples: int = 6000
-    n_steps: int = 90
-    n_reversed_steps: int = 115
+    n_steps: int = 200
 
 
 QUICK = Size(
@@ -95,7 +94,6 @@ QUICK = Size(
     n_fresh=2,
     n_examples=64,
     n_steps=2,
-    n_reversed_steps=2,
 )
 
 
@@ -106,7 +104,7 @@ def run(
 
     Args:
         quick: two tasks and hardly any tuning; its figures mean nothing.
-        base: folder of the model that both are tuned from; None for `town-base`.
+        base: folder of the follower, from which the proposer is tuned; None for `chat-1m`.
         finished: results that are there already.
 
     Returns:
@@ -114,7 +112,8 @@ def run(
     """
     finished = Finished() if finished is None else finished
     size, seeds = (QUICK, SEEDS[:1]) if quick else (Size(), SEEDS)
-    opened, world = _tuned.open_base(base), World()
+    opened = _tuned.open_base(checkpoints.folder(FOLLOWER) if base is None else base)
+    world = World()
     rows = []
     for seed in seeds:
         both = cache(partial(tune, opened, world, size, seed))  # only if a task is not finished
@@ -130,19 +129,14 @@ def tune(base: _tuned.Base, world: World, size: Size, seed: int) -> tuple[Transf
     """The follower and the proposer.
 
     Args:
-        base: to tune from.
+        base: the follower.
         world: whose goods and people stand on the lists.
         size: how much.
         seed: of examples and their order.
     """
-    requests = _tuned.some(size.n_examples, seed)
-    forward = replace(base, n_steps=size.n_steps)
     backward = induce.reversed_examples(world, base.tokenizer, size.n_examples, seed=seed)
-    config = SFTConfig(n_steps=size.n_reversed_steps, seed=seed)
-    return (
-        forward.tune(_tuned.conversations(requests), seed=seed),
-        fine_tune(base.model, backward, config),
-    )
+    config = SFTConfig(n_steps=size.n_steps, seed=seed)
+    return base.model, fine_tune(base.model, backward, config)
 
 
 # --- one task -----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """`minillm bench evolve`: is a model better tuned on evolved instructions than on their seeds?
 
-`town-base` is tuned on as many examples with as many steps, in four ways, three seeds each:
+`chat-1m`, which follows requests of one step, is tuned on with as many examples and as many steps,
+in four ways, three seeds each:
 
     seeds      3,000 requests of one step, as the town gives them
     evolved    750 of these, and what `minillm.tune.evolve` makes of them until there are 3,000
@@ -16,7 +17,7 @@ to the second step alone.
 
 Paper: Xu et al. 2023, "WizardLM", arXiv:2304.12244: people who compare answers to instructions of
 all difficulties prefer WizardLM's to ChatGPT's where these are hardest (abstract).
-Differs: there the seeds are Alpaca's 52,000, evolved to 250,000, the models have billions of
+Differs: there a base is tuned, and the seeds are Alpaca's 52,000, evolved to 250,000, the models have billions of
 parameters, and their answers are compared by people and by a model. Our control, *drawn*, has no
 counterpart there, because nobody can draw hard instructions of that kind.
 
@@ -51,8 +52,9 @@ from minillm.town.steps import Instruction
 from minillm.town.world import World
 from minillm.tune import chat
 from minillm.tune.evolve import evolve
+from minillm.zoo import checkpoints
 
-N_EXAMPLES, N_STEPS = 3000, 115
+START, N_EXAMPLES, N_STEPS = "chat-1m", 3000, 90
 SEEDS_AMONG = 4  # one in 4 examples of the evolved is a seed
 ARMS = ("seeds", "evolved", "kept", "drawn")
 OUTCOMES = ("right", "other form", "first step alone", "last step alone", "no end", "else")
@@ -66,7 +68,7 @@ def run(
     Args:
         quick: 2 steps, one seed, few questions; its figures mean nothing.
         finished: results that are there already.
-        base: to tune; None for `town-base`.
+        base: to tune; None for `chat-1m`.
 
     Returns:
         "rows", one a seed and way: scores, outcomes of the hard test, and what the examples are;
@@ -77,7 +79,8 @@ def run(
     """
     finished = Finished() if finished is None else finished
     if base is None:
-        base = replace(open_base(), n_examples=N_EXAMPLES, n_steps=N_STEPS)
+        start = open_base(checkpoints.folder(START))
+        base = replace(start, n_examples=N_EXAMPLES, n_steps=N_STEPS)
     base = base.quick() if quick else base
     rows = [
         finished(f"{arm}, seed {seed}", partial(measure, base, arm, seed))

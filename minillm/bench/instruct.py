@@ -9,8 +9,8 @@ Three experiments on `town-base`, English requests, three seeds each:
 - **form**: it is tuned on 30 to 3,000 examples, with as many steps. Told is how often an answer
   ends and has the form that was asked for, how often it is right, and what became of the skill that
   lies below: going on with a text about a list, as in pre-training, without any conversation.
-- **shots**: requests with none or four solved ones before them, to the base as plain text, to the
-  tuned model as turns of a conversation.
+- **shots**: requests with none or up to four solved ones of their kind before them, as the context
+  has room, to the base as plain text, to the tuned model as turns of a conversation.
 
 Paper: Wei et al. 2021, arXiv:2109.01652, section 4.1 (more instruction clusters, better unseen
 ones); Zhang et al. 2024, arXiv:2402.10891 (a threshold in the number of instructions); Zhou et al.
@@ -54,7 +54,7 @@ from minillm.tune import chat
 KINDS_OF_INSTRUCTION = (4, 12, 36, len(SEEN))
 EXAMPLES = (30, 100, 300, 1000, 3000)
 COUNT_STEPS, FORM_STEPS = 200, 60  # of a tuning, 16 rows each
-N_SHOTS = 4
+N_SHOTS, ROOM = 4, 56  # solved requests at most; tokens that are left for an answer
 PARTS = ("both met", "one is new")
 
 
@@ -125,9 +125,14 @@ def of_shots(base: Base, model: Transformer, seed: int) -> dict[str, Any]:
     for name, kinds in (("seen", SEEN), ("held out", sorted(HELD_OUT))):
         asked = some(base.n_questions, f"{QUESTIONS} {seed}", combinations=kinds)
         shots = [
-            some(N_SHOTS, f"shots {seed} {number}", combinations=(each.combination,))
+            fitting(
+                base,
+                some(N_SHOTS, f"shots {seed} {number}", combinations=(each.combination,)),
+                each,
+            )
             for number, each in enumerate(asked)
         ]
+        rows[f"shots, {name}"] = {"n_right": sum(map(len, shots)), "n": len(shots)}
         for n_shots in (0, N_SHOTS):
             before = [each[:n_shots] for each in shots]
             rows[f"base, {name}, {n_shots}"] = _plainly(base, base.model, before, asked)
@@ -161,6 +166,19 @@ def is_met(request: Request, kinds: Sequence[Combination]) -> bool:
     }
 
 
+def fitting(base: Base, shots: list[Request], request: Request) -> list[Request]:
+    """As many of the solved requests as leave room for an answer in the context."""
+    room = base.model.config.context_length - ROOM
+    while shots and len(base.tokenizer.encode(_as_text(shots, request))) + 6 * len(shots) > room:
+        shots = shots[1:]
+    return shots
+
+
+def _as_text(shots: Sequence[Request], request: Request) -> str:
+    solved = "".join(f"{each.text}\n{each.answer}\n\n" for each in shots)
+    return f"{solved}{request.text}\n"
+
+
 def skill(base: Base, model: Transformer) -> dict[str, int]:
     """How often a text about a list goes on rightly: no conversation, the form of pre-training.
 
@@ -187,10 +205,7 @@ def _plainly(
     base: Base, model: Transformer, shots: Sequence[Sequence[Request]], asked: Sequence[Request]
 ) -> dict[str, int]:
     """Right answers of a model that only goes on with texts."""
-    prompts = [
-        "".join(f"{each.text}\n{each.answer}\n\n" for each in before) + f"{request.text}\n"
-        for before, request in zip(shots, asked, strict=True)
-    ]
+    prompts = [_as_text(*each) for each in zip(shots, asked, strict=True)]
     texts = _continued(base, model, prompts, end="\n\n")
     return _share(grade(each, text).right for each, text in zip(asked, texts, strict=True))
 
@@ -201,12 +216,11 @@ def _continued(base: Base, model: Transformer, prompts: Sequence[str], end: str)
     ids = [[end_id, *base.tokenizer.encode(prompt)] for prompt in prompts]
     for first in range(0, len(ids), chat.AT_ONCE):
         rows = ids[first : first + chat.AT_ONCE]
-        room = model.config.context_length - max(map(len, rows))
         texts += generate(
             model,
             rows,
             SampleConfig(temperature=0),
-            n_tokens=min(48, room),
+            n_tokens=min(ROOM, model.config.context_length - max(map(len, rows))),
             stop_ids=(end_id,),
         )
     return [base.tokenizer.decode(each).partition(end)[0] for each in texts]
@@ -242,7 +256,7 @@ def _print(figures: dict[str, Any]) -> None:
             rows = [row for row in figures[name] if row["n"] == n]
             print(f"{n:>6}  " + "  ".join(f"{_shares(rows, key):>12}" for key in keys))
     shots = [row["shots"] for row in figures["count"] if "shots" in row]
-    for key in shots[0]:
+    for key in (key for key in shots[0] if not key.startswith("shots")):
         print(f"{key:>22}  {_shares(shots, key)}")
 
 

@@ -146,7 +146,7 @@ def test_the_follower_chooses_among_proposals(monkeypatch):
 def test_all_of_it_runs_and_goes_on_after_a_stop(monkeypatch, capsys):
     small = bench.Size(
         n_tasks=2, n_proposals=2, n_demonstrations=3, n_fresh=1, n_examples=2,
-        n_steps=2, n_reversed_steps=2,
+        n_steps=2,
     )  # fmt: skip
     monkeypatch.setattr(bench, "QUICK", small)
     monkeypatch.setattr(_tuned, "open_base", lambda place: a_base())

@@ -44,16 +44,28 @@ def test_a_text_goes_on_rightly_where_the_operation_is_carried_out(monkeypatch):
     assert bench.skill(base, base.model)["n_right"] == n_plums
 
 
+def test_shots_that_leave_no_room_fall_out_oldest_first():
+    base = a_base(context_length=400)
+    one, *shots = some(5, 0)
+    left = bench.fitting(base, shots, one)
+    assert 0 < len(left) < 4 and left == shots[-len(left) :]
+    n_tokens = len(bench._as_text(left, one).encode())
+    assert n_tokens + bench.ROOM + 6 * len(left) <= 400
+    assert len(bench._as_text(shots[-len(left) - 1 :], one).encode()) + bench.ROOM > 380
+
+
 def test_it_runs_from_end_to_end_and_repeats_nothing(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(bench, "open_base", lambda: a_base(context_length=400))
+    monkeypatch.setattr(bench, "open_base", lambda: a_base(context_length=260))
     monkeypatch.setattr(bench, "EXAMPLES", (3,))
     monkeypatch.setattr(bench, "N_SHOTS", 1)
+    monkeypatch.setattr(bench, "ROOM", 4)
+    monkeypatch.setattr(bench._tuned, "N_TOKENS", 4)
     record = tmp_path / "a.json"
     figures = bench.run(quick=True, finished=Finished(record))
     assert json.loads(json.dumps(figures)) == figures
     (row,) = figures["count"]
     assert row["n"] == len(SEEN) and row["both met"]["n"] + row["one is new"]["n"] == 4
-    assert set(row["shots"]) == {
+    assert set(row["shots"]) == {"shots, seen", "shots, held out"} | {
         f"{who}, {kind}, {n}"
         for who in ("base", "tuned")
         for kind in ("seen", "held out")
