@@ -201,7 +201,7 @@ def measure_factorial(
         "known": known | {"wordings": (0,)},
     }
     asked = {
-        name: counts(base.ask(model, some(base.n_questions, QUESTIONS, **how)))
+        name: counts(base.ask(model, some(-(-base.n_questions // 2), QUESTIONS, **how)))
         for name, how in tests.items()
     }
     return {"way": list(way), "parameters": n_parameters(model)} | asked
