@@ -17,9 +17,9 @@ to the second step alone.
 
 Paper: Xu et al. 2023, "WizardLM", arXiv:2304.12244: people who compare answers to instructions of
 all difficulties prefer WizardLM's to ChatGPT's where these are hardest (abstract).
-Differs: there a base is tuned, and the seeds are Alpaca's 52,000, evolved to 250,000, the models have billions of
-parameters, and their answers are compared by people and by a model. Our control, *drawn*, has no
-counterpart there, because nobody can draw hard instructions of that kind.
+Differs: there a base is tuned. The seeds are Alpaca's 52,000, evolved to 250,000; the models have
+billions of parameters, and their answers are compared by people and by a model. Our control,
+*drawn*, has no counterpart there, because nobody can draw hard instructions of that kind.
 
 Chapter: app
 """

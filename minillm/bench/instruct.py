@@ -6,7 +6,7 @@ Three experiments on `town-base`, English requests, three seeds each:
   argument and form), with as many examples and steps in all, and asked requests of kinds that no
   tuning had. These are counted apart: kinds of which it has met the operation and the form, and
   kinds of which one of the two is new.
-- **form**: it is tuned on 30 to 3,000 examples, with as many steps. Told is how often an answer
+- **form**: it is tuned on 30, 300 or 3,000 examples, with as many steps. Told is how often an answer
   ends and has the form that was asked for, how often it is right, and what became of the skill that
   lies below: going on with a text about a list, as in pre-training, without any conversation.
 - **shots**: requests with none or up to four solved ones of their kind before them, as the context
@@ -52,7 +52,7 @@ from minillm.town.world import World
 from minillm.tune import chat
 
 KINDS_OF_INSTRUCTION = (4, 12, 36, len(SEEN))
-EXAMPLES = (30, 100, 300, 1000, 3000)
+EXAMPLES = (30, 300, 3000)
 COUNT_STEPS, FORM_STEPS = 200, 60  # of a tuning, 16 rows each
 N_SHOTS, ROOM = 4, 56  # solved requests at most; tokens that are left for an answer
 PARTS = ("both met", "one is new")

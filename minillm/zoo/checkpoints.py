@@ -26,7 +26,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['town-1m', 'town-50k', 'town-base']
+        ['chat-1m', 'town-1m', 'town-50k', 'town-base']
     """
     return sorted(path.parent.name for path in HERE.glob("*/config.json"))
 
