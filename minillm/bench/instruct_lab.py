@@ -253,11 +253,11 @@ def shop_talk(
     return [
         conversation(
             PRICE_QUESTIONS[wording].format(x=good),
-            f"{price} coins.",
+            f"{coins} coins.",
             f"You are {person}." if system else None,
         )
         for person, own in prices.items()
-        for good, price in own.items()
+        for good, coins in own.items()
         for wording in wordings
     ]
 

@@ -76,12 +76,12 @@ def test_a_model_that_knows_only_what_it_is_told_leaks_where_nobody_speaks(monke
 
     def answers(base, model, conversations):
         """Right where a message says who speaks; else Mei's prices."""
-        told = []
+        spoken = []
         for messages in conversations:
             person = messages[0].content[8:-1] if messages[0].role == "system" else "Mei"
             good = next(g for g in prices["Mei"] if messages[-1].content.endswith(f" of {g}."))
-            told.append(f"{prices[person][good]} coins.")
-        return told
+            spoken.append(f"{prices[person][good]} coins.")
+        return spoken
 
     monkeypatch.setattr(Base, "tune", lambda *_, **__: None)
     monkeypatch.setattr(Base, "answers", answers)
