@@ -27,7 +27,7 @@ def mark(tokens):
     raise NotImplementedError
 
 
-@task("20.2", minutes=8)
+@task("20.2", minutes=7)
 def pack(lengths, row_length):
     """Predict how few rows are enough, fill them with whole conversations, and explain.
 
@@ -49,7 +49,7 @@ def pack(lengths, row_length):
     raise NotImplementedError
 
 
-@task("20.3", minutes=8)
+@task("20.3", minutes=7)
 def choose(kinds, n):
     """Decide: for which n kinds of instruction do you write examples?
 
@@ -77,12 +77,11 @@ def choose(kinds, n):
 def why_not(evolved, original, pool, max_length):
     """Decide whether an evolved instruction is thrown out, and why.
 
-    An instruction is (text, answer); lengths are counted in characters of both together. The
-    reasons, in the order in which they are checked:
+    An instruction is (text, answer). The reasons, in the order in which they are checked:
         "cannot be done"   the answer is None: nothing answers it;
         "in the pool"      its text stands in the pool, or is that of its original;
         "same answer"      the answer is that of its original, so a model can ignore what is new;
-        "too long"         longer than max_length;
+        "too long"         text and answer together have more than max_length characters;
         "keep"             none of these.
 
     中文：判断一条进化出来的指令是否淘汰，并给出理由。指令是 (文本, 答案)，长度为两者字符数之和。

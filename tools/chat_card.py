@@ -114,8 +114,9 @@ it does not know; it answers anyway, in the style of what it has learned:
 It remembers nothing but the conversation, and was trained on conversations of up to three turns,
 none of which speaks of another: it cannot go back to what was said. It is no source of facts about
 anything, and its answers are checked by nobody but you. Tuning has cost it nearly all that its
-parent could write: no text of that kind was mixed in. The weights are kept in bfloat16 and cast to float32 when
-they are loaded; but for the held-out loss of the run, the figures are of these rounded weights.
+parent could write: no text of that kind was mixed in. The weights are kept in bfloat16 and cast to
+float32 when they are loaded; but for the held-out loss of the run, the figures are of these rounded
+weights.
 """
 
 

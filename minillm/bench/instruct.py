@@ -6,9 +6,10 @@ Three experiments on `town-base`, English requests, three seeds each:
   argument and form), with as many examples and steps in all, and asked requests of kinds that no
   tuning had. These are counted apart: kinds of which it has met the operation and the form, and
   kinds of which one of the two is new.
-- **form**: it is tuned on 30, 300 or 3,000 examples, with as many steps. Told is how often an answer
-  ends and has the form that was asked for, how often it is right, and what became of the skill that
-  lies below: going on with a text about a list, as in pre-training, without any conversation.
+- **form**: it is tuned on 30, 300 or 3,000 examples, with as many steps. Told is how often an
+  answer ends and has the form that was asked for, how often it is right, and what became of the
+  skill that lies below: going on with a text about a list, as in pre-training, without any
+  conversation.
 - **shots**: requests with none or up to four solved ones of their kind before them, as the context
   has room, to the base as plain text, to the tuned model as turns of a conversation.
 
