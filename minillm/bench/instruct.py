@@ -9,7 +9,7 @@ Three experiments on `town-base`, English requests, three seeds each:
 - **form**: it is tuned on 30, 300 or 3,000 examples, with as many steps. Told is how often an
   answer ends and has the form that was asked for, how often it is right, and what became of the
   skill that lies below: going on with a text about a list, as in pre-training, without any
-  conversation.
+  conversation. All is done once more at a tenth of the learning rates.
 - **shots**: requests with none or up to four solved ones of their kind before them, as the context
   has room, to the base as plain text, to the tuned model as turns of a conversation.
 
@@ -25,6 +25,7 @@ Chapter: app
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -51,10 +52,13 @@ from minillm.town.requests import (
 )
 from minillm.town.world import World
 from minillm.tune import chat
+from minillm.tune.sft import SFTConfig, fine_tune
+from minillm.zoo import checkpoints
 
 KINDS_OF_INSTRUCTION = (4, 12, 36, len(SEEN))
 EXAMPLES = (30, 300, 3000)
 COUNT_STEPS, FORM_STEPS = 200, 60  # of a tuning, 16 rows each
+GENTLE = 0.1  # of the learning rates
 N_SHOTS, ROOM = 4, 56  # solved requests at most; tokens that are left for an answer
 PARTS = ("both met", "one is new")
 
@@ -67,8 +71,8 @@ def run(*, quick: bool = False, finished: Finished | None = None) -> dict[str, A
         finished: runs that are not to be repeated.
 
     Returns:
-        "base", its skill; "count" and "form", a list of runs each. Runs of "count" that had all
-        kinds hold "shots" too.
+        "base", its skill; "count", "form" and "gentle form", a list of runs each. Runs of "count"
+        that had all kinds hold "shots" too. "chat-1m shots", of the shipped model.
     """
     finished = Finished() if finished is None else finished
     base = replace(open_base(), n_steps=COUNT_STEPS)
@@ -77,6 +81,7 @@ def run(*, quick: bool = False, finished: Finished | None = None) -> dict[str, A
     for name, sizes, measure in (
         ("count", KINDS_OF_INSTRUCTION, of_count),
         ("form", EXAMPLES, of_form),
+        ("gentle form", EXAMPLES, partial(of_form, rate=GENTLE)),
     ):
         figures[name] = [
             {"seed": seed, "n": n}
@@ -84,8 +89,15 @@ def run(*, quick: bool = False, finished: Finished | None = None) -> dict[str, A
             for seed in track(base.seeds, name)
             for n in (sizes[-1:] if quick else sizes)
         ]
+    figures["chat-1m shots"] = finished(
+        "chat-1m shots", lambda: of_shots(base, base.model if quick else _chat_1m(), 0)
+    )
     _print(figures)
     return figures
+
+
+def _chat_1m() -> Transformer:
+    return open_base(checkpoints.folder("chat-1m")).model
 
 
 # --- the three experiments ----------------------------------------------------------------------
@@ -105,10 +117,24 @@ def of_count(base: Base, n: int, seed: int) -> dict[str, Any]:
     return figures | ({"shots": of_shots(base, model, seed)} if n == len(SEEN) else {})
 
 
-def of_form(base: Base, n: int, seed: int) -> dict[str, Any]:
-    """Tuned on n examples: form and end, right answers, and the skill below."""
-    short = replace(base, n_steps=min(base.n_steps, FORM_STEPS))
-    model = _tuned_on(short, some(n, f"tune {seed}"), seed)
+def of_form(base: Base, n: int, seed: int, rate: float = 1.0) -> dict[str, Any]:
+    """Tuned on n examples: form and end, right answers, and the skill below.
+
+    Args:
+        base, n, seed: see above.
+        rate: times the usual learning rates.
+    """
+    usual = SFTConfig()
+    config = replace(
+        usual,
+        n_steps=min(base.n_steps, FORM_STEPS),
+        matrix_rate=rate * usual.matrix_rate,
+        learning_rate=rate * usual.learning_rate,
+        seed=seed,
+    )
+    conversations = _tuned.conversations(some(n, f"tune {seed}"))
+    examples = [chat.example(each, base.tokenizer) for each in conversations]
+    model = fine_tune(base.model, examples, config)
     requests = some(base.n_questions, QUESTIONS)
     answers = chat.answers(model, base.tokenizer, [_asked(each) for each in requests])
     grades = [grade(*pair) for pair in zip(requests, (each.text for each in answers), strict=True)]
@@ -250,15 +276,16 @@ def _count(right: Sequence[bool], chosen: Sequence[bool]) -> dict[str, int]:
 
 def _print(figures: dict[str, Any]) -> None:
     print(f"skill of the base: {Score(**figures['base'])}")
-    for name in ("count", "form"):
+    for name in ("count", "form", "gentle form"):
         keys = [key for key in figures[name][0] if key not in ("seed", "n", "shots")]
         print(f"{name:>6}  " + "  ".join(f"{key:>12}" for key in keys))
         for n in sorted({row["n"] for row in figures[name]}):
             rows = [row for row in figures[name] if row["n"] == n]
             print(f"{n:>6}  " + "  ".join(f"{_shares(rows, key):>12}" for key in keys))
     shots = [row["shots"] for row in figures["count"] if "shots" in row]
+    print("shots; last, chat-1m, whose conversations had up to three turns")
     for key in (key for key in shots[0] if not key.startswith("shots")):
-        print(f"{key:>22}  {_shares(shots, key)}")
+        print(f"{key:>22}  {_shares(shots, key):>12}  {_shares([figures['chat-1m shots']], key)}")
 
 
 def _shares(rows: Sequence[dict[str, Any]], key: str) -> str:

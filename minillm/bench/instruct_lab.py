@@ -4,7 +4,7 @@
            against as many requests that are each of another pair. Asked are pairs, on new lists,
            and a pair is right if both its requests are. Both ways draw from one list of pairs, so
            operations and forms are equally frequent.
-*json*     One tuned model answers in JSON without a constraint, and with two of chapter 17: the
+*json*     `chat-1m` answers in JSON without a constraint, and with two of chapter 17: the
            schema of a list of texts, whose style has no spaces, and a grammar in the style of the
            training data. Asked are combinations that were trained, and such that were not.
 *persona*  Mei and Bao sell the same goods at different prices. A system message says who speaks,
@@ -57,8 +57,10 @@ from minillm.serve.template import Message, encode
 from minillm.town.requests import HELD_OUT, PAIRS, SEEN, Request, pair
 from minillm.town.world import World
 from minillm.tune.chat import TEMPLATE, Conversation
+from minillm.zoo import checkpoints
 
-N_PAIRED = (500, 4000)  # examples
+N_PAIRED = (4000,)  # examples
+N_STEPS = 150  # of a tuning of "pairs" and "prompts"
 LIST_OF_TEXTS = {"type": "array", "items": {"type": "string"}}
 #: A list of texts with a space after each comma, as the training data have it.
 SPACED_LIST = r"""
@@ -90,7 +92,7 @@ def run(
         quick: 2 steps, one seed, few questions; its figures mean nothing.
         finished: results that are there already.
         only: one of `EXPERIMENTS`; None for all.
-        base: to begin from; None for `town-base`.
+        base: to begin from; None for `town-base`, and for `chat-1m` where nothing is tuned.
 
     Returns:
         For each experiment "rows", one a seed and way, and what is concluded from them.
@@ -101,15 +103,19 @@ def run(
     if only is not None and only not in EXPERIMENTS:
         raise ValueError(f"there is no experiment {only!r}; there are {', '.join(EXPERIMENTS)}")
     finished = Finished() if finished is None else finished
-    base = open_base() if base is None else base
-    base = base.quick() if quick else base
+    tuned = base
+    if base is None:
+        base = replace(open_base(), n_steps=N_STEPS)
+        tuned = open_base(checkpoints.folder("chat-1m"))
     figures = {}
     for name in EXPERIMENTS if only is None else [only]:
         measure, conclude = EXPERIMENTS[name]
+        start = tuned if name == "json" else base
+        start = start.quick() if quick else start
         rows = [
-            finished(f"{name}, {way}, seed {seed}", partial(measure, base, way, seed))
+            finished(f"{name}, {way}, seed {seed}", partial(measure, start, way, seed))
             | {"seed": seed}
-            for seed in track(base.seeds, name)
+            for seed in track(start.seeds, name)
             for way in WAYS[name]
         ]
         figures[name] = {"rows": rows} | conclude(rows)
@@ -170,12 +176,12 @@ def conclude_pairs(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 # --- JSON, with and without a constraint --------------------------------------------------------
 def measure_json(base: Base, way: str, seed: int) -> dict[str, Any]:
-    """Tune on all forms, and ask for JSON: "seen" and "held out" combinations, in three ways."""
-    model = base.tune(conversations(some(base.n_examples, seed)), seed=seed)
+    """Ask a tuned model for JSON: "seen" and "held out" combinations, in three ways."""
+    model = base.model
     row: dict[str, Any] = {"way": way}
     for part, combinations in (("seen", SEEN), ("held out", sorted(HELD_OUT))):
         in_json = [each for each in combinations if each[2] == "json"]
-        asked = some(base.n_questions, QUESTIONS, combinations=in_json)
+        asked = some(base.n_questions, f"{QUESTIONS} {seed}", combinations=in_json)
         for name, constraint in constraints(base).items():
             result = evaluate(
                 asked, partial(constrained_answers, base, model, constraint), is_right
@@ -332,7 +338,7 @@ EXPERIMENTS: dict[str, tuple[Callable[..., dict], Callable[..., dict]]] = {
 }
 WAYS: dict[str, Sequence[Any]] = {
     "pairs": [(way, n) for n in N_PAIRED for way in ("pairs", "single")],
-    "json": ["all forms"],
+    "json": ["chat-1m"],
     "persona": ["system message", "no message"],
     "prompts": [(0, 1), (2, 3)],
 }

@@ -187,7 +187,7 @@ def fine_tune(
     schedule = WarmupStableDecay(
         n_steps=config.n_steps,
         warmup_steps=min(config.warmup_steps, config.n_steps // 2),
-        decay_steps=config.n_steps // 2,
+        decay_steps=max(1, config.n_steps // 2),
     )
     loop = LoopConfig(n_steps=config.n_steps, schedule=schedule)
     for _ in train(TrainState(tuned, optimizer), language_loss, data.batch_at, loop):
