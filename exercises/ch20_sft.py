@@ -49,7 +49,7 @@ def pack(lengths, row_length):
     raise NotImplementedError
 
 
-@task("20.3", minutes=7)
+@task("20.3", minutes=6)
 def choose(kinds, n):
     """Decide: for which n kinds of instruction do you write examples?
 
@@ -73,7 +73,7 @@ def choose(kinds, n):
     raise NotImplementedError
 
 
-@task("20.4", minutes=6)
+@task("20.4", minutes=5)
 def why_not(evolved, original, pool, max_length):
     """Decide whether an evolved instruction is thrown out, and why.
 

@@ -69,7 +69,7 @@ def pack(lengths, row_length):
     # END SOLUTION
 
 
-@task("20.3", minutes=7)
+@task("20.3", minutes=6)
 def choose(kinds, n):
     """Decide: for which n kinds of instruction do you write examples?
 
@@ -101,7 +101,7 @@ def choose(kinds, n):
     # END SOLUTION
 
 
-@task("20.4", minutes=6)
+@task("20.4", minutes=5)
 def why_not(evolved, original, pool, max_length):
     """Decide whether an evolved instruction is thrown out, and why.
 
