@@ -159,7 +159,7 @@ def of_shots(base: Base, model: Transformer, seed: int) -> dict[str, Any]:
             )
             for number, each in enumerate(asked)
         ]
-        rows[f"shots, {name}"] = {"n_right": sum(map(len, shots)), "n": len(shots)}
+        rows[f"n_shots, {name}"] = fmean(map(len, shots))
         for n_shots in (0, N_SHOTS):
             before = [each[:n_shots] for each in shots]
             rows[f"base, {name}, {n_shots}"] = _plainly(base, base.model, before, asked)
@@ -209,6 +209,8 @@ def _as_text(shots: Sequence[Request], request: Request) -> str:
 def skill(base: Base, model: Transformer) -> dict[str, int]:
     """How often a text about a list goes on rightly: no conversation, the form of pre-training.
 
+    A tuned model may end its words as an answer is ended, and not with a period: that counts too.
+
     Mei writes a list: plums, pears, buns. Bao reads it backwards:   →   buns, pears, plums.
     """
     world, rng, stories = World(), random.Random(QUESTIONS), []
@@ -238,8 +240,9 @@ def _plainly(
 
 
 def _continued(base: Base, model: Transformer, prompts: Sequence[str], end: str) -> list[str]:
-    """How each text goes on, up to `end` or the end of a document."""
+    """How each text goes on, up to `end`, the end of a document, or that of an answer."""
     end_id, texts = base.tokenizer.special_ids[END], []
+    stop_ids = (end_id, *chat.TEMPLATE.stop_ids(base.tokenizer))
     ids = [[end_id, *base.tokenizer.encode(prompt)] for prompt in prompts]
     for first in range(0, len(ids), chat.AT_ONCE):
         rows = ids[first : first + chat.AT_ONCE]
@@ -248,7 +251,7 @@ def _continued(base: Base, model: Transformer, prompts: Sequence[str], end: str)
             rows,
             SampleConfig(temperature=0),
             n_tokens=min(ROOM, model.config.context_length - max(map(len, rows))),
-            stop_ids=(end_id,),
+            stop_ids=stop_ids,
         )
     return [base.tokenizer.decode(each).partition(end)[0] for each in texts]
 
@@ -284,7 +287,7 @@ def _print(figures: dict[str, Any]) -> None:
             print(f"{n:>6}  " + "  ".join(f"{_shares(rows, key):>12}" for key in keys))
     shots = [row["shots"] for row in figures["count"] if "shots" in row]
     print("shots; last, chat-1m, whose conversations had up to three turns")
-    for key in (key for key in shots[0] if not key.startswith("shots")):
+    for key in (key for key in shots[0] if not key.startswith("n_shots")):
         print(f"{key:>22}  {_shares(shots, key):>12}  {_shares([figures['chat-1m shots']], key)}")
 
 

@@ -303,10 +303,14 @@ def conclude_persona(rows: list[dict[str, Any]]) -> dict[str, Any]:
 # --- wordings -----------------------------------------------------------------------------------
 def measure_prompts(base: Base, way: tuple[int, ...], seed: int) -> dict[str, Any]:
     """Tune on two wordings, and ask in these, in two others, and in wording 4."""
-    model = base.tune(conversations(some(base.n_examples, seed, wordings=way)), seed=seed)
+    spoken = [each for each in SEEN if each[2] != "commas"]  # those are not always asked for
+    training = some(base.n_examples, seed, wordings=way, combinations=spoken)
+    model = base.tune(conversations(training), seed=seed)
     return {"way": list(way)} | {
         f"asked in {wordings}": counts(
-            base.ask(model, some(base.n_questions, QUESTIONS, wordings=wordings))
+            base.ask(
+                model, some(base.n_questions, QUESTIONS, wordings=wordings, combinations=spoken)
+            )
         )
         for wordings in (*WAYS["prompts"], (ASKED_WORDING,))
     }

@@ -2,7 +2,7 @@
 
     task         asked                                        right is                 guessing
     easy         a request, trained combination and wording   content and form         about 0
-    held out     a request, neither of them trained           content and form         about 0
+    held out     a request, its combination not trained       content and form         about 0
     facts        four sentences about one person              the likeliest is true    1 in 4
     arithmetic   a shop problem, the answer at once           the number               a few %
     lists        a text about a list, the last words missing  the words                about 0
@@ -55,7 +55,6 @@ from minillm.serve.template import ChatTemplate, Message
 from minillm.town.facts import Fact, FactTable
 from minillm.town.list_stories import ListSource
 from minillm.town.market import MarketSource
-from minillm.town.request_words import UNSEEN_WORDING
 from minillm.town.requests import HELD_OUT, SEEN, Request
 from minillm.town.stories import StorySource
 from minillm.town.world import World
@@ -167,7 +166,7 @@ def questions(n: int = N_QUESTIONS) -> dict[str, list[Question]]:
         True
     """
     world, rng = World(), random.Random(SEED)
-    unseen = {"combinations": sorted(HELD_OUT), "wordings": (UNSEEN_WORDING,)}
+    unseen = {"combinations": sorted(HELD_OUT)}
     every: dict[str, list[Question]] = {
         "easy": [_of_request(r) for r in _tuned.some(n, SEED, combinations=SEEN)],
         "held out": [_of_request(r) for r in _tuned.some(n, SEED, **unseen)],

@@ -217,7 +217,9 @@ def difference(a: Result, b: Result, *, n_resamples: int = 2000, seed: int = 0) 
 
     Returns:
         The difference of shares, and the middle 95 % of its resamples. An interval without 0 says
-        that one is better, and no other draw of such questions is likely to say otherwise.
+        that one is better, and no other draw of such questions is likely to say otherwise; but
+        where one is right and the other wrong on every question, no resample differs, and the
+        interval is empty.
 
     Raises:
         ValueError: they were asked different questions.
@@ -310,6 +312,8 @@ def overlap(
         >>> both.verbatim, both.n_grams, both.share_above(0.4)
         ((True, False), (1.0, 0.5), 1.0)
     """
+    if isinstance(training_texts, str) or isinstance(questions, str):
+        raise ValueError("training_texts and questions must be lists of texts; got one text")
     words = [tuple(split(question)) for question in questions]
     if n < 1 or not words or not all(words):
         raise ValueError(

@@ -100,7 +100,8 @@ class Grade:
     """What is right about an answer.
 
     Args:
-        content: the right words in the right order, in any form and language.
+        content: the right words in the right order, in any of the six forms and either language;
+            a form that is spoiled, such as JSON without its quotes, is none of them.
         form: the form and the language that were asked for.
     """
 

@@ -156,14 +156,24 @@ def check_step(operation: str, argument: Argument, items: tuple[Item, ...]) -> N
     """Refuse a step that cannot be done to a list.
 
     Raises:
-        ValueError: an operation that does not exist; an argument that is not on the list; a step
-            that leaves nothing.
+        ValueError: an operation that does not exist; too few or too many things in the argument,
+            or one that is not on the list; a step that leaves nothing.
 
     Example:
         >>> check_step("nth", (2,), (Item("plums", "李子"), Item("pears", "梨")))
     """
     if operation not in KINDS:
         raise ValueError(f"operation must be one of {', '.join(KINDS)}; got {operation!r}")
+    n_blanks = 2 if operation in ("replace", "swap") else 1
+    optional = operation in ("first", "last")
+    numbers = {0} if KINDS[operation] == ("none",) else {n_blanks} | ({0} if optional else set())
+    if len(argument) not in numbers:
+        raise ValueError(
+            f"{operation} needs {' or '.join(map(str, sorted(numbers)))} things in its argument; "
+            f"got {len(argument)}, {argument}"
+        )
+    if operation == "swap" and isinstance(argument[0], Item) != isinstance(argument[1], Item):
+        raise ValueError(f"swap needs two items or two ordinals; got {argument}")
     new = {"contains": 1, "append": 1, "prepend": 1}.get(operation, 0)  # need not be on the list
     known = argument[new : 1 if operation == "replace" else None]
     if any(x not in (items if isinstance(x, Item) else range(1, len(items) + 1)) for x in known):

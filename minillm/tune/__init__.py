@@ -1,4 +1,4 @@
-"""From a model that writes texts to one that does what it is asked (微调).
+"""Models that do what they are asked (微调).
 
 Chapter: 20
 """

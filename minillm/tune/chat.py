@@ -17,7 +17,7 @@ tokens, so nobody can end the user's message from within it (`minillm.serve.temp
 Paper: Ouyang et al. 2022, "Training language models to follow instructions with human feedback",
 arXiv:2203.02155 (supervised fine-tuning on demonstrations); the roles are those of OpenAI's ChatML
 (2023). Both from memory.
-Differs: none.
+Differs: the loss mask and the end that is learned are the custom of later libraries, such as trl.
 
 Chapter: 20
 """
@@ -243,12 +243,16 @@ def answers(
             f"a conversation must leave room for an answer in the context of {room} tokens; "
             f"conversation {too_long[0]} has {len(prompts[too_long[0]])}. Leave out old messages"
         )
-    # those of about equal length together, so that little is padded
+    # 1. those of about equal length together, so that little is padded; alone, where the context
+    #    has not room for n_tokens, so that no other answer is cut
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+    n_roomy = sum(len(ids) + n_tokens <= room for ids in prompts)
+    groups = [order[first : min(first + AT_ONCE, n_roomy)] for first in range(0, n_roomy, AT_ONCE)]
+    groups += [[number] for number in order[n_roomy:]]
+    # 2. the answers
     rows: dict[int, list[int]] = {}
     limits: dict[int, int] = {}
-    for first in range(0, len(order), AT_ONCE):
-        numbers = order[first : first + AT_ONCE]
+    for numbers in groups:
         limit = min(n_tokens, room - len(prompts[numbers[-1]]))
         written = generate(
             model,
@@ -257,7 +261,7 @@ def answers(
             n_tokens=limit,
             stop_ids=template.stop_ids(tokenizer),
             seed=seed,
-            first_row=first,
+            first_row=len(rows),
         )
         rows |= zip(numbers, written, strict=True)
         limits |= dict.fromkeys(numbers, limit)

@@ -2,8 +2,7 @@
 
 Somebody shows what comes out, and nobody says what was asked. One model, the proposer (提议者),
 reads a few demonstrations and writes instructions. Another, the follower (执行者), tries each of
-them on demonstrations that the proposer has not explained, and the instruction with which it
-answers best is taken:
+them on demonstrations, and the instruction with which it answers best is taken:
 
     The list: plums, pears. Answer: (pears, plums)
     The list: eggs, buns. Answer: (buns, eggs)
@@ -21,7 +20,7 @@ answers exactly. The log-probability (对数概率) of the right answers needs n
 also where no answer is right, or all are.
 
 **Successive halving** (逐次减半). All instructions are tried on a few demonstrations, the better
-half on more, half of these on more still. So most of the work goes to those that may be the best.
+half on more, half of these on more still. So little work goes to those that are bad at once.
 
 Paper: Zhou et al. 2022, "Large Language Models Are Human-Level Prompt Engineers", arXiv:2211.01910;
 abstract and the authors' code (keirp/automatic_prompt_engineer) looked up, section 3 from memory:

@@ -65,7 +65,7 @@ def test_it_runs_from_end_to_end_and_repeats_nothing(monkeypatch, tmp_path, caps
     assert json.loads(json.dumps(figures)) == figures
     (row,) = figures["count"]
     assert row["n"] == len(SEEN) and row["both met"]["n"] + row["one is new"]["n"] == 4
-    assert set(row["shots"]) == {"shots, seen", "shots, held out"} | {
+    assert set(row["shots"]) == {"n_shots, seen", "n_shots, held out"} | {
         f"{who}, {kind}, {n}"
         for who in ("base", "tuned")
         for kind in ("seen", "held out")

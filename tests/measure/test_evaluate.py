@@ -155,3 +155,9 @@ def test_chinese_is_compared_by_characters():
 def test_an_empty_exam_is_refused(questions, n):
     with pytest.raises(ValueError, match="n must be at least 1"):
         overlap(["a"], questions, n=n)
+
+
+@pytest.mark.parametrize("texts, questions", [("Mei sells plums.", ["Mei"]), (["Mei"], "Mei")])
+def test_one_text_is_no_list_of_texts(texts, questions):
+    with pytest.raises(ValueError, match="must be lists of texts; got one text"):
+        overlap(texts, questions)

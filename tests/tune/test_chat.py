@@ -154,6 +154,12 @@ def test_an_answer_is_the_same_whoever_else_is_asked():
     assert not any(each.ended for each in together)  # it has never learned to
 
 
+def test_a_long_conversation_leaves_the_others_their_room():
+    talks = [[Message("user", "a" * n)] for n in (2, 24)]
+    short, _ = answers(MODEL, TOKENIZER, talks, n_tokens=8)
+    assert short == answers(MODEL, TOKENIZER, talks[:1], n_tokens=8)[0]
+
+
 def test_a_conversation_that_fills_the_context_is_refused():
     talks = [[Message("user", "a")], [Message("user", "a" * 40)]]
     with pytest.raises(ValueError, match="in the context of 32 tokens; conversation 1 has 43"):
