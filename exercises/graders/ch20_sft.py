@@ -227,8 +227,9 @@ def reason(evolved, original, pool, max_length, *, skip="", words=False):
     (text, answer), length = evolved, len(evolved[0]) + len(evolved[1] or "") * (not words)
     reasons = {
         "cannot be done": answer is None,
-        "in the pool": text in pool or (text == original[0] and skip != "original"),
+        "same text": text == original[0],
         "same answer": answer == original[1],
+        "in the pool": text in pool,
         "too long": length > max_length,
     }
     return next((name for name, holds in reasons.items() if holds and name != skip), "keep")
@@ -260,7 +261,7 @@ EVOLVED_WRONG = [
         "copies are kept: a pool of them teaches one thing many times.",
     ),
     (
-        lambda *case: reason(*case, skip="original"),
+        lambda *case: reason(*case, skip="same text"),
         "the original itself may be missing from the pool; compare with its text as well.",
     ),
     (
@@ -321,8 +322,8 @@ GRADERS = {
         target="minillm.tune.evolve.keep",
         hints=(
             "Take text and answer apart: text, answer = evolved.",
-            'Check the four reasons in their order, and return the first that holds, or "keep".',
-            "The original's text may stand outside the pool: text in pool or text == original[0].",
+            'Check the reasons in their order, and return the first that holds, or "keep".',
+            "The original is a pair, too: original[0] is its text, original[1] its answer.",
         ),
     ),
 }

@@ -47,8 +47,9 @@ def choose(kinds, n):
 def why_not(evolved, original, pool, max_length):
     checks = (
         ("cannot be done", lambda: evolved[1] is None),
-        ("in the pool", lambda: evolved[0] in pool | {original[0]}),
+        ("same text", lambda: evolved[0] == original[0]),
         ("same answer", lambda: evolved[1] == original[1]),
+        ("in the pool", lambda: evolved[0] in pool),
         ("too long", lambda: len("".join(evolved)) > max_length),
     )
     for name, holds in checks:
