@@ -55,8 +55,7 @@ def choose(kinds, n):
 
     A kind is a pair (operation, form), such as ("reverse", "json"). A kind counts as covered if its
     operation stands in some kind that you chose, and its form in some kind that you chose. Cover as
-    many kinds as one can. A kind that is not covered has hardly a chance. Being covered is not
-    enough, though: with 12 kinds only 6 % of such requests were right.
+    many as one can. What is not covered has no chance; being covered alone was not enough either.
 
     中文：给哪 n 种指令写示例？一种指令是 (操作, 格式)。若它的操作和格式都在所选的某种指令里出
     现过，就算被覆盖。请覆盖尽量多的种类。不被覆盖就几乎没有机会；但仅被覆盖还不够。
@@ -90,10 +89,8 @@ def why_not(evolved, original, pool, max_length):
     依次检查：无法完成；文本与原指令相同；答案与原指令相同；已在池中；太长；否则保留。
 
     Args:
-        evolved: (text, answer); the answer is None if there is none.
-        original: (text, answer) that it came from.
-        pool: set of texts.
-        max_length: most characters.
+        evolved, original: (text, answer) of it and of what it came from.
+        pool, max_length: a set of texts; most characters.
 
     Returns:
         One of these strings. For ("Name them. As JSON.", '["tea"]'), ("Name them.", "tea"),
