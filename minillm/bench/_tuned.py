@@ -17,7 +17,7 @@ from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.measure.evaluate import Result, Score, evaluate
 from minillm.model.transformer import Transformer
 from minillm.serve.template import Message
-from minillm.town.requests import SEEN, Combination, Request, RequestSource, grade
+from minillm.town.requests import PAIRS, SEEN, Combination, Request, RequestSource, grade, pair
 from minillm.town.world import World
 from minillm.tune import chat
 from minillm.tune.chat import Conversation
@@ -122,6 +122,16 @@ def requests(
 def some(n: int, seed: int | str, **how: Any) -> list[Request]:
     """The first n of them."""
     return list(islice(requests(seed, **how), n))
+
+
+def pairs_of(seed: int | str) -> Iterator[tuple[Request, Request]]:
+    """Requests with their minimal pairs, neither of a combination that is held out."""
+    in_pairs = {operation for both in PAIRS for operation in both}
+    combinations = [each for each in SEEN if each[0] in in_pairs]
+    for request in requests(seed, combinations=combinations):
+        other = pair(request)
+        if other is not None and other.combination in SEEN:
+            yield request, other
 
 
 def conversation(asked: str, answer: str, system: str | None = None) -> Conversation:

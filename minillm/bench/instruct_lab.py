@@ -24,7 +24,7 @@ Chapter: app
 
 import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -43,7 +43,7 @@ from minillm.bench._tuned import (
     is_right,
     mean,
     open_base,
-    requests,
+    pairs_of,
     some,
 )
 from minillm.lab.track import track
@@ -54,7 +54,7 @@ from minillm.serve.engine import Engine, EngineConfig
 from minillm.serve.request import Request as EngineRequest
 from minillm.serve.sample import SampleConfig
 from minillm.serve.template import Message, encode
-from minillm.town.requests import HELD_OUT, PAIRS, SEEN, Request, pair
+from minillm.town.requests import HELD_OUT, SEEN, Request
 from minillm.town.world import World
 from minillm.tune.chat import TEMPLATE, Conversation
 from minillm.zoo import checkpoints
@@ -124,16 +124,6 @@ def run(
 
 
 # --- minimal pairs ------------------------------------------------------------------------------
-def pairs_of(seed: int | str) -> Iterator[tuple[Request, Request]]:
-    """Requests with their minimal pairs, neither of a combination that is held out."""
-    in_pairs = {operation for both in PAIRS for operation in both}
-    combinations = [each for each in SEEN if each[0] in in_pairs]
-    for request in requests(seed, combinations=combinations):
-        other = pair(request)
-        if other is not None and other.combination in SEEN:
-            yield request, other
-
-
 def pair_requests(n: int, seed: int, *, together: bool) -> list[Request]:
     """Requests to tune on: both of each pair, or one of each of twice as many pairs.
 
