@@ -342,8 +342,7 @@ WAYS: dict[str, Sequence[Any]] = {
 def _print(name: str, figures: dict[str, Any]) -> None:
     print(f"\n{name}")
     for row in figures["rows"]:
-        where = f"  seed {row['seed']}, {row['way']}"
-        where += f", {row['n_examples']} examples" if "n_examples" in row else ""
+        where = f"  seed {row['seed']}, {row['way']}, {row.get('n_examples', '')}"
         for key, cell in row.items():
             if isinstance(cell, dict):
                 print(f"{where:40}  {key:28}  {_cell(cell)}")
