@@ -71,6 +71,6 @@ def test_it_runs_from_end_to_end_and_repeats_nothing(monkeypatch, tmp_path, caps
         for kind in ("seen", "held out")
         for n in (0, 1)
     }
-    monkeypatch.setattr(bench, "of_form", None)
+    monkeypatch.setattr(bench, "of_count", None)  # would fail if it were called
     assert bench.run(quick=True, finished=Finished(record)) == figures
     assert "skill of the base" in capsys.readouterr().out

@@ -1,5 +1,7 @@
 """Data parallelism: who gets which rows, and whose gradients are added up."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -71,7 +73,10 @@ def test_a_batch_is_shared_out_in_all_its_parts():
     documents = [[1] * 3, [2] * 9, [3] * 5, [4] * 20]
     batch = Packed(documents, end_id=0, context_length=4, batch_size=4).batch_at(0)
     part = share(batch, 1, 2)
-    for name, whole in vars(batch).items():
+    assert part.loss_mask is batch.loss_mask is None
+    masked = replace(batch, loss_mask=batch.targets > 2)
+    part = share(masked, 1, 2)
+    for name, whole in vars(masked).items():
         assert torch.equal(getattr(part, name), whole[1::2]), name
 
 

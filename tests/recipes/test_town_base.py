@@ -1,4 +1,5 @@
 from minillm.recipes.town_base import RECIPE
+from minillm.tune.chat import TEMPLATE
 
 
 def n_parameters():
@@ -7,7 +8,7 @@ def n_parameters():
 
 def test_it_has_at_most_one_and_a_half_million_parameters_which_are_three_megabytes():
     # 1,536 · 128 embeddings; a block has 4 · 128² + 3 · 128 · 352 weights and its norms
-    matrices = 1536 * 128 + 6 * (4 * 128**2 + 3 * 128 * 352)
+    matrices = 1536 * 128 + 4 * (4 * 128**2 + 3 * 128 * 352)
     assert matrices <= n_parameters() < matrices + 5_000
     assert 2 * n_parameters() < 3e6
 
@@ -28,9 +29,13 @@ def test_it_reads_everything_in_two_languages_a_few_times():
     assert 2 < n_read / (stream + 64 * 9 * data.fact_blocks) < 4
 
 
-def test_two_cores_need_less_than_an_hour_if_they_are_no_faster_than_one():
-    # one core reads about 9,000 tokens a second at a million parameters
+def test_one_core_needs_less_than_an_hour():
+    # it reads about 6,500 tokens a second at a million parameters; measured 2,488 s in all
     how = RECIPE.training
     n_read = how.n_steps * how.batch_size * RECIPE.model.context_length
-    assert n_read * n_parameters() / (9000 * 1e6) < 3600
-    assert RECIPE.threads == 2
+    assert n_read * n_parameters() / (6500 * 1e6) < 3600
+    assert RECIPE.threads == 1
+
+
+def test_special_tokens_of_later_models_are_reserved():
+    assert set(TEMPLATE.special_tokens) < set(RECIPE.special_tokens)
