@@ -77,6 +77,7 @@ def example(
             special token that the tokenizer lacks.
 
     Example:
+        >>> from minillm.text.tokenizer import Tokenizer
         >>> tokenizer = Tokenizer((), TEMPLATE.special_tokens)
         >>> one = example([Message("user", "a"), Message("assistant", "b")], tokenizer)
         >>> one.ids
