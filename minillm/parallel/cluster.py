@@ -40,6 +40,7 @@ from minillm.lab.program import program
 from minillm.train.stop import Stop
 
 PATIENCE = 60.0  # seconds that a rank waits for another's message
+GRACE = 1.0  # seconds that a rank stays for the others when it is done
 MEET = "MINILLM_MEET"  # where ranks of `run` meet: a file
 CALL = "call.json"  # in the folder of a run: what every rank calls
 
@@ -170,9 +171,17 @@ def _ended(
 
 
 def _refuse(ended: list[int | None], folder: Path, time_limit: float | None) -> None:
-    """Raise if a rank did not end well: the one that failed first, or where all of them stood."""
+    """Raise if a rank did not end well: the one that failed first, or where all of them stood.
+
+    A rank whose result is there has done its work. If a signal ends it after that, it was gloo's
+    own thread, which cannot bear that the others leave.
+    """
     finished = [rank for rank in range(len(ended)) if _result(folder, rank).exists()]
-    lost = [rank for rank, status in enumerate(ended) if status != 0 or rank not in finished]
+    lost = [
+        rank
+        for rank, status in enumerate(ended)
+        if rank not in finished or status is None or status > 0
+    ]
     if not lost:
         return
     errors = {}
@@ -180,10 +189,12 @@ def _refuse(ended: list[int | None], folder: Path, time_limit: float | None) -> 
         with suppress(OSError, ValueError):
             errors[rank] = json.loads(Path(folder, f"{rank}.error").read_text())
     n_ranks, others = len(ended), "the others were ended"
-    killed = [rank for rank, status in enumerate(ended) if status is not None and status < 0]
+    killed = [rank for rank in lost if ended[rank] is not None and ended[rank] < 0]
     if killed:
+        signal, printed = -ended[killed[0]], _read(folder / f"{killed[0]}.txt").strip()
+        printed = f":\n{printed}" if printed else ""
         raise RankError(
-            f"rank {killed[0]} of {n_ranks} was killed by signal {-ended[killed[0]]}; {others}"
+            f"rank {killed[0]} of {n_ranks} was killed by signal {signal}; {others}{printed}"
         )
     if errors:
         first = min(errors, key=lambda rank: errors[rank]["at"])
@@ -293,7 +304,20 @@ def main(folder: Path) -> None:
                 result = getattr(importlib.import_module(module), name)(**call["arguments"])
                 text = json.dumps(result, allow_nan=False)
             _result(folder, rank).write_text(text, encoding="utf-8")
+            _wait_for_others(folder)
         faulthandler.cancel_dump_traceback_later()
+
+
+def _wait_for_others(folder: Path) -> None:
+    """Stay a moment, until all have their results.
+
+    Whoever leaves closes its connections, and where gloo's thread in another rank is told so at a
+    bad moment, it ends that rank. Who waits for a message of ours is to hear that we are gone.
+    """
+    until = time.monotonic() + GRACE
+    ranks = range(int(os.environ["WORLD_SIZE"]))
+    while time.monotonic() < until and not all(_result(folder, n).exists() for n in ranks):
+        time.sleep(0.01)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What ranks do in `test_cluster`: mostly, end badly. Imports nothing heavy, for parents' sake."""
 
+import atexit
 import os
 import signal
 import sys
@@ -47,6 +48,12 @@ def one_ends_early() -> None:
     """Rank 0 waits for one that has left."""
     if _rank() == 0:
         _wait_for_all()
+
+
+def aborts_at_the_end() -> str:
+    """As where a thread of gloo fails while the ranks leave."""
+    atexit.register(os.abort)
+    return "done"
 
 
 def one_never_sends() -> None:

@@ -36,6 +36,7 @@ LAUNCHES = {
     "fails": lambda: run(functions.one_fails, 2, time_limit=AMPLE),
     "is killed": lambda: run(functions.one_is_killed, 2, time_limit=AMPLE),
     "ends early": lambda: run(functions.one_ends_early, 2, time_limit=AMPLE),
+    "aborts": lambda: run(functions.aborts_at_the_end, 1, time_limit=AMPLE),
     "never ends": never_ends,
     "leaves with 3": lambda: run(functions.leave, 1, time_limit=AMPLE, status=3),
     "leaves with 0": lambda: run(functions.leave, 1, time_limit=AMPLE, status=0),
@@ -79,6 +80,22 @@ def test_of_a_rank_that_fails_its_own_traceback_is_shown(launched):
 def test_a_rank_that_was_killed_is_named(launched):
     text = message(launched, "is killed")
     assert text == "rank 1 of 2 was killed by signal 9; the others were ended"
+
+
+def test_a_rank_that_a_signal_ends_after_its_result_has_done_its_work(launched):
+    assert launched[0]["aborts"] == ["done"]
+
+
+def test_a_rank_stays_until_the_others_are_done_but_not_for_long(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(cluster, "GRACE", 0.2)
+    (tmp_path / "0.json").touch()
+    began = time.monotonic()
+    cluster._wait_for_others(tmp_path)
+    assert time.monotonic() - began >= 0.2
+    (tmp_path / "1.json").touch()
+    monkeypatch.setattr(cluster, "GRACE", 1000)
+    cluster._wait_for_others(tmp_path)
 
 
 def test_waiting_for_a_rank_that_has_ended_is_said_so(launched):
