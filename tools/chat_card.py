@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
+from minillm.bench.prompts import N_TOKENS as N_STEP_TOKENS
+from minillm.bench.prompts import unseen
 from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.model.transformer import Transformer
+from minillm.reason.prompt import with_trigger
+from minillm.reason.vote import majority
+from minillm.recipes.voting import TEMPERATURE
+from minillm.serve.sample import SampleConfig
 from minillm.serve.template import ChatTemplate, Message
+from minillm.town.market import Problem, read_answer
 from minillm.town.request_words import SEEN_WORDINGS, UNSEEN_WORDING
 from minillm.town.requests import HELD_OUT, SEEN, Request, RequestSource, grade
 from minillm.town.world import World
@@ -20,10 +27,34 @@ from tools.life_card import LANGUAGES, described, losses_by_kind
 
 N_REQUESTS = 500  # of each kind, in each language
 N_TOKENS = 96  # of an answer, at most
+N_PROBLEMS, N_VOTES = 256, 10  # problems in each language; answers to each
 SPLITS = {  # combinations and wordings of each kind of request
     "combinations it has seen, on other lists": (SEEN, SEEN_WORDINGS),
     "combinations it has never seen": (tuple(sorted(HELD_OUT)), SEEN_WORDINGS),
     "in a wording it has never seen": (SEEN, (UNSEEN_WORDING,)),
+}
+#: What differs between the kinds of data.
+WORDS = {
+    "requests": {
+        "read": "conversations",
+        "more": "",
+        "learned": "It learned the answers' tokens alone.",
+        "loss": "nats a token of an answer",
+        "turns": "three turns",
+        "cost": """ Tuning has cost it nearly all that its
+parent could write: no text of that kind was mixed in.""",
+    },
+    "steps": {
+        "read": "conversations and texts",
+        "more": """ It also read
+shop problems (`minillm.town.market`), some asked for the answer, and as many others, with "Let's
+think step by step." or 请一步一步地思考。 behind the question, asked for the steps; and texts of
+its parent once more, so that they are not forgotten.""",
+        "learned": "Of conversations it learned the answers' tokens alone.",
+        "loss": "nats a learned token, of answers and texts",
+        "turns": "two turns",
+        "cost": "",
+    },
 }
 OUTSIDE = (  # what one might ask it, and nobody taught it
     "What is the capital of France?",
@@ -78,18 +109,22 @@ def card(
         )
     )
     data = note.config["data"]
+    words = WORDS[data["kind"]]
+    n_requests, n_letters = 64 * data["request_blocks"], 64 * data["letter_blocks"]
+    is_steps = data["kind"] == "steps"
+    problems = problem_table(model, tokenizer, template) if is_steps else ""
     return f"""# {note.name}
 
 {described(note, model)}
 It is `{note.config["parent"]}`, tuned to answer; `minillm chat --model {note.name}` talks to it.
 
-**What it has read.** Beside what its parent has read, {note.n_tokens:,} tokens of conversations:
-in each of two languages {64 * data["request_blocks"]:,} requests with their right answers
-(`minillm.town.requests`) and {64 * data["letter_blocks"]:,} letters with their replies. A program
-made them. It learned the answers' tokens alone. Seed, recipe and hashes of data and parent stand
+**What it has read.** Beside what its parent has read, {note.n_tokens:,} tokens of {words["read"]}:
+in each of two languages {n_requests:,} requests with their right answers
+(`minillm.town.requests`) and {n_letters:,} letters with their replies.{words["more"]} A program
+made them. {words["learned"]} Seed, recipe and hashes of data and parent stand
 in `manifest.json`, and `minillm train {note.name}` makes it again.
 
-**What it gets right.** Held-out loss {note.losses["final"]:.3f} nats a token of an answer. Of
+**What it gets right.** Held-out loss {note.losses["final"]:.3f} {words["loss"]}. Of
 {N_REQUESTS} requests of each kind in each language, answered greedily and graded by the executor:
 
 | requests | right | right content | right form | ended by itself |
@@ -98,7 +133,7 @@ in `manifest.json`, and `minillm train {note.name}` makes it again.
 
 A request combines an operation, its kind of argument and a form of the answer. About a quarter of
 the combinations was kept out of its training; of these it has met each part, but never together.
-
+{problems}
 **What became of what its parent knew.** Nats a token of texts that are no conversations:
 
 | texts | before | after |
@@ -111,13 +146,59 @@ it does not know; it answers anyway, in the style of what it has learned:
 
 {outside}
 
-It remembers nothing but the conversation, and was trained on conversations of up to three turns,
-none of which speaks of another: it cannot go back to what was said. It is no source of facts about
-anything, and its answers are checked by nobody but you. Tuning has cost it nearly all that its
-parent could write: no text of that kind was mixed in. The weights are kept in bfloat16 and cast to
-float32 when they are loaded; but for the held-out loss of the run, the figures are of these rounded
-weights.
+It remembers nothing but the conversation, and was trained on conversations of up to
+{words["turns"]}, none of which speaks of another: it cannot go back to what was said. It is no
+source of facts about anything, and its answers are checked by nobody but you.{words["cost"]}
+The weights are kept in bfloat16 and cast to float32 when they are loaded; but for the held-out loss
+of the run, the figures are of these rounded weights.
 """
+
+
+def problem_table(model: Transformer, tokenizer: JsonTokenizer, template: ChatTemplate) -> str:
+    """How often problems are solved that nobody trained it on, asked in three ways."""
+    rows = "\n".join(
+        f"| {name} | " + " | ".join(f"{100 * share:.1f} %" for share in ways) + " |"
+        for language, name in LANGUAGES.items()
+        for ways in [solved(model, tokenizer, template, unseen(N_PROBLEMS, language))]
+    )
+    return f"""
+**Problems of the shop.** Of {N_PROBLEMS} in each language whose questions neither it nor its parent
+was trained on, right answers: asked for the answer alone, and with the trigger, both greedily; and
+with the trigger by the majority of {N_VOTES} answers at temperature {TEMPERATURE}. An answer that
+does not end, or names no number, counts as wrong and has no vote.
+
+| problems | the answer alone | with the trigger | with the trigger, {N_VOTES} votes |
+|---|---|---|---|
+{rows}
+"""
+
+
+def solved(
+    model: Transformer,
+    tokenizer: JsonTokenizer,
+    template: ChatTemplate,
+    problems: Sequence[Problem],
+) -> tuple[float, ...]:
+    """Shares of right answers: without the trigger, with it, and with it by votes."""
+
+    def numbers(texts: Sequence[str], temperature: float = 0.0) -> list[int | None]:
+        asked = [[Message("user", text)] for text in texts]
+        how = SampleConfig(temperature=temperature)
+        given = answers(model, tokenizer, asked, template, n_tokens=N_STEP_TOKENS, config=how)
+        return [read_answer(each.text) if each.ended else None for each in given]
+
+    steps = [with_trigger(each.question) for each in problems]
+    sampled = numbers([text for text in steps for _ in range(N_VOTES)], TEMPERATURE)
+    polls = [sampled[i : i + N_VOTES] for i in range(0, len(sampled), N_VOTES)]
+    ways = (
+        numbers([each.question for each in problems]),
+        numbers(steps),
+        [majority(each).answer for each in polls],
+    )
+    return tuple(
+        sum(number == each.answer for number, each in zip(way, problems, strict=True)) / len(way)
+        for way in ways
+    )
 
 
 def requests(split: str, language: str) -> list[Request]:

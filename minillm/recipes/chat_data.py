@@ -1,4 +1,4 @@
-"""Conversations that a recipe reads: your own files, or requests and letters of the town.
+"""Conversations that a recipe reads: your own files, or requests, letters and problems of the town.
 
     {"messages": [{"role": "user", "content": "Who is Mei?"},
                   {"role": "assistant", "content": "A baker."}]}          one a line
@@ -13,15 +13,21 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, final
+from itertools import islice
+from typing import Any, ClassVar, NamedTuple, final
 
+from minillm.reason.prompt import with_trigger
+from minillm.recipes.data import LifeData
 from minillm.serve.template import ChatTemplate, Encoder, Message
-from minillm.town.letters import BLOCK, Letter, LetterSource
+from minillm.town.letters import BLOCK, LetterSource
+from minillm.town.market import MarketSource, Problem
 from minillm.town.requests import RequestSource
 from minillm.town.world import World
 from minillm.tune.chat import Conversation, Example, example, read_conversations
 
 MOST_TURNS = 3  # of a conversation about requests
+MOST_TURNS_WITH_STEPS = 2  # of one that may hold problems with steps: three need not fit
+Turn = tuple[str, str, str]  # where it comes from, what is asked, what is answered
 
 
 class Named(NamedTuple):
@@ -115,42 +121,166 @@ class RequestData:
 
     def conversations(self, part: str, template: ChatTemplate) -> list[Named]:
         """Those to train on, or "held out"; in the same words for every template."""
-        world = World() if self.world is None else World(seed=self.world)
-        held_out = part == "held out"
-        n_requests = self.held_out_blocks if held_out else self.request_blocks
-        n_letters = round(BLOCK * n_requests * self.letter_blocks / self.request_blocks)
-        pairs = [
+        n_blocks = self.held_out_blocks if part == "held out" else self.request_blocks
+        return _in_conversations(self.turns(part, n_blocks), _world(self.world), part, MOST_TURNS)
+
+    def turns(self, part: str, n_blocks: int) -> list[Turn]:
+        """Requests and letters, each with its answer, in no order in particular.
+
+        Args:
+            part: "train" or "held out".
+            n_blocks: of requests, in each language.
+        """
+        world = _world(self.world)
+        n_letters = round(BLOCK * n_blocks * self.letter_blocks / self.request_blocks)
+        turns = [
             (f"request {index}", request.text, request.answer)
             for language in self.languages
-            for index in range(n_requests)
+            for index in range(n_blocks)
             for request in RequestSource(world, language).block(index, part)
         ]
-        pairs += [
+        return turns + [
             ("letter", *letter.text.split("\n\n"))
             for language in self.languages
-            for letter in _letters(LetterSource(world, language), n_letters, f"{part}, chat")
+            for letter in _first(LetterSource(world, language), n_letters, f"{part}, chat")
         ]
-        # 1. in an order of chance, so that languages and kinds follow each other as they come
-        rng = random.Random(f"turns/{world.seed}/{part}")
-        rng.shuffle(pairs)
-        # 2. conversations of one to three turns
-        conversations = []
-        while pairs:
-            turns = [pairs.pop() for _ in range(min(rng.randint(1, MOST_TURNS), len(pairs)))]
-            messages = tuple(
-                message
-                for _, asks, answers in turns
-                for message in (Message("user", asks), Message("assistant", answers))
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class StepsData:
+    """Shop problems asked for the answer or for the steps, requests, letters, and a base's texts.
+
+    Half of the problems are asked as they are, and answered at once. The other half, other problems
+    of the same kinds, have the trigger of `minillm.reason.prompt` behind the question, and their
+    steps stand before the answer:
+
+        … What does Mei pay?                               Answer: 12.
+        … What does Mei pay? Let's think step by step.     Steps: 3 · 4 = 12. Answer: 12.
+
+    They are turns of the same conversations as requests and letters (see `RequestData`), each of
+    one turn or two.
+
+    **Replay** (回放). Beside the conversations the model reads on in the texts of `town-base`, as
+    they were, so that it does not unlearn them. In these every token is learned.
+
+    Args:
+        world: its seed; None for Tinytown.
+        languages: of all.
+        problem_blocks: 64 problems each, in each language; as many of both halves.
+        request_blocks, letter_blocks: as in `RequestData`.
+        replay_blocks: of the base's texts, the first so many blocks of each of its kinds.
+        held_out_blocks: of requests in each language, for evaluation; all else comes in the share
+            that it has in training.
+    """
+
+    kind: ClassVar[str] = "steps"
+    world: str | None = None
+    languages: tuple[str, ...] = ("en", "zh")
+    problem_blocks: int = 100
+    request_blocks: int = 100
+    letter_blocks: int = 10
+    replay_blocks: int = 10
+    held_out_blocks: int = 2
+
+    def __post_init__(self):
+        self._requests()  # says what is wrong with requests, letters and what is held out
+        if self.problem_blocks < 1 or self.replay_blocks < 0:
+            raise ValueError(
+                "problem_blocks must be at least 1 and replay_blocks at least 0; got "
+                f"{self.problem_blocks} and {self.replay_blocks}"
             )
-            conversations.append(Named(", ".join(place for place, _, _ in turns), messages))
-        return conversations
+
+    def conversations(self, part: str, template: ChatTemplate) -> list[Named]:
+        """Those to train on, or "held out"; in the same words for every template."""
+        n_blocks = self.held_out_blocks if part == "held out" else self.request_blocks
+        n_problems = round(BLOCK * n_blocks * self.problem_blocks / self.request_blocks)
+        turns = self._requests().turns(part, n_blocks)
+        for language in self.languages:
+            source = MarketSource(_world(self.world), language)
+            direct = _first(source, n_problems, f"{part}, chat")
+            worked = _first(source, n_problems, f"{part}, chat, worked")
+            turns += [("problem", *direct_turn(problem)) for problem in direct]
+            turns += [("problem with steps", *worked_turn(problem)) for problem in worked]
+        return _in_conversations(turns, _world(self.world), part, MOST_TURNS_WITH_STEPS)
+
+    def texts(self, part: str) -> list[str]:
+        """Those of the base that are read again: of its training, or of what was held out."""
+        if not self.replay_blocks:
+            return []
+        n = self.replay_blocks
+        if part == "held out":
+            n = max(1, round(n * self.held_out_blocks / self.request_blocks))
+        kinds = ("story", "fact", "market", "worked", "list", "letter")
+        how = {f"{kind}_blocks": n for kind in kinds} | {"held_out_blocks": n}
+        return LifeData(world=self.world, languages=self.languages, **how).documents(part)
+
+    def _requests(self) -> RequestData:
+        return RequestData(
+            world=self.world,
+            languages=self.languages,
+            request_blocks=self.request_blocks,
+            letter_blocks=self.letter_blocks,
+            held_out_blocks=self.held_out_blocks,
+        )
 
 
-def _letters(source: LetterSource, n_letters: int, seed: str) -> list[Letter]:
-    n_blocks = math.ceil(n_letters / BLOCK)
-    return [each for index in range(n_blocks) for each in source.block(index, seed)][:n_letters]
+#: Data that are conversations, from which a model that can write already learns to answer.
+Chats = ChatData | RequestData | StepsData
 
 
+def direct_turn(problem: Problem) -> tuple[str, str]:
+    """What is asked and what is answered, if the answer alone is to be given.
+
+    Example:
+        >>> from minillm.town.market import Step
+        >>> direct_turn(Problem("total", "3 plums at 4?", (Step(3, "·", 4),), "en", 0))
+        ('3 plums at 4?', 'Answer: 12.')
+    """
+    return problem.question, problem.direct.removeprefix(problem.question).strip()
+
+
+def worked_turn(problem: Problem) -> tuple[str, str]:
+    """What is asked and what is answered, if the steps are to be shown.
+
+    Example:
+        >>> from minillm.town.market import Step
+        >>> worked_turn(Problem("total", "3 plums at 4?", (Step(3, "·", 4),), "en", 0))
+        ("3 plums at 4? Let's think step by step.", 'Steps: 3 · 4 = 12. Answer: 12.')
+    """
+    asked = with_trigger(problem.question, problem.language)
+    return asked, problem.worked.removeprefix(problem.question).strip()
+
+
+# --- parts --------------------------------------------------------------------------------------
+def _world(seed: str | None) -> World:
+    return World() if seed is None else World(seed=seed)
+
+
+def _first(source: LetterSource | MarketSource, n: int, seed: str) -> list[Any]:
+    """The first n letters or problems of a stream."""
+    every = (item for index in range(math.ceil(n / BLOCK)) for item in source.block(index, seed))
+    return list(islice(every, n))
+
+
+def _in_conversations(turns: list[Turn], world: World, part: str, most_turns: int) -> list[Named]:
+    # 1. in an order of chance, so that languages and kinds follow each other as they come
+    rng = random.Random(f"turns/{world.seed}/{part}")
+    rng.shuffle(turns)
+    # 2. conversations of one turn up to most_turns
+    conversations = []
+    while turns:
+        some = [turns.pop() for _ in range(min(rng.randint(1, most_turns), len(turns)))]
+        messages = tuple(
+            message
+            for _, asks, answers in some
+            for message in (Message("user", asks), Message("assistant", answers))
+        )
+        conversations.append(Named(", ".join(place for place, _, _ in some), messages))
+    return conversations
+
+
+# --- as tokens ----------------------------------------------------------------------------------
 def examples(
     conversations: Sequence[Named],
     template: ChatTemplate,
@@ -180,3 +310,23 @@ def examples(
             )
         every.append(one)
     return every
+
+
+def text_examples(
+    texts: Sequence[str], tokenizer: Encoder, end_id: int, context_length: int
+) -> list[Example]:
+    """Texts as tokens, as in pre-training: the end of a text before and behind, and all learned.
+
+    Args:
+        texts: no conversations.
+        tokenizer: of the model.
+        end_id: of the token that ends a text.
+        context_length: T; what a text has beyond T tokens and one more is left out.
+
+    Example:
+        >>> from minillm.text.tokenizer import Tokenizer
+        >>> text_examples(["ab"], Tokenizer(()), 0, context_length=8)
+        [Example(ids=(0, 97, 98, 0), loss_mask=(False, True, True, True))]
+    """
+    rows = [(end_id, *tokenizer.encode(text), end_id)[: context_length + 1] for text in texts]
+    return [Example(ids, (False,) + (True,) * (len(ids) - 1)) for ids in rows]

@@ -11,6 +11,10 @@ message, and each is answered.
 
 The model sees as much of the conversation as its context has room for (`minillm.tune.history`).
 
+With `--steps` each message has the words behind it that ask for a chain of thought (思维链,
+`minillm.reason.prompt`). With `--votes 10` ten answers are sampled, and the first of those that
+most agree with is the answer (`minillm.recipes.voting`).
+
 **Whose special tokens.** They come from the chat template alone. What a person types is text, also
 where it looks like `<|end|>` (`minillm.serve.template`). And the model's answer ends at any special
 token of the template: the model does not speak for the user.
@@ -29,8 +33,11 @@ from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.lab.text_file import decode
 from minillm.lab.threads import use_threads
 from minillm.model.transformer import Transformer
+from minillm.reason.prompt import with_trigger
+from minillm.recipes import voting
 from minillm.serve import template
 from minillm.serve.detokenize import TextStream
+from minillm.serve.request import Request
 from minillm.serve.sample import SampleConfig, stream
 from minillm.serve.template import ChatTemplate, Message
 from minillm.tune.chat import line
@@ -85,6 +92,8 @@ class Chat:
         config: how tokens are chosen.
         n_tokens: of an answer at most; None for 512, or what the context has room for.
         seed: of what is left to chance.
+        steps: whether each message asks for a chain of thought.
+        n_votes: answers that are sampled of each message; None for one, shown as it comes.
 
     Raises:
         ValueError: a number of tokens that leaves no room for a message.
@@ -97,6 +106,8 @@ class Chat:
     config: SampleConfig = field(default_factory=lambda: SampleConfig(temperature=0))
     n_tokens: int | None = None
     seed: int = 0
+    steps: bool = False
+    n_votes: int | None = None
 
     def __post_init__(self):
         length = self.model.context_length
@@ -118,6 +129,20 @@ class Chat:
         begin_ids = tuple(self.tokenizer.begin_ids)
         return ids if ids[: len(begin_ids)] == begin_ids else begin_ids + ids
 
+    def request(self, ids: tuple[int, ...]) -> Request:
+        """What the model reads, how its answer is chosen, and what ends it."""
+        special_ids = {self.tokenizer.special_ids[s] for s in self.chat_template.special_tokens}
+        stop_ids = tuple(sorted({*self.end_ids, *special_ids}))
+        no_token = checkpoints.ids_without_token(self.model, self.tokenizer, stop_ids)
+        return Request(
+            prompt=ids,
+            n_tokens=self.n_tokens or min(LONGEST_ANSWER, self.model.context_length - len(ids)),
+            config=replace(self.config, suppress_tokens=no_token),
+            stop_ids=stop_ids,
+            stop=tuple(self.chat_template.stop),
+            seed=self.seed,
+        )
+
     def answer(self, ids: tuple[int, ...], row: int, show: Callable[[str], None]) -> Answer:
         """The model's answer, shown as it comes; Ctrl-C ends it.
 
@@ -126,33 +151,44 @@ class Chat:
             row: the number of the turn, so that each has random numbers of its own.
             show: is given the text, piece by piece.
         """
-        special_ids = {self.tokenizer.special_ids[s] for s in self.chat_template.special_tokens}
-        stop_ids = tuple(sorted({*self.end_ids, *special_ids}))
-        no_token = checkpoints.ids_without_token(self.model, self.tokenizer, stop_ids)
-        limit = self.n_tokens or min(LONGEST_ANSWER, self.model.context_length - len(ids))
+        request = self.request(ids)
         parts: list[str] = []
         try:
             tokens = stream(
                 self.model,
                 ids,
-                replace(self.config, suppress_tokens=no_token),
-                n_tokens=limit,
-                stop_ids=stop_ids,
-                seed=self.seed,
+                request.config,
+                n_tokens=request.n_tokens,
+                stop_ids=request.stop_ids,
+                seed=request.seed,
                 row=row,
             )
-            text = TextStream(self.tokenizer, self.chat_template.stop)
+            text = TextStream(self.tokenizer, request.stop)
             for token in tokens:
                 parts.append(text.push(token))
                 show(parts[-1])
                 if text.stopped:
                     break
-            end = "length" if len(parts) == limit and not text.stopped else "stop"
+            end = "length" if len(parts) == request.n_tokens and not text.stopped else "stop"
             parts.append(text.close())
             show(parts[-1])
         except KeyboardInterrupt:
             end = "interrupt"
         return Answer("".join(parts), end)
+
+    def elected(self, ids: tuple[int, ...], row: int, show: Callable[[str], None]) -> Answer:
+        """The answer that wins the vote, shown as a whole.
+
+        Args:
+            ids, row, show: as for `answer`.
+        """
+        first = row * voting.MOST  # so that each turn has random numbers of its own
+        request = self.request(ids)
+        text, end = voting.elect(
+            self.model, self.tokenizer, request, self.n_votes, first=first, note=_note
+        )
+        show(text)
+        return Answer(text, end)
 
 
 # --- the program ----------------------------------------------------------------------------------
@@ -161,9 +197,11 @@ def run(
     *,
     once: str | None = None,
     system: str | None = None,
-    temperature: float = 0.0,
+    temperature: float | None = None,
     seed: int = 0,
     max_tokens: int | None = None,
+    steps: bool = False,
+    votes: int | None = None,
 ) -> None:
     """Talk, until the input ends.
 
@@ -171,17 +209,20 @@ def run(
         place: a model's folder, or the name of a shipped one.
         once: the one message to answer; None to read messages from standard input.
         system: text before the conversation; None for none.
-        temperature: 0 for the likeliest token always.
+        temperature: 0 for the likeliest token always; None for 0, or 0.8 with votes.
         seed: of what is left to chance, at another temperature.
         max_tokens: of an answer at most; None for 512, or what the context has room for.
+        steps: whether each message asks for a chain of thought.
+        votes: answers that are sampled of each message; None for one.
 
     Raises:
         ValueError: a model that cannot be read, or was not tuned for chat; an option out of its
             range; a message that cannot be answered, where nobody is there to be told.
     """
     use_threads()
-    config = SampleConfig(temperature=temperature)
+    config = SampleConfig(temperature=voting.checked(votes, temperature))
     chat = open_chat(place, config=config, n_tokens=max_tokens, seed=seed)
+    chat = replace(chat, steps=steps, n_votes=votes)
     for option, text in (("--system", system), ("--once", once)):
         if text is not None and not text.strip():
             raise ValueError(f"the text of {option} is empty; write one, or leave the option out")
@@ -288,11 +329,13 @@ def _step(chat: Chat, history: History, text: str) -> tuple[History, str]:
 def _turn(chat: Chat, history: History, question: str) -> tuple[History, End]:
     """One question and its answer, on standard output."""
     question, n_before = question.strip(), history.n_dropped
+    question = with_trigger(question) if chat.steps else question
+    answer_to = chat.answer if chat.n_votes is None else chat.elected
     history = fit(history, question, chat.ids, chat.max_length)
     if n := history.n_dropped - n_before:
         _note(f"the context is full: the model no longer sees the oldest {_turns(n)}")
     try:
-        answer = chat.answer(chat.ids(history.messages(question)), len(history.turns), _show)
+        answer = answer_to(chat.ids(history.messages(question)), len(history.turns), _show)
     finally:
         print(flush=True)  # what was written stays, on a line of its own
     if answer.end == "length":

@@ -133,8 +133,12 @@ def chat(
         str | None, typer.Option(metavar="TEXT", help="What stands before the conversation.")
     ] = None,
     temperature: Annotated[
-        float, typer.Option(help="0 for the likeliest token always, 1 for the model's own chances.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            help="0 for the likeliest token always, 1 for the model's own chances; by default 0, "
+            "or 0.8 with --votes."
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Another number, other answers, at a temperature above 0.")
     ] = 0,
@@ -142,12 +146,23 @@ def chat(
         int | None,
         typer.Option(help="Of an answer; by default up to 512, or what the context allows."),
     ] = None,
+    steps: Annotated[
+        bool,
+        typer.Option("--steps", help='Ask for a chain of thought: "Let\'s think step by step."'),
+    ] = False,
+    votes: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Sample 2 to 64 answers; what most of them say is given."),
+    ] = None,
 ) -> None:
     """Talk to a model that was tuned for chat.
 
     Ctrl-C ends an answer; at the prompt it says how to leave, and twice it leaves. /help lists the
     commands. Through a pipe each line is a message, and standard output has the answers alone; what
     cannot be answered ends the program with status 2.
+
+    steps-1m solves problems of the town's shop, and --steps shows how. --votes 10 samples ten
+    answers, tells how many named which number, and gives the first of the majority's.
     """
     from minillm.recipes import chatting
 
@@ -158,6 +173,8 @@ def chat(
         temperature=temperature,
         seed=seed,
         max_tokens=max_tokens,
+        steps=steps,
+        votes=votes,
     )
 
 

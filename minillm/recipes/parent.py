@@ -25,7 +25,7 @@ from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.lab.files import write_whole
 from minillm.model.transformer import Transformer
 from minillm.quant import store
-from minillm.recipes.chat_data import ChatData, RequestData
+from minillm.recipes.chat_data import Chats
 from minillm.recipes.recipe import ModelShape, Recipe
 from minillm.serve import template as chat_template
 from minillm.serve.template import ChatTemplate
@@ -182,7 +182,7 @@ def save(model: Transformer, place: Path, recipe: Recipe) -> None:
         if (parent / name).is_file():
             shutil.copyfile(parent / name, place / name)
     ids = {hf.CONFIG: end_id, hf.GENERATION: [*hf.end_ids(parent)]}
-    if isinstance(recipe.data, ChatData | RequestData):
+    if isinstance(recipe.data, Chats):
         template = template_of(recipe, tokenizer)
         save_template(place, template)
         # an answer's end ends a text too, for programs that read no template

@@ -4,7 +4,7 @@
     threads = 1                       more only for a machine that does nothing else
 
     [data]                            what it reads: kind = "town", "life", "text"; and, with a
-    kind = "text"                     parent, "chat" or "requests"
+    kind = "text"                     parent, "chat", "requests", "steps"
     files = ["letters.txt"]
 
     [model]                           its shape
@@ -33,7 +33,7 @@ from minillm.model.attention import AttentionConfig
 from minillm.model.config import TransformerConfig
 from minillm.model.ffn import MLPConfig, SwiGLUConfig
 from minillm.optim.schedule import Cosine, Schedule, WarmupStableDecay
-from minillm.recipes.chat_data import ChatData, RequestData
+from minillm.recipes.chat_data import ChatData, Chats
 from minillm.recipes.data import LifeData, TextData, TownData
 from minillm.recipes.plain_values import check_table, make, plain
 from minillm.train.autocast import PRECISIONS
@@ -41,7 +41,7 @@ from minillm.train.loop import LoopConfig
 
 MOST_THREADS = 256
 MOST_LAYERS = 1_000
-Data = TownData | LifeData | TextData | ChatData | RequestData
+Data = TownData | LifeData | TextData | Chats
 
 
 @final
@@ -222,7 +222,7 @@ class Recipe:
             self.model.config()  # says what is wrong with the shape
 
     def _check_without_parent(self) -> None:
-        if isinstance(self.data, ChatData | RequestData):
+        if isinstance(self.data, Chats):
             raise ValueError(
                 f'data of kind "{self.data.kind}" are conversations, from which a model that can '
                 'write already learns to answer; name it, as in parent = "town-base"'

@@ -34,7 +34,7 @@ from minillm.model.transformer import Transformer, zero_residual_projections
 from minillm.optim.groups import groups, hidden_matrices_and_others, matrices_and_others
 from minillm.optim.muon import Muon
 from minillm.recipes import chat_data, parent, run_log
-from minillm.recipes.chat_data import ChatData, RequestData
+from minillm.recipes.chat_data import Chats, StepsData
 from minillm.recipes.data import END
 from minillm.recipes.identity import agree, described
 from minillm.recipes.recipe import Recipe, Training
@@ -103,7 +103,7 @@ def run(recipe: Recipe, folder: Path, team: Team | None = None) -> Path:
         hf.save(whole.model, folder / "model", tokenizer, end_token=END)
     else:
         parent.save(whole.model, folder / "model", recipe)
-    is_chat = isinstance(recipe.data, ChatData | RequestData)
+    is_chat = isinstance(recipe.data, Chats)
     command = "chat" if is_chat else 'sample "..."'
     print(
         f"held-out loss {final['held_out']:.3f} nats a token; the model is in {folder / 'model'}:\n"
@@ -125,7 +125,7 @@ def corpus(recipe: Recipe) -> tuple[AnyTokenizer, Rows, Rows]:
         ValueError: a part is too short for one row, or too poor for the vocabulary; a conversation
             that is none, or too long. Says which.
     """
-    if isinstance(recipe.data, ChatData | RequestData):
+    if isinstance(recipe.data, Chats):
         return _conversations(recipe)
     texts = {part: recipe.data.documents(part) for part in PARTS}
     if recipe.parent is None:
@@ -158,7 +158,7 @@ def _learned(recipe: Recipe, texts: list[str]) -> Tokenizer:
 
 
 def _conversations(recipe: Recipe) -> tuple[JsonTokenizer, Conversations, Conversations]:
-    tokenizer, _ = parent.tokenizer_and_end(recipe)
+    tokenizer, end_id = parent.tokenizer_and_end(recipe)
     template = parent.template_of(recipe, tokenizer)
     packed = []
     for part, name in PARTS.items():
@@ -167,6 +167,11 @@ def _conversations(recipe: Recipe) -> tuple[JsonTokenizer, Conversations, Conver
             examples = chat_data.examples(
                 conversations, template, tokenizer, recipe.model.context_length
             )
+            if isinstance(recipe.data, StepsData):
+                texts = recipe.data.texts(part)
+                examples += chat_data.text_examples(
+                    texts, tokenizer, end_id, recipe.model.context_length
+                )
             packed.append(Conversations(examples, **_batches(recipe)))
     return tokenizer, *packed
 

@@ -20,7 +20,7 @@ from minillm.data.packing import Batch
 from minillm.optim.step import Total
 from minillm.recipes import parent
 from minillm.recipes import recipe as recipes
-from minillm.recipes.chat_data import ChatData, RequestData
+from minillm.recipes.chat_data import Chats
 from minillm.train.loop import TrainState
 from minillm.train.losses import language_loss
 
@@ -254,7 +254,7 @@ def _check(recipe: recipes.Recipe, plan: Any) -> None:
     if plan.mesh.tp > 1:
         from minillm.parallel import tensor
 
-        if isinstance(recipe.data, ChatData | RequestData):
+        if isinstance(recipe.data, Chats):
             raise ValueError(
                 "tensor parallelism learns every token, and of conversations only the answers are "
                 f"learned; train {recipe.name} with --plan dp, fsdp or pp"

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.recipes import chat_data
-from minillm.recipes.chat_data import ChatData, Named, RequestData
+from minillm.recipes.chat_data import ChatData, Named, RequestData, StepsData
+from minillm.recipes.data import LifeData
 from minillm.serve.template import Message
 from minillm.town import requests
+from minillm.town.market import read_answer
 from minillm.town.requests import HELD_OUT, RequestSource
 from minillm.town.world import World
 from minillm.tune.chat import TEMPLATE
@@ -66,6 +68,9 @@ def test_one_conversation_cannot_be_both_parts(tmp_path):
         (lambda: ChatData(files=("a",), held_out=1), "share between 0 and 1; got 1"),
         (lambda: RequestData(request_blocks=0), "request_blocks and held_out_blocks must be at"),
         (lambda: RequestData(letter_blocks=-1), "letter_blocks at least 0; got 100, 2 and -1"),
+        (lambda: StepsData(letter_blocks=-1), "letter_blocks at least 0; got 100, 2 and -1"),
+        (lambda: StepsData(problem_blocks=0), "problem_blocks must be at least 1 .*got 0 and 10"),
+        (lambda: StepsData(replay_blocks=-1), "replay_blocks at least 0; got 100 and -1"),
     ],
 )
 def test_what_the_data_cannot_be_is_said(make, message):
@@ -127,6 +132,58 @@ def test_what_is_held_out_is_no_text_that_is_trained_on():
         for part in ("train", "held out")
     )
     assert len(held_out - train) > 0.9 * len(held_out)
+
+
+# --- problems, and texts that are read again -----------------------------------------------------
+SMALL = StepsData(
+    problem_blocks=1, request_blocks=1, letter_blocks=0, replay_blocks=1, held_out_blocks=1
+)
+
+
+def test_problems_come_half_with_the_trigger_and_steps_and_half_without():
+    every = list(turns(SMALL.conversations("train", TEMPLATE)))
+    kinds = Counter(name.split(" 0")[0] for name, _, _ in every)
+    assert kinds == {"request": 128, "problem": 128, "problem with steps": 128}
+    for name, asks, answer in every:
+        has_trigger = asks.endswith(("Let's think step by step.", "请一步一步地思考。"))
+        assert has_trigger == (name == "problem with steps")
+        assert answer.startswith(("Steps: ", "步骤：")) == has_trigger
+        assert name.startswith("request") or read_answer(answer) is not None
+    asked = {name: {asks[:30] for kind, asks, _ in every if kind == name} for name in kinds}
+    assert len(asked["problem"] & asked["problem with steps"]) < 32  # other problems
+
+
+def test_requests_are_those_of_the_requests_alone_and_what_is_held_out_has_the_same_shares():
+    data = StepsData(problem_blocks=2, request_blocks=4, letter_blocks=1, languages=("en",))
+    alone = RequestData(request_blocks=4, letter_blocks=1, languages=("en",))
+    for part, n_blocks in (("train", 4), ("held out", 2)):
+        every = list(turns(data.conversations(part, TEMPLATE)))
+        requested = [each for each in every if not each[0].startswith("problem")]
+        assert sorted(requested) == sorted(turns(alone.conversations(part, TEMPLATE)))
+        assert len(every) - len(requested) == 64 * n_blocks
+
+
+def test_texts_of_the_base_are_read_again_as_they_were():
+    replay = StepsData(request_blocks=20, replay_blocks=1, languages=("en",))
+    kinds = ("story", "fact", "market", "worked", "list", "letter")
+    base = LifeData(**{f"{kind}_blocks": 2 for kind in kinds}, languages=("en",))
+    for part in ("train", "held out"):
+        texts = replay.texts(part)
+        assert len(texts) == 64 * len(kinds)
+        assert {*texts} <= {*base.documents(part)}
+    assert StepsData(replay_blocks=0).texts("train") == []
+
+
+def test_of_a_text_every_token_is_learned_and_it_is_cut_at_the_context():
+    end_id = TOKENIZER.special_ids["<|endoftext|>"]
+    ids = TOKENIZER.encode("Mei sells red plums.")
+    whole, cut = (
+        chat_data.text_examples(["Mei sells red plums."], TOKENIZER, end_id, length)[0]
+        for length in (len(ids) + 1, 4)
+    )
+    assert whole.ids == (end_id, *ids, end_id)
+    assert cut.ids == whole.ids[:5]
+    assert cut.loss_mask == (False, True, True, True, True)
 
 
 # --- law -----------------------------------------------------------------------------------------

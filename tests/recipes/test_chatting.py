@@ -14,8 +14,9 @@ from minillm import cli
 from minillm.formats import hf
 from minillm.model.attention import AttentionConfig
 from minillm.model.config import TransformerConfig
-from minillm.recipes import chatting
+from minillm.recipes import chatting, voting
 from minillm.recipes.chatting import Chat
+from minillm.serve.request import Completion
 from minillm.serve.sample import SampleConfig
 from minillm.serve.template import ChatTemplate, Message, Role
 from minillm.text.tokenizer import Tokenizer
@@ -186,6 +187,42 @@ def test_a_new_conversation_keeps_the_system_text_and_what_has_no_answer_is_not_
     assert asked[2].text == f"{begin}three<|end|><|assistant|>"
 
 
+# --- steps and votes ------------------------------------------------------------------------------
+def test_each_message_asks_for_steps_in_its_own_language(chat, script):
+    asked = script("1.<|end|>", "2.<|end|>")
+    done = chat("--steps", "--max-tokens", "3", stdin="Why?\n多少？\n".encode())
+    assert (done.status, done.out) == (0, "1.\n2.\n")
+    assert asked[0].text == "<|user|>Why? Let's think step by step.<|end|><|assistant|>"
+    assert asked[1].text.endswith("<|user|>多少？请一步一步地思考。<|end|><|assistant|>")
+
+
+def test_the_answer_that_wins_the_vote_is_the_answer_and_the_tally_a_note(chat, monkeypatch):
+    asked = []
+
+    def sampled(model, tokenizer, request, n, first):
+        asked.append((Tokenizer((), SPECIAL).decode(request.prompt), n, first))
+        assert request.config.temperature == voting.TEMPERATURE
+        for number, text in enumerate(("Answer: 3.", "1 + 1 = 2. Answer: 2.", "Answer: 2.")):
+            yield number, Completion(text=text, finish_reason="stop")
+
+    monkeypatch.setattr(voting, "sampled", sampled)
+    done = chat("--votes", "3", "--max-tokens", "30", stdin=b"a\nb\n")
+    assert (done.status, done.out) == (0, "1 + 1 = 2. Answer: 2.\n" * 2)
+    assert done.err == "(2 ×2 · 3 ×1)\n" * 2
+    assert [(n, first) for _, n, first in asked] == [(3, 0), (3, voting.MOST)]
+    assert "Answer: 2.<|end|><|user|>b<|end|>" in asked[1][0]
+
+
+def test_votes_of_a_model_that_never_ends_are_no_answers(chat):
+    done = chat("--votes", "4", "--once", "Why?", "--max-tokens", "2")
+    assert done.status == 0 and done.out
+    assert done.err.splitlines() == [
+        "(no answer ×4)",
+        "(no answer names a number, so nothing wins; this is the first of them)",
+        "(cut off: no more tokens were allowed)",
+    ]
+
+
 # --- what can be wrong ----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("words", "stdin", "named"),
@@ -197,6 +234,9 @@ def test_a_new_conversation_keeps_the_system_text_and_what_has_no_answer_is_not_
         (["--temperature", "-1"], b"", "temperature"),
         (["--once", "a" * 70], b"", "the message is too long: it has 73 tokens"),
         ([], b"a" * 70, "at most 72 can be read"),
+        (["--votes", "1"], b"", "--votes must be from 2 to 64; got 1"),
+        (["--votes", "65"], b"", "--votes must be from 2 to 64; got 65"),
+        (["--votes", "5", "--temperature", "0"], b"", "needs a temperature above 0"),
         ([], b"/nope\n", "there is no command /nope; there are /reset, /save FILE"),
         ([], b"/save\n", "needs the name of a file"),
         ([], b"/save x\n", "nothing to save"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minillm.optim.schedule import Cosine
 from minillm.recipes import recipe
-from minillm.recipes.chat_data import ChatData, RequestData
+from minillm.recipes.chat_data import ChatData, RequestData, StepsData
 from minillm.recipes.data import LifeData, TextData, TownData
 from minillm.recipes.recipe import ModelShape, Recipe, Training
 from minillm.train.loop import LoopConfig
@@ -123,6 +123,7 @@ def test_another_file_is_cut_into_documents_as_before():
         Recipe(name="mine", data=TownData(world="Ann", languages=("zh",))),
         Recipe(name="mine", data=LifeData(letter_blocks=0), model=ModelShape(d_ff=64)),
         Recipe(name="mine", parent="town-1m", data=RequestData(letter_blocks=0)),
+        Recipe(name="mine", parent="town-1m", data=StepsData(replay_blocks=0)),
         Recipe(name="mine", parent="a/b", parent_sha256="c", data=ChatData(files=("a",))),
         recipe.find("town-1m"),
         replace(recipe.find("town-base"), threads=1),
@@ -194,7 +195,7 @@ def test_another_number_of_steps_always_leaves_a_schedule(data, n_before, n_step
         ),
         (
             {"data": {"kind": "web"}},
-            "data.kind must be one of town, life, text, chat, requests; got 'web'",
+            "data.kind must be one of town, life, text, chat, requests, steps; got 'web'",
         ),
         ({"data": {"kind": "chat", "files": ["a"]}}, 'already learns to answer; .*"town-base"'),
         ({"data": {"kind": "requests"}}, 'of kind "requests" are conversations'),

@@ -34,6 +34,27 @@ def test_content_form_and_ends_are_counted_apart(monkeypatch):
     assert s.form < 1
 
 
+def test_problems_are_counted_without_the_trigger_with_it_and_by_votes(monkeypatch):
+    problems = MarketSource(World()).block(0, "card")[:4]
+    right = {each.question: f"Answer: {each.answer}." for each in problems}
+    monkeypatch.setattr(chat_card, "N_VOTES", 3)
+
+    def given(model, tokenizer, conversations, template, *, n_tokens, config):
+        texts = []
+        for number, ((_, asked),) in enumerate(conversations):
+            question = asked.partition(" Let's")[0]
+            if question == asked:  # no trigger: never right
+                texts.append("Answer: 9999.")
+            elif config.temperature:  # two of three are right
+                texts.append(right[question] if number % 3 else "Answer: 9999.")
+            else:
+                texts.append(right[question])
+        return [Answer(text, question != problems[0].question) for text in texts]
+
+    monkeypatch.setattr(chat_card, "answers", given)
+    assert chat_card.solved(None, TOKENIZER, TEMPLATE, problems) == (0, 1, 1)
+
+
 def test_an_answer_to_a_problem_is_read_from_what_was_written_on(monkeypatch):
     problems = [each for i in range(3) for each in MarketSource(World(), "zh").block(i, "held out")]
 
@@ -54,5 +75,5 @@ def test_what_is_written_on_begins_as_it_was_begun():
 
 def test_a_model_of_other_data_has_no_card():
     note = SimpleNamespace(name="mine", config={"data": {"kind": "text"}})
-    with pytest.raises(ValueError, match="of town, life or requests; mine has read text"):
+    with pytest.raises(ValueError, match="of town, life, requests or steps; mine has read text"):
         ship.card(note, None, TOKENIZER, None)
