@@ -102,39 +102,30 @@ def choose(kinds, n):
 
 
 @task("20.4", minutes=5)
-def why_not(evolved, original, pool, max_length):
-    """Decide whether an evolved instruction is thrown out, and why.
+def compare(designs, cause):
+    """Choose two training sets whose comparison can tell whether `cause` helps.
 
-    An instruction is (text, answer). The reasons, in the order in which they are checked:
-        "cannot be done"   the answer is None: nothing answers it;
-        "same text"        the text is that of its original;
-        "same answer"      the answer is that of its original, so a model can ignore what is new;
-        "in the pool"      the text stands in the pool;
-        "too long"         text and answer together have more than max_length characters;
-        "keep"             none of these.
+    Two models are tuned, one on each set, and asked the same questions. If one does better, you
+    want to know that the cause is the reason, and nothing else. At most one pair can tell.
 
-    中文：判断一条进化出来的指令是否淘汰，并给出理由。指令是 (文本, 答案)，长度为两者字符数之和。
-    依次检查：无法完成；文本与原指令相同；答案与原指令相同；已在池中；太长；否则保留。
+    中文：选出两个训练集，使二者的比较能够说明 cause 是否有用：若其中一个更好，原因只能是 cause。
+    若任何两个都说明不了，返回 ()。
 
     Args:
-        evolved, original: (text, answer) of it and of what it came from.
-        pool, max_length: a set of texts; most characters.
+        designs: dict from the name of each set to a dict of its properties; all sets have the same
+            properties, with other values.
+        cause: the name of one property.
 
     Returns:
-        One of these strings. For ("Name them. As JSON.", '["tea"]'), ("Name them.", "tea"),
-        {"Name them."} and 40: "keep".
+        The two names, in any order, or () if no two can tell. For the sets {"A": {"evolved": True,
+        "examples": 30}, "B": {"evolved": False, "examples": 30}} and "evolved": ("A", "B").
     """
     # BEGIN SOLUTION
-    text, answer = evolved
-    if answer is None:
-        return "cannot be done"
-    if text == original[0]:
-        return "same text"
-    if answer == original[1]:
-        return "same answer"
-    if text in pool:
-        return "in the pool"
-    if len(text) + len(answer) > max_length:
-        return "too long"
-    return "keep"
+    from itertools import combinations
+
+    for a, b in combinations(designs, 2):
+        differ = [key for key in designs[a] if designs[a][key] != designs[b][key]]
+        if differ == [cause]:
+            return a, b
+    return ()
     # END SOLUTION

@@ -3,6 +3,7 @@
 Chapter: 20
 """
 
+from functools import partial
 from itertools import combinations, product
 from random import Random
 
@@ -46,42 +47,26 @@ TALKS = [
     (talk(("user", "a"), ("assistant", "b c"), ("user", "d e"), ("assistant", "f")),),
 ]
 TALKS_WRONG = [
-    (
-        lambda tokens: marked(tokens, ends=()),
-        "the end of an answer is not marked: a model that never learns to write it never stops.",
-    ),
-    (
-        lambda tokens: marked(tokens, ends=ROLES),
-        "the user's messages end, too, but it is the program that ends them.",
-    ),
-    (
-        lambda tokens: marked(tokens, ends=ROLES, own=ROLES),
-        "you mark all that is said: the model would learn to ask like the user as well.",
-    ),
-    (
-        lambda tokens: marked(tokens, prefix=True),
-        "<|assistant|> is written by the program, so the model need not learn it.",
-    ),
-    (
-        lambda tokens: marked(tokens, last=True),
-        "a conversation may have several answers: mark all of them.",
-    ),
-    (
-        lambda tokens: marked(tokens, shift=1),
-        "you are one token early: mark a token itself, not the place from which it is predicted.",
-    ),
+    (partial(marked, **options), message)
+    for options, message in (
+        ({"ends": ()}, "the end of an answer is not marked: such a model never stops."),
+        ({"ends": ROLES}, "the user's messages end, too, but it is the program that ends them."),
+        ({"ends": ROLES, "own": ROLES}, "you mark all that is said: it would learn to ask, too."),
+        ({"prefix": True}, "<|assistant|> is written by the program: it need not be learned."),
+        ({"last": True}, "a conversation may have several answers: mark all of them."),
+        ({"shift": 1}, "you are one token early: mark a token, not the one before it."),
+    )
 ]
 
 
 # --- 20.2 -----------------------------------------------------------------------------------------
-def packed(lengths, row_length, *, longest_first=True, look_back=True, ends=0):
+def packed(lengths, row_length, *, longest_first=True, look_back=True):
     """Rows of whole conversations; the options are mistakes."""
     order, rows, room = range(len(lengths)), [], []
     for number in sorted(order, key=lambda n: -lengths[n] if longest_first else n):
-        length = lengths[number] + ends
-        fits = [
-            i for i, left in enumerate(room) if left >= length and (look_back or i == len(room) - 1)
-        ]
+        length = lengths[number]
+        first = 0 if look_back else len(room) - 1
+        fits = [i for i, left in enumerate(room) if left >= length and i >= first]
         if not fits:
             rows.append([])
             room.append(row_length)
@@ -109,7 +94,7 @@ ONCE = "each conversation must stand in one row, and in no other."
 
 def grade_pack(answer):
     """Rows that hold everything once, as few as those of the rule; and a sentence."""
-    sentences, rights, others = [], [], {NEXT: [], FIRST: [], ALONE: []}
+    n_used, sentences = [], []
     for lengths, row_length in ROWS:
         result = answer(list(lengths), row_length)
         if not (isinstance(result, tuple | list) and len(result) == 2):
@@ -124,22 +109,14 @@ def grade_pack(answer):
             raise Diagnosis(ONCE)
         if max(totals) > row_length:
             raise Diagnosis(OVER)
+        n_used.append(len([row for row in rows if row]))
         sentences.append(sentence)
-        best = len(packed(lengths, row_length))
-        rights.append(len(rows) <= best)
-        n = len([row for row in rows if row])
-        others[NEXT].append(
-            n == len(packed(lengths, row_length, longest_first=False, look_back=False))
-        )
-        others[FIRST].append(n == len(packed(lengths, row_length, longest_first=False)))
-        others[ALONE].append(n == len(lengths))
-    if not all(rights):
-        for message, same in others.items():
-            if all(same):
-                raise Diagnosis(message)
-        lengths, row_length = ROWS[rights.index(False)]
-        best = len(packed(lengths, row_length))
-        raise Diagnosis(f"for {lengths} and {row_length}, {best} rows are enough; yours are more.")
+    for mistake, message in ROWS_WRONG[:3]:
+        if n_used == [len(mistake(*case)[0]) for case in ROWS]:
+            raise Diagnosis(message)
+    for (lengths, row_length), own in zip(ROWS, n_used, strict=True):
+        if own > (best := len(packed(lengths, row_length))):
+            raise Diagnosis(f"for {lengths} and {row_length}, {best} rows are enough, not {own}.")
     check_sentence(sentences[0], WHY)
 
 
@@ -222,56 +199,63 @@ def grade_choose(answer):
 
 
 # --- 20.4 -----------------------------------------------------------------------------------------
-def reason(evolved, original, pool, max_length, *, skip="", words=False):
-    """Why it is thrown out; the options are mistakes."""
-    (text, answer), length = evolved, len(evolved[0]) + len(evolved[1] or "") * (not words)
-    reasons = {
-        "cannot be done": answer is None,
-        "same text": text == original[0],
-        "same answer": answer == original[1],
-        "in the pool": text in pool,
-        "too long": length > max_length,
-    }
-    return next((name for name, holds in reasons.items() if holds and name != skip), "keep")
+def differing(designs, pair):
+    """The properties in which two training sets differ."""
+    one, other = (designs[name] for name in pair)
+    return {key for key in one if one[key] != other[key]}
 
 
-SEED = ("Name them.", "tea, buns")
-EVOLVED = [
-    (("Name them. As JSON.", '["tea", "buns"]'), SEED, {SEED[0]}, 60),
-    (("Name them. Then drop salt.", None), SEED, {SEED[0]}, 60),
-    (("Name them all, please.", "tea, buns"), SEED, {SEED[0]}, 60),
-    (("Name the first.", "tea"), SEED, {SEED[0], "Name the first."}, 60),
-    (("Name them.", "buns, tea"), SEED, set(), 60),
-    (("Turn them around.", "buns, tea"), SEED, {SEED[0]}, 25),
-    (("Turn them around.", "buns, tea"), SEED, {SEED[0]}, 26),
-    (("Name the first.", "tea"), ("Name the one.", "tea"), {"Name the first."}, 5),
+def in_order(pair):
+    """The two names, sorted; None is left for `held` to refuse."""
+    return pair and tuple(sorted(pair))
+
+
+def compared(designs, cause, can_tell=lambda differ, cause: differ == {cause}):
+    """The first two, sorted, whose differing properties can tell; () if there are none."""
+    pairs = (pair for pair in combinations(designs, 2) if can_tell(differing(designs, pair), cause))
+    return tuple(sorted(next(pairs, ())))
+
+
+def nearest(designs, cause):
+    """A mistake: two that differ in the cause, and in as little else as possible."""
+    pairs = [pair for pair in combinations(designs, 2) if cause in differing(designs, pair)]
+    return tuple(sorted(min(pairs, key=lambda pair: len(differing(designs, pair)), default=())))
+
+
+def training_set(*values):
+    """What is to be known of a training set and of the training on it."""
+    return dict(zip(("evolved", "several steps", "examples", "rate"), values, strict=True))
+
+
+EASY, HARDER = training_set(False, False, 3000, 0.02), training_set(False, True, 3000, 0.02)
+EVOLVED = HARDER | {"evolved": True}
+THREE = {"seeds": EASY, "evolved": EVOLVED, "drawn": HARDER}
+UNEQUAL = {"A": EVOLVED, "B": HARDER | {"examples": 750}, "C": EASY | {"examples": 750}}
+DESIGNS = [
+    ({"seeds": EASY, "evolved": EVOLVED}, "evolved"),
+    (THREE, "evolved"),
+    (THREE, "several steps"),
+    (UNEQUAL, "evolved"),
+    (UNEQUAL, "several steps"),
+    (UNEQUAL | {"D": EVOLVED | {"examples": 750}}, "evolved"),
+    ({"A": EVOLVED, "B": EASY | {"rate": 0.002}, "C": EASY, "D": EVOLVED}, "rate"),
 ]
-EVOLVED_WRONG = [
+AMOUNTS = {"examples", "rate"}
+DESIGNS_WRONG = [
     (
-        lambda *case: reason(*case, skip="same answer"),
-        "an instruction with its original's answer is kept: a model that ignores what is new in it "
-        "is right, and learns to ignore it.",
+        lambda *case: compared(*case, lambda differ, cause: cause in differ),
+        "two of yours differ in more than the cause: if one does better, you cannot say why.",
     ),
     (
-        lambda *case: reason(*case, skip="cannot be done"),
-        "an instruction that nobody can answer is kept: look for an answer that is None.",
+        lambda *case: compared(*case, lambda differ, _: len(differ) == 1),
+        "that two differ in one thing is not enough: it must be the cause that you ask about.",
     ),
     (
-        lambda *case: reason(*case, skip="in the pool"),
-        "copies are kept: a pool of them teaches one thing many times.",
+        lambda *case: compared(*case, lambda d, cause: cause in d and not d - AMOUNTS - {cause}),
+        "how many examples there are, and the learning rate, must be equal, too.",
     ),
-    (
-        lambda *case: reason(*case, skip="same text"),
-        "the original itself may be missing from the pool; compare with its text as well.",
-    ),
-    (
-        lambda *case: reason(*case, words=True),
-        "the answer takes room, too: add its characters to the text's.",
-    ),
-    (
-        lambda *case: reason(*case) == "keep",
-        'return the reason or "keep"; True and False say too little.',
-    ),
+    (nearest, "where no two differ in the cause alone, none can tell, however near they come: ()."),
+    (lambda *_: (), "some of these can tell: look for two that differ in the cause alone."),
 ]
 
 GRADERS = {
@@ -315,15 +299,14 @@ GRADERS = {
         ),
     ),
     "20.4": Grader(
-        function="why_not",
+        function="compare",
         level="everyone",
-        grade=held(reason, EVOLVED, EVOLVED_WRONG),
-        wrong=EVOLVED_WRONG,
-        target="minillm.tune.evolve.keep",
+        grade=held(compared, DESIGNS, DESIGNS_WRONG, read=in_order),
+        wrong=DESIGNS_WRONG,
         hints=(
-            "Take text and answer apart: text, answer = evolved.",
-            'Check the reasons in their order, and return the first that holds, or "keep".',
-            "The original is a pair, too: original[0] is its text, original[1] its answer.",
+            "If one of two does better, what may be the reason? Everything in which they differ.",
+            "So look for two that differ in the cause, and in nothing else.",
+            "itertools.combinations(designs, 2) gives every two names; compare their properties.",
         ),
     ),
 }

@@ -44,18 +44,15 @@ def choose(kinds, n):
     return best
 """,
     "20.4": """
-def why_not(evolved, original, pool, max_length):
-    checks = (
-        ("cannot be done", lambda: evolved[1] is None),
-        ("same text", lambda: evolved[0] == original[0]),
-        ("same answer", lambda: evolved[1] == original[1]),
-        ("in the pool", lambda: evolved[0] in pool),
-        ("too long", lambda: len("".join(evolved)) > max_length),
-    )
-    for name, holds in checks:
-        if holds():
-            return name
-    return "keep"
+def compare(designs, cause):
+    rest = {}
+    for name, properties in designs.items():
+        others = tuple((k, v) for k, v in sorted(properties.items()) if k != cause)
+        rest.setdefault(others, {}).setdefault(properties[cause], name)
+    for by_value in rest.values():
+        if len(by_value) == 2:
+            return list(by_value.values())[::-1]
+    return []
 """,
 }
 
@@ -76,7 +73,7 @@ def choose(kinds, n):
     return kinds[-n:]
 """,
     "20.4": """
-def why_not(evolved, original, pool, max_length):
-    return "too long"
+def compare(designs, cause):
+    return tuple(designs)[-2:]
 """,
 }
