@@ -84,10 +84,16 @@ class SolverConfig:
                 f"{self.n_tokens} and {self.batch_size}"
             )
 
-    def build(self, context_length: int, words: Words = cups) -> Transformer:
-        """A model with its first weights."""
+    def build(self, context_length: int, words: Words = cups, *, n_more: int = 0) -> Transformer:
+        """A model with its first weights.
+
+        Args:
+            context_length: T.
+            words: the tokenizer.
+            n_more: tokens behind those of the tokenizer.
+        """
         return TransformerConfig(
-            vocab_size=len(words.VOCABULARY),
+            vocab_size=len(words.VOCABULARY) + n_more,
             context_length=context_length,
             d_model=self.d_model,
             n_layers=self.n_layers,
@@ -162,7 +168,7 @@ def train(
         lambda step: batch_of(pairs_at(step), words),
         n_steps,
         config.learning_rate,
-        make_optimizer=_muon,
+        make_optimizer=muon,
         watch=watch,
         seed=config.seed,
         label=label,
@@ -170,7 +176,8 @@ def train(
     return model.eval()
 
 
-def _muon(model: Transformer, learning_rate: float) -> Muon:
+def muon(model: Transformer, learning_rate: float) -> Muon:
+    """Muon for the matrices of the blocks, and AdamW at a fifth of its rate for the rest."""
     matrices, others = hidden_matrices_and_others(model)
     rest = learning_rate / 5
     return Muon(

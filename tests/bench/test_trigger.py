@@ -53,7 +53,12 @@ def test_shares_that_do_not_fit_into_each_other_are_refused(bad):
 
 def test_right_answers_steps_and_cups_are_counted_each_for_itself(monkeypatch):
     problems = [Problem("CABED", ((1, 3), (2, 4)))] * 4  # BECAD
-    texts = ["= B E C A D .", "1-3 B A C E D = B E C D A .", f"{HEADING} 1-3 B A", "= B E C A A ."]
+    texts = [
+        "= B E C A D .",
+        "1-3 B A C E D = B E C D A .",
+        f"{HEADING} 1-3 B A",
+        "1-3 = B E C A A .",
+    ]
 
     def solve(model, questions, n_tokens):
         assert questions == ["C A B E D 1-3 2-4 ? that was quick"] * 4
@@ -62,7 +67,7 @@ def test_right_answers_steps_and_cups_are_counted_each_for_itself(monkeypatch):
 
     monkeypatch.setattr(bench, "solve", solve)
     figures = bench.answers(None, problems, REMARK)
-    assert figures == {"n": 4, "n_right": 1, "n_steps": 2, "n_cups": 5 + 3}
+    assert figures == {"n": 4, "n_right": 1, "n_steps": 3, "n_cups": 5 + 3}
 
 
 def test_streams_are_those_of_the_question_alone_and_of_the_equals_sign():

@@ -18,8 +18,8 @@ def test_it_reads_its_rows_about_once():
     # a conversation has 1.5 turns of 57 tokens, a text 43; five or six fill a row of 256
     n_turns = 2 * BLOCK * (2 * data.problem_blocks + data.request_blocks + data.letter_blocks)
     n_texts = 11 * BLOCK * data.replay_blocks
-    n_rows = 1.15 * (45 * n_turns + 44 * n_texts) / 256
-    assert 0.8 < how.n_steps * how.batch_size / n_rows < 1.5
+    n_examples = 1.15 * (45 * n_turns + 44 * n_texts) / 256
+    assert 0.8 < how.n_steps * how.batch_size / n_examples < 1.5
 
 
 def test_conversations_and_texts_of_the_base_are_learned_from_together():

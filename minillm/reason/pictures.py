@@ -1,0 +1,137 @@
+"""Pictures of chains of thought: what they bring, and which earlier words a step looks at.
+
+Chapter: 24
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from minillm.lab.figures import BLUE, COLOURS, GREY, INK, label
+from minillm.model.attention import attend
+from minillm.model.masks import causal
+from minillm.model.transformer import Transformer
+
+
+@torch.no_grad()
+def attention_weights(
+    model: Transformer, tokens: Int[Tensor, "B T"]
+) -> list[Float[Tensor, "H T T"]]:
+    """Of each block the attention weights of its heads, in the mean over rows of one layout.
+
+    Args:
+        model: whose mixers are attention.
+        tokens: rows in which the same sort of word stands at the same position.
+
+    Example:
+        >>> from minillm.model.config import TransformerConfig
+        >>> model = TransformerConfig(vocab_size=9, d_model=16, n_layers=2).build(seed=0)
+        >>> [weights.shape for weights in attention_weights(model, torch.tensor([[3, 1, 4]]))]
+        [torch.Size([4, 3, 3]), torch.Size([4, 3, 3])]
+    """
+    positions = torch.arange(tokens.shape[1])
+    mask, weights, x = causal(positions, positions), [], model.embedding(tokens)
+    for block, (stream, _) in zip(model.blocks, model.layers(tokens), strict=True):
+        # what this block's mixer is given: the stream before it, normed
+        q, k, v = block.mixer.project(block.mixer_norm(x), positions)
+        weights.append(attend(q, k, v, mask).weights.mean(0))
+        x = stream
+    return weights
+
+
+def draw_attention(
+    ax: Axes,
+    weights: Float[Tensor, "T S"],
+    written: Sequence[str],
+    read: Sequence[str],
+) -> None:
+    """A map: a row for each word that is written, a column for each that it looks at.
+
+    Args:
+        ax: to draw on.
+        weights: of attention, 0 to 1.
+        written: names of the rows, from top to bottom.
+        read: names of the columns.
+
+    Example:
+        >>> from minillm.lab.figures import figure
+        >>> fig, ax = figure()
+        >>> draw_attention(ax, torch.eye(2), ["B", "A"], ["1-3", "C"])
+        >>> [text.get_text() for text in ax.get_yticklabels()]
+        ['B', 'A']
+    """
+    ax.imshow(weights.numpy(), cmap="Blues", vmin=0, aspect="auto")
+    ax.set_xticks(range(len(read)), read, fontsize=8)
+    ax.set_yticks(range(len(written)), written)
+    ax.set(xlabel="earlier words", ylabel="next word written")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+
+
+def draw_accuracies(
+    ax: Axes,
+    lengths: Sequence[int],
+    shares: Mapping[str, Sequence[Sequence[float]]],
+    guessing: float,
+) -> None:
+    """Accuracy against the number of swaps, a line for each format and a point for each seed.
+
+    Args:
+        ax: to draw on.
+        lengths: numbers of swaps.
+        shares: % right of each format, for each seed one at each length.
+        guessing: %, of whoever guesses.
+
+    Example:
+        >>> from minillm.lab.figures import figure
+        >>> fig, ax = figure()
+        >>> draw_accuracies(ax, (1, 2), {"steps": [(100, 90), (98, 86)]}, 1.7)
+        >>> [round(y) for y in ax.lines[2].get_ydata()]  # after the seeds, their mean
+        [99, 88]
+    """
+    means = {
+        name: [sum(values) / len(values) for values in zip(*seeds, strict=True)]
+        for name, seeds in shares.items()
+    }
+    for (name, seeds), colour in zip(shares.items(), COLOURS, strict=False):
+        for each in seeds:
+            ax.plot(lengths, each, "o", color=colour, alpha=0.4, markersize=4)
+        ax.plot(lengths, means[name], "-", color=colour)
+        # the name stands where its line is farthest from the others
+        others = [mean for other, mean in means.items() if other != name]
+        clear = [
+            min((abs(mean[i] - y) for mean in others), default=0) for i, y in enumerate(means[name])
+        ]
+        at = max(range(len(lengths)), key=lambda i: (clear[i], i))
+        label(ax, lengths[at], means[name][at], name, colour, offset=(10, 6))
+    ax.axhline(guessing, color=GREY, ls=":")
+    label(ax, lengths[0], guessing, "guessing", GREY, fontsize=9, offset=(0, -8))
+    ax.set(xticks=list(lengths), ylim=(-6, 104), xlabel="swaps", ylabel="% right")
+
+
+def draw_ranges(ax: Axes, values: Mapping[str, Sequence[float]], unit: str = "% right") -> None:
+    """A line for each name: a point for each seed, and their mean as a bar and a number.
+
+    Args:
+        ax: to draw on.
+        values: of each name, one for each seed; the first name stands on top.
+        unit: of the values.
+
+    Example:
+        >>> from minillm.lab.figures import figure
+        >>> fig, ax = figure()
+        >>> draw_ranges(ax, {"one sample": [50, 54], "majority": [70, 72]})
+        >>> [round(bar.get_width()) for bar in ax.patches]
+        [52, 71]
+    """
+    names = list(values)
+    means = [sum(each) / len(each) for each in values.values()]
+    ax.barh(names, means, color="#BFD9EA")
+    for row, (name, mean) in enumerate(zip(names, means, strict=True)):
+        ax.plot(values[name], [row] * len(values[name]), "o", color=BLUE, markersize=4)
+        label(ax, max(values[name]), row, f"{mean:.0f}", INK, offset=(8, 0))
+    ax.invert_yaxis()
+    ax.set(xlabel=unit, xlim=(0, 1.1 * max(max(each) for each in values.values())))
