@@ -7,6 +7,8 @@ problems. Asked are new problems of each length, greedily.
 *formats*  The four formats of `minillm.town.cups`, at the rate that is usual here.
 *rates*    Bare answers at three learning rates, and steps at the same three, one seed each: what
            the format decides should not be a matter of the rate.
+*layers*   Bare answers by models of 1, 2 and 4 layers, one seed each: if what is missing without
+           steps is depth, more layers should manage more swaps.
 
 Paper: Feng et al. 2023, arXiv:2305.15408, and Li et al. 2024, arXiv:2402.12875, for serial
 problems; Pfau et al. 2024, arXiv:2404.15758, for dots. From memory.
@@ -34,6 +36,7 @@ SEEDS = (0, 1, 2)
 LENGTHS = tuple(range(1, 9))
 STYLES = ("direct", "dots", "states", "steps")
 RATES = (0.005, 0.02, 0.04)
+LAYERS = (1, 2, 4)
 N_QUESTIONS = 256  # of each length
 
 
@@ -45,25 +48,31 @@ def run(*, quick: bool = False, finished: Finished | None = None) -> dict[str, A
         finished: results that are there already.
 
     Returns:
-        Of "formats" and "rates" a list of rows: format, seed, rate, parameters, and of each length
-        how many answers are right.
+        Of "formats", "rates" and "layers" a list of rows: format, seed, rate, layers, parameters,
+        and of each length how many answers are right.
     """
     finished = Finished() if finished is None else finished
     seeds, lengths, n_questions = SEEDS, LENGTHS, N_QUESTIONS
     if quick:
         seeds, lengths, n_questions = seeds[:1], lengths[:2], 4
     config = SolverConfig(n_tokens=4_000) if quick else SolverConfig()
+    formats = [(style, replace(config, seed=s)) for s, style in product(seeds, STYLES)]
     ways = {
-        "formats": [(style, config.learning_rate, s) for s, style in product(seeds, STYLES)],
-        "rates": [(style, rate, 0) for rate, style in product(RATES, ("direct", "steps"))],
+        "formats": formats,
+        "rates": [
+            (style, replace(config, learning_rate=rate))
+            for rate, style in product(RATES, ("direct", "steps"))
+        ],
+        "layers": [("direct", replace(config, n_layers=n)) for n in LAYERS],
     }
     figures: dict[str, Any] = {}
     for name, some in ways.items():
         figures[name] = []
-        for style, rate, seed in track(some, name):
-            own = replace(config, learning_rate=rate, seed=seed)
+        for style, own in track(some, name):
+            key = f"{style}, rate {own.learning_rate}, seed {own.seed}"
+            key += f", {own.n_layers} layers" if own.n_layers != config.n_layers else ""
             work = partial(measure, style, own, lengths, n_questions)
-            figures[name].append(finished(f"{style}, rate {rate}, seed {seed}", work))
+            figures[name].append(finished(key, work) | {"layers": own.n_layers})
         _print(name, figures[name])
     return figures
 
@@ -93,7 +102,9 @@ def n_right(model: solver.Transformer, n_swaps: int, style: str, n_questions: in
 
 def _print(name: str, rows: Sequence[dict[str, Any]]) -> None:
     print(f"\n{name}: % right by the number of swaps; guessing {100 * cups.GUESSING:.1f}")
-    print(f"  {'format':8} {'rate':>6} seed  " + "".join(f"{n:>6}" for n in rows[0]["right"]))
+    print(
+        f"  {'format':8} {'rate':>6} layers seed  " + "".join(f"{n:>6}" for n in rows[0]["right"])
+    )
     for row in rows:
         shares = "".join(f"{100 * Score(**cell).share:6.1f}" for cell in row["right"].values())
-        print(f"  {row['format']:8} {row['rate']:>6} {row['seed']:>4}  {shares}")
+        print(f"  {row['format']:8} {row['rate']:>6} {row['layers']:>6} {row['seed']:>4}  {shares}")
