@@ -9,8 +9,8 @@ Asked are English problems of the shop whose questions no model here was trained
   `chat-1m` and `steps-1m` get them as conversations, solved problems as earlier turns. Told is how
   often the answer is right, and how often steps were written at all.
 - **tuning**: `town-base` is tuned on requests, none of which is about the shop, and asked again in
-  its own plain form. Then with replay: a fifth of the tokens it reads are its old texts, the number
-  of steps stays the same. Then without replay, at a tenth of the learning rates. Three seeds.
+  its own plain form. And with replay: a fifth of the tokens it reads are its old texts, the number
+  of steps stays the same. Three seeds.
 
 Solved problems are such as have at most 60 tokens, so that two of them, a question and an answer
 fit into the context; most of these have one or two steps.
@@ -55,7 +55,6 @@ N_SHOTS, SHOT_TOKENS = 2, 60  # solved problems, and tokens of one at most
 N_TOKENS = 72  # of an answer, at most; the longest with its steps has about 65
 TUNE_STEPS = 200  # 16 rows each
 REPLAY = 0.2  # of the tokens that are read
-GENTLE = 0.1  # of the learning rates
 PARTS_OF_BASE = 40  # replayed texts are drawn from one in 40 of its blocks
 Shots = Sequence[Problem]
 Exam = Sequence[tuple[Shots, Problem]]  # problems that are asked, each with its solved ones
@@ -82,7 +81,7 @@ CHAT: dict[str, Callable[[Shots, Problem], Conversation]] = {
     "shots, steps, reversed": lambda shots, each: _talk(shots[::-1], each.question, steps=True),
 }
 TUNED = ("chat-1m", "steps-1m")
-TUNINGS = {"requests": (0.0, 1.0), "replay": (REPLAY, 1.0), "gentle": (0.0, GENTLE)}
+TUNINGS = {"requests": 0.0, "replay": REPLAY}  # the share of replay
 
 
 def run(*, quick: bool = False, finished: Finished | None = None) -> dict[str, Any]:
@@ -211,19 +210,11 @@ def _share(right: Sequence[bool]) -> dict[str, int]:
 
 # --- tuning on requests -------------------------------------------------------------------------
 def of_tuning(base: Base, way: str, seed: int, exam: Exam) -> dict[str, Any]:
-    """Tuned on requests in one of three ways: what it still solves in its own plain form."""
-    share, rate = TUNINGS[way]
-    usual = SFTConfig()
-    config = replace(
-        usual,
-        n_steps=base.n_steps,
-        matrix_rate=rate * usual.matrix_rate,
-        learning_rate=rate * usual.learning_rate,
-        seed=seed,
-    )
+    """Tuned on requests in one of two ways: what it still solves in its own plain form."""
+    config = SFTConfig(n_steps=base.n_steps, seed=seed)
     talks = conversations(some(base.n_examples, f"tune {seed}"))
     examples = [chat.example(each, base.tokenizer) for each in talks]
-    model = fine_tune(base.model, examples + replayed(base, examples, share, seed), config)
+    model = fine_tune(base.model, examples + replayed(base, examples, TUNINGS[way], seed), config)
     return skills(base, model, exam) | {
         "requests": counts(base.ask(model, some(base.n_questions, QUESTIONS)))
     }

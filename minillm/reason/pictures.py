@@ -19,25 +19,26 @@ from minillm.model.transformer import Transformer
 @torch.no_grad()
 def attention_weights(
     model: Transformer, tokens: Int[Tensor, "B T"]
-) -> list[Float[Tensor, "H T T"]]:
-    """Of each block the attention weights of its heads, in the mean over rows of one layout.
+) -> list[Float[Tensor, "B H T T"]]:
+    """Of each block the attention weights of its heads: row t tells where the word at t looks.
 
     Args:
         model: whose mixers are attention.
-        tokens: rows in which the same sort of word stands at the same position.
+        tokens: rows of equally many.
 
     Example:
         >>> from minillm.model.config import TransformerConfig
         >>> model = TransformerConfig(vocab_size=9, d_model=16, n_layers=2).build(seed=0)
         >>> [weights.shape for weights in attention_weights(model, torch.tensor([[3, 1, 4]]))]
-        [torch.Size([4, 3, 3]), torch.Size([4, 3, 3])]
+        [torch.Size([1, 4, 3, 3]), torch.Size([1, 4, 3, 3])]
     """
     positions = torch.arange(tokens.shape[1])
     mask, weights, x = causal(positions, positions), [], model.embedding(tokens)
     for block, (stream, _) in zip(model.blocks, model.layers(tokens), strict=True):
-        # what this block's mixer is given: the stream before it, normed
+        # 1. what this block's mixer is given: the stream before the block, normed
         q, k, v = block.mixer.project(block.mixer_norm(x), positions)
-        weights.append(attend(q, k, v, mask).weights.mean(0))
+        # 2. attention by hand, which keeps its weights
+        weights.append(attend(q, k, v, mask).weights)
         x = stream
     return weights
 
@@ -66,7 +67,7 @@ def draw_attention(
     ax.imshow(weights.numpy(), cmap="Blues", vmin=0, aspect="auto")
     ax.set_xticks(range(len(read)), read, fontsize=8)
     ax.set_yticks(range(len(written)), written)
-    ax.set(xlabel="earlier words", ylabel="next word written")
+    ax.set(xlabel="earlier words (a selection)", ylabel="next word written")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
 
@@ -77,7 +78,7 @@ def draw_accuracies(
     shares: Mapping[str, Sequence[Sequence[float]]],
     guessing: float,
 ) -> None:
-    """Accuracy against the number of swaps, a line for each format and a point for each seed.
+    """Accuracy against the number of swaps, a thin line for each seed of a format.
 
     Args:
         ax: to draw on.
@@ -89,8 +90,8 @@ def draw_accuracies(
         >>> from minillm.lab.figures import figure
         >>> fig, ax = figure()
         >>> draw_accuracies(ax, (1, 2), {"steps": [(100, 90), (98, 86)]}, 1.7)
-        >>> [round(y) for y in ax.lines[2].get_ydata()]  # after the seeds, their mean
-        [99, 88]
+        >>> [list(line.get_ydata()) for line in ax.lines[:2]]
+        [[100, 90], [98, 86]]
     """
     means = {
         name: [sum(values) / len(values) for values in zip(*seeds, strict=True)]
@@ -98,15 +99,15 @@ def draw_accuracies(
     }
     for (name, seeds), colour in zip(shares.items(), COLOURS, strict=False):
         for each in seeds:
-            ax.plot(lengths, each, "o", color=colour, alpha=0.4, markersize=4)
-        ax.plot(lengths, means[name], "-", color=colour)
-        # the name stands where its line is farthest from the others
+            ax.plot(lengths, each, "o-", color=colour, alpha=0.6, markersize=4, lw=1.2)
+        # the name stands where its mean is farthest from the others, at the best seed
         others = [mean for other, mean in means.items() if other != name]
         clear = [
             min((abs(mean[i] - y) for mean in others), default=0) for i, y in enumerate(means[name])
         ]
         at = max(range(len(lengths)), key=lambda i: (clear[i], i))
-        label(ax, lengths[at], means[name][at], name, colour, offset=(10, 6))
+        best = max(each[at] for each in seeds)
+        label(ax, lengths[at], best, name, colour, offset=(10, 6))
     ax.axhline(guessing, color=GREY, ls=":")
     label(ax, lengths[0], guessing, "guessing", GREY, fontsize=9, offset=(0, -8))
     ax.set(xticks=list(lengths), ylim=(-6, 104), xlabel="swaps", ylabel="% right")

@@ -86,7 +86,7 @@ def test_it_runs_from_end_to_end_and_repeats_nothing(monkeypatch, tmp_path, caps
     figures = bench.run(quick=True, finished=Finished(record))
     assert json.loads(json.dumps(figures)) == figures
     assert list(figures["prompts"]) == ["town-base", "chat-1m", "steps-1m"]
-    assert [row["way"] for row in figures["tuning"]] == ["requests", "replay", "gentle"]
+    assert [row["way"] for row in figures["tuning"]] == ["requests", "replay"]
     assert figures["before"]["Steps:"]["n"] == figures["tuning"][0]["requests"]["n"] == 4
     monkeypatch.setattr(bench, "skills", None)  # would fail if it were called
     assert bench.run(quick=True, finished=Finished(record)) == figures

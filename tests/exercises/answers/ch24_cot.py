@@ -2,13 +2,19 @@
 
 SECOND_STYLE = {
     "24.1": """
-def work_out(start, swaps):
+def first_slip(start, swaps, chain):
     text, state = "", start
     for a, b in swaps:
         one, other = state[a - 1], state[b - 1]
         state = state.replace(one, "?").replace(other, one).replace("?", other)
         text += f"{a}-{b} {' '.join(state)} "
-    return text + "= " + " ".join(state) + " ."
+    right, words = (text + "= " + " ".join(state) + " .").split(), chain.split()
+    if words == right:
+        return 0
+    n = 0
+    while n < min(len(words), len(right)) and words[n] == right[n]:
+        n += 1
+    return min(n // 6, len(swaps)) + 1
 """,
     "24.2": """
 def choose(prompts, documents, least):
@@ -54,8 +60,8 @@ def stop_after(answers):
 
 MUTANT = {
     "24.1": """
-def work_out(start, swaps):
-    return "= " + " ".join(start) + " ."
+def first_slip(start, swaps, chain):
+    return len(swaps)
 """,
     "24.2": """
 def choose(prompts, documents, least):
