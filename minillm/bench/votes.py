@@ -42,7 +42,7 @@ SAMPLING = SampleConfig(temperature=0.8)
 SEEDS = (0, 1, 2)
 N_DRAWS = 200  # of a Monte-Carlo prediction, for each question
 HALF_TRAINED = SolverConfig(n_tokens=880_000)
-VERIFIER = SolverConfig(n_tokens=3_000_000)
+VERIFIER = SolverConfig(n_tokens=5_000_000)
 BATCH_SIZES = {"answer": 64, "step": 256}  # of a verifier; a reading of one step is short
 Texts = Sequence[Sequence[str]]  # of each question, what was written
 Answers = Sequence[Sequence[str | None]]
@@ -264,7 +264,8 @@ def _by_weight(answers: Sequence[str | None], scores: Sequence[float]) -> str | 
 
 
 def _best(answers: Sequence[str | None], scores: Sequence[float]) -> str | None:
-    return max(zip(scores, answers, strict=True), key=lambda pair: pair[0])[1]
+    pairs = [pair for pair in zip(scores, answers, strict=True) if pair[1] is not None]
+    return max(pairs, key=lambda pair: pair[0])[1] if pairs else None
 
 
 def _chosen(

@@ -8,12 +8,40 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Float, Int
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from minillm.lab.figures import BLUE, COLOURS, GREY, INK, label
+from minillm.lab.figures import BLUE, COLOURS, GREY, INK, diagram, label
 from minillm.model.attention import attend
 from minillm.model.masks import causal
 from minillm.model.transformer import Transformer
+
+
+def draw_at_once_and_in_steps(steps: Sequence[str]) -> Figure:
+    """A question that is answered at once, and beside it the same with a written step each time.
+
+    Args:
+        steps: as they are written.
+
+    Example:
+        >>> fig = draw_at_once_and_in_steps(["1-3 B A C E D"])
+        >>> [text.get_text() for text in fig.axes[0].texts].count("2 blocks")
+        3
+    """
+    boxes = {
+        "q": (0, 1, "at once:\nthe question"),
+        "b": (0, 0, "2 blocks"),
+        "a": (1.2, 0, "answer"),
+    }
+    chain = [word for step in steps for word in ("2 blocks", step)] + ["2 blocks", "answer"]
+    boxes |= {str(n): (3 + 1.2 * n, 0, words) for n, words in enumerate(chain)}
+    boxes["question"] = (3 + 1.2 * len(steps), 1, "in steps:\nthe question")
+    arrows = [("q", "b"), ("b", "a")]
+    arrows += [(str(n), str(n + 1)) for n in range(len(chain) - 1)]
+    # the question is read again each time
+    arrows += [("question", str(n)) for n in range(0, len(chain) - 1, 2)]
+    colours = {str(n): BLUE for n in range(1, len(chain) - 1, 2)}
+    return diagram(boxes, arrows, width=10.4, height=2.4, colours=colours)
 
 
 @torch.no_grad()

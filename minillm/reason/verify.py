@@ -23,7 +23,8 @@ Differs: theirs is one large pre-trained model that reads the whole chain, with 
 steps as an auxiliary loss, and the answer's probability as the weight. Ours begin from nothing; the
 step-level one is given each step by itself with the swap that is due, so it need not search, and
 the probabilities of the steps are multiplied. Step labels come of comparing chains there, and are
-exact here. Good and bad readings are drawn equally often.
+exact here. Good and bad readings are drawn equally often, and the probabilities are put right for
+it afterwards: with π the share of good readings, p π ÷ (p π + (1 - p)(1 - π)).
 
 Chapter: 24
 """
@@ -180,11 +181,14 @@ class Verifier:
     """A model that gives a reading a probability of being good.
 
     Args:
-        model: whose last two tokens are the labels BAD and GOOD.
+        model: whose last two tokens are the labels BAD and GOOD; trained on equally many of both.
+        share_good: π, of the readings as they come; 0.5 leaves the model's probabilities as they
+            are.
         words: its tokenizer.
     """
 
     model: Transformer
+    share_good: float = 0.5
     words: Words = cups
 
     @torch.no_grad()
@@ -201,8 +205,11 @@ class Verifier:
             batch = batch_of(some, unknown, self.words)
             ends = torch.tensor([*map(_n_words, some)]) - 1
             logits = self.model(batch.tokens)[torch.arange(len(some)), ends]
-            # among the two labels alone: all other tokens are impossible here
-            probabilities += logits[:, len(self.words.VOCABULARY) :].softmax(dim=-1)[:, 1].tolist()
+            # 1. among the two labels alone: all other tokens are impossible here
+            good = logits[:, len(self.words.VOCABULARY) :].softmax(dim=-1)[:, 1]
+            # 2. put right for how often readings are good
+            likely, unlikely = good * self.share_good, (1 - good) * (1 - self.share_good)
+            probabilities += (likely / (likely + unlikely)).tolist()
         return probabilities
 
     def scores(self, chains: Sequence[Sequence[Reading]]) -> list[float]:
@@ -257,7 +264,7 @@ def train_verifier(
         seed=config.seed,
         label="verifier",
     )
-    return Verifier(model.eval(), words)
+    return Verifier(model.eval(), len(kinds[0]) / len(labels), words)
 
 
 def _n_words(reading: Reading) -> int:

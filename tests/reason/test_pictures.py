@@ -4,6 +4,7 @@ from minillm.lab.figures import figure
 from minillm.model.config import TransformerConfig
 from minillm.reason.pictures import (
     attention_weights,
+    draw_at_once_and_in_steps,
     draw_accuracies,
     draw_attention,
     draw_ranges,
@@ -36,6 +37,15 @@ def test_a_row_looks_as_it_does_alone():
     both = attention_weights(model, tokens)[1]
     alone = [attention_weights(model, row[None])[1] for row in tokens]
     assert torch.allclose(both, torch.cat(alone), atol=1e-6)
+
+
+def test_in_steps_the_question_leads_to_every_pair_of_blocks():
+    (ax,) = draw_at_once_and_in_steps(["one", "two"]).axes
+    words = [text.get_text() for text in ax.texts]
+    assert words.count("2 blocks") == 4 and words.count("answer") == 2
+    arrows = [text for text in ax.texts if text.arrow_patch is not None]
+    asks = next(text for text in ax.texts if "in steps" in text.get_text()).get_position()
+    assert sum(text.xyann == asks for text in arrows) == 3
 
 
 def test_an_attention_map_has_a_row_for_each_word_that_is_written():

@@ -88,6 +88,13 @@ def test_a_score_is_the_product_of_the_two_labels_own_probabilities():
     assert Verifier(model).scores(chains) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_probability_is_put_right_for_how_often_readings_are_good():
+    model, reading = SMALL.build(64, n_more=2), readings_of(PROBLEM, RIGHT, "answer")
+    (p,) = Verifier(model).probabilities(reading)
+    (mostly_good,) = Verifier(model, 0.9).probabilities(reading)
+    assert mostly_good / (1 - mostly_good) == pytest.approx(9 * p / (1 - p), rel=1e-4)
+
+
 # --- law ------------------------------------------------------------------------------------------
 def test_right_solutions_are_good_in_every_word():
     for problem in islice(CupSource((1, 4)).problems(), 32):
@@ -101,7 +108,8 @@ def test_it_learns_from_good_and_bad_equally_often():
     config = SolverConfig(d_model=16, n_layers=1, n_tokens=8_000, batch_size=16)
     verifier = train_verifier(readings, labels, config, context_length=8)
     good, bad = verifier.probabilities([Reading("A", "B"), Reading("A", "C")])
-    assert good > 0.8 and bad < 0.2
+    assert verifier.share_good == 30 / 32
+    assert good > 0.9 and bad < 0.7
     assert not verifier.model.training
     balanced = batch_of([readings[0], readings[-1]], [labels[0], labels[-1]])
     assert language_loss(verifier.model, balanced).nats < 2 * 0.3
