@@ -29,14 +29,14 @@ def mark(tokens):
 
 @task("20.2", minutes=7)
 def pack(lengths, row_length):
-    """Predict how few rows are enough, fill them with whole conversations, and explain.
+    """Fill as few rows as you can with whole conversations, and explain why none is cut.
 
-    A conversation is never cut: it stands in one row. The order is yours. Your rows may be no more
-    than those of this rule: the longest conversation first, each into the first row with room.
+    A conversation is never cut: it stands in one row. The order is yours. The very best filling is
+    not needed: a simple rule decides how many rows are allowed, and the hints lead to it.
     Then explain: what would the model learn from the second half of a conversation that was cut?
 
-    中文：用完整的对话填满尽量少的行，对话不可切断，顺序自定。行数不得多于这一规则：先放最长的对
-    话，每个放进第一个放得下的行。再解释：如果对话被切断，模型会从后半段学到什么？
+    中文：用完整的对话填满尽量少的行，对话不可切断，顺序自定。不必求最优：允许的行数由一个简单的
+    规则决定，提示会引向它。再解释：如果对话被切断，模型会从后半段学到什么？
 
     Args:
         lengths: tokens of each conversation, none longer than a row.
@@ -55,10 +55,10 @@ def choose(kinds, n):
 
     A kind is a pair (operation, form), such as ("reverse", "json"). A kind counts as covered if its
     operation stands in some kind that you chose, and its form in some kind that you chose. Cover as
-    many as one can. What is not covered has no chance; being covered alone was not enough either.
+    many as one can. (Uncovered: 0 to 6 % right with 4 or 12 kinds. Covered: not enough either.)
 
     中文：给哪 n 种指令写示例？一种指令是 (操作, 格式)。若它的操作和格式都在所选的某种指令里出
-    现过，就算被覆盖。请覆盖尽量多的种类。不被覆盖就几乎没有机会；但仅被覆盖还不够。
+    现过，就算被覆盖。请覆盖尽量多的种类。（4 或 12 种时，未覆盖的答对 0–6%；仅覆盖也不够。）
 
     Args:
         kinds: list of pairs that there are.
@@ -84,8 +84,8 @@ def compare(designs, cause):
     若任何两个都说明不了，返回 ()。
 
     Args:
-        designs: dict from the name of each set to a dict of its properties; all sets have the same
-            properties, with other values.
+        designs: dict from the name of each set to a dict of its properties. Every set has the same
+            names of properties; the values may differ.
         cause: the name of one property.
 
     Returns:

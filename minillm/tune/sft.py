@@ -5,9 +5,10 @@ It is pre-training's loop on other data. Three things differ:
 - the loss counts the assistant's tokens alone (`minillm.tune.chat`);
 - a row holds whole conversations. Cut in two, the second half would be an answer without its
   question, and a model that learns from it learns to answer without having been asked;
-- the steps are few, and their learning rate decides what is forgotten. The rates that are usual
-  here were chosen for right answers. They are twice those at which `town-base` was made, and cost
-  nearly all that it could do before (`minillm bench instruct`); a tenth of them costs less.
+- the steps are few, and their learning rate decides what is forgotten. The rates of
+  this course were chosen for right answers. That of matrices is twice the one at which `town-base`
+  was made; after it, hardly a text goes on as before (`minillm bench instruct`). A tenth of the
+  rates costs less.
 
     row 0    <|user|> … <|end|> <|assistant|> … │ <|user|> … <|end|> <|assistant|> … │ · · padding
     loss        ·   ·     ·          ·        ✓ │    ·   ·     ·          ·        ✓ │ · ·

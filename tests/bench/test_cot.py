@@ -4,6 +4,7 @@ from minillm.bench import cot
 def test_it_runs_and_counts_right_answers_of_every_length(monkeypatch, capsys):
     monkeypatch.setattr(cot, "STYLES", ("direct", "steps"))
     monkeypatch.setattr(cot, "RATES", (0.02,))
+    monkeypatch.setattr(cot, "BETTER", dict.fromkeys(cot.BETTER, 0.02))
     monkeypatch.setattr(cot, "LAYERS", (1, 2))
     figures = cot.run(quick=True)
     assert [row["format"] for row in figures["formats"]] == ["direct", "steps"]
