@@ -37,7 +37,7 @@ LENGTHS = tuple(range(1, 9))
 STYLES = ("direct", "dots", "states", "steps")
 RATES = (0.005, 0.02)
 #: The better of the two, by "rates".
-BETTER = {"direct": 0.005, "dots": 0.005, "states": 0.005, "steps": 0.02}
+BETTER = {"direct": 0.005, "dots": 0.005, "states": 0.02, "steps": 0.02}
 LAYERS = (1, 2, 4)
 N_QUESTIONS = 256  # of each length
 

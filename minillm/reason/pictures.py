@@ -104,7 +104,7 @@ def draw_accuracies(
     ax: Axes,
     lengths: Sequence[int],
     shares: Mapping[str, Sequence[Sequence[float]]],
-    guessing: float,
+    guessing: Sequence[float],
 ) -> None:
     """Accuracy against the number of swaps, a thin line for each seed of a format.
 
@@ -112,13 +112,13 @@ def draw_accuracies(
         ax: to draw on.
         lengths: numbers of swaps.
         shares: % right of each format, for each seed one at each length.
-        guessing: %, of whoever guesses.
+        guessing: %, of whoever guesses, at each length.
 
     Example:
         >>> from minillm.lab.figures import figure
         >>> fig, ax = figure()
-        >>> draw_accuracies(ax, (1, 2), {"steps": [(100, 90), (98, 86)]}, 1.7)
-        >>> [list(line.get_ydata()) for line in ax.lines[:2]]
+        >>> draw_accuracies(ax, (1, 2), {"steps": [(100, 90), (98, 86)]}, [10, 10])
+        >>> [line.get_ydata().tolist() for line in ax.lines[:2]]
         [[100, 90], [98, 86]]
     """
     means = {
@@ -136,8 +136,8 @@ def draw_accuracies(
         at = max(range(len(lengths)), key=lambda i: (clear[i], i))
         best = max(each[at] for each in seeds)
         label(ax, lengths[at], best, name, colour, offset=(10, 6))
-    ax.axhline(guessing, color=GREY, ls=":")
-    label(ax, lengths[0], guessing, "guessing", GREY, fontsize=9, offset=(0, -8))
+    ax.plot(lengths, guessing, ":", color=GREY)
+    label(ax, lengths[0], guessing[0], "guessing", GREY, fontsize=9, offset=(0, -8))
     ax.set(xticks=list(lengths), ylim=(-6, 104), xlabel="swaps", ylabel="% right")
 
 

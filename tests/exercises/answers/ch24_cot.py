@@ -23,7 +23,7 @@ def choose(prompts, documents, least):
     for begins, shows in documents:
         n, k = table.get(begins, (0, 0))
         table[begins] = n + 1, k + bool(shows)
-    good = [p for p in prompts if table.get(p, (0, 0))[0] >= least]
+    good = [p for p in prompts[::-1] if table.get(p, (0, 0))[0] >= least]
     good.sort(key=lambda p: (Fraction(table[p][1], table[p][0]), table[p][0]))
     return good[-1] if good else None
 """,
