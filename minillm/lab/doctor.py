@@ -10,7 +10,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from minillm.lab.project import building, my, root, syllabus
 from minillm.lab.threads import threads, use_threads
@@ -182,11 +182,15 @@ def diagnose(seconds: float = 2.0) -> Iterator[tuple[str, str, str]]:
     )
 
 
-def report() -> None:
-    """Print the diagnosis as a table."""
+def report(later: Iterable[tuple[str, str, str]] = ()) -> None:
+    """Print the diagnosis as a table.
+
+    Args:
+        later: lines that modules of later chapters add.
+    """
     if not building():
         print("looking around, and computing for five seconds …")
-    for name, value, remark in diagnose():
+    for name, value, remark in (*diagnose(), *later):
         print(f"{name:>15}  {value}{f'   ({remark})' if remark else ''}")
 
 

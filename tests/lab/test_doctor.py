@@ -105,10 +105,11 @@ def test_the_report_is_a_line_a_fact(capsys, monkeypatch):
     monkeypatch.setattr(
         "minillm.lab.doctor.diagnose", lambda: iter([("cores", "2", ""), ("disk", "1", "small")])
     )
-    report()
-    assert capsys.readouterr().out.splitlines()[-2:] == [
+    report([("sandbox", "time", "")])
+    assert capsys.readouterr().out.splitlines()[-3:] == [
         "          cores  2",
         "           disk  1   (small)",
+        "        sandbox  time",
     ]
 
 
