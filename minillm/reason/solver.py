@@ -3,9 +3,16 @@
     read      C A B E D 1-3 2-4 ? 1-3 B A C E D 2-4 B E C A D = B E C A D
     loss      · · · · ·  ·   ·  ✓  ✓  ✓ ✓ ✓ ✓ ✓  ✓  ✓ ✓ ✓ ✓ ✓ ✓ ✓ ✓ ✓ ✓
 
+A mark ✓ stands where the prediction of the next word counts. A row is a tuple of texts in turns:
+the first is only read, the second learned, the third only read, and so on. Most rows have two. In
+chapter 28 a calculator writes the third, "1 2 ;":
+
+    read      3 times 4 ? [ 3 * 4 ] 1 2 ; 1 2
+    loss      · ·     · ✓ ✓ ✓ ✓ ✓ · · · ✓ ✓ ✓
+
 Nothing of it knows of cups or of steps. Whether a model *thinks in steps* (思维链, chain of
 thought) is decided by the texts it learns from: the same model learns from questions with bare
-answers, and from questions with steps. The loss counts what comes after the question only.
+answers, and from questions with steps.
 
 **Equal tokens.** A solution with steps is longer than a bare answer. Trained for equally many
 steps of the optimizer, the model with the longer texts would see more. So a run is as long as its
@@ -38,7 +45,8 @@ from minillm.train.plain import fit
 
 GREEDY = SampleConfig(temperature=0)
 AT_ONCE = 512  # rows that are answered together
-Pair = tuple[str, str]  # a question, and what is to be written after it
+#: A question, and what is to be written after it; then what is read, what is to be written, …
+Pair = tuple[str, ...]
 
 
 class Words(Protocol):
@@ -101,31 +109,34 @@ class SolverConfig:
 
 
 def batch_of(pairs: Sequence[Pair], words: Words = cups) -> Batch:
-    """Questions and solutions as rows, filled up on the right; only the solutions are learned.
+    """Texts in turns as rows, filled up on the right; every second text is learned.
 
     Args:
-        pairs: B questions and what comes after them.
+        pairs: B questions and what comes after them: read, learned, read, learned, ….
         words: their tokenizer; id 0 is padding.
 
     Raises:
-        ValueError: no pair, an empty question.
+        ValueError: no pair, an empty question, nothing after it.
 
     Example:
         >>> batch = batch_of([("A 1-2 ?", "B .")])
         >>> batch.tokens.tolist(), batch.targets.tolist(), batch.loss_mask.int().tolist()
         ([[5, 10, 1, 6]], [[10, 1, 6, 3]], [[0, 0, 1, 1]])
+        >>> batch_of([("A ?", "B C", "D", "E .")]).loss_mask.int().tolist()
+        [[0, 1, 1, 0, 1, 1]]
     """
-    if not pairs or not all(question.strip() for question, _ in pairs):
+    if not pairs or not all(len(pair) > 1 and pair[0].strip() for pair in pairs):
         raise ValueError("a batch needs at least one pair, and each pair a question")
-    rows = [(words.encode(question), words.encode(after)) for question, after in pairs]
-    length = max(len(question) + len(after) for question, after in rows) - 1
+    rows = [[words.encode(text) for text in pair] for pair in pairs]
+    length = max(sum(map(len, turns)) for turns in rows) - 1
     tokens, targets = (np.zeros((len(rows), length), dtype=np.int64) for _ in range(2))
     loss_mask = np.zeros((len(rows), length), dtype=bool)
-    for row, (question, after) in enumerate(rows):
-        ids = question + after
+    for row, turns in enumerate(rows):
+        ids = [token for turn in turns for token in turn]
+        learned = [number % 2 == 1 for number, turn in enumerate(turns) for _ in turn]
         # each token but the last is read, each but the first is predicted
         tokens[row, : len(ids) - 1], targets[row, : len(ids) - 1] = ids[:-1], ids[1:]
-        loss_mask[row, len(question) - 1 : len(ids) - 1] = True
+        loss_mask[row, : len(ids) - 1] = learned[1:]
     # padding stands behind every token that counts, where a causal model cannot see it
     documents = torch.zeros(len(rows), length, dtype=torch.long)
     return Batch(*map(torch.from_numpy, (tokens, targets)), documents, torch.from_numpy(loss_mask))

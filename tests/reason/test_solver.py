@@ -27,6 +27,16 @@ def test_rows_are_filled_up_and_only_solutions_are_learned():
     assert batch.loss_mask.int().tolist() == [[0, 0, 1, 1, 1], [1, 0, 0, 0, 0]]
 
 
+def test_what_is_read_between_is_not_learned():
+    turns = ("A ?", "B C", "D E", "A .")
+    batch = solver.batch_of([turns, ("A ?", "B")])
+    assert batch.loss_mask.int().tolist() == [[0, 1, 1, 0, 0, 1, 1], [0, 1, 0, 0, 0, 0, 0]]
+    whole = solver.batch_of([(turns[0], " ".join(turns[1:])), ("A ?", "B")])
+    assert torch.equal(batch.tokens, whole.tokens)
+    assert torch.equal(batch.targets, whole.targets)
+    assert whole.loss_mask[0].int().tolist() == [0, 1, 1, 1, 1, 1, 1]
+
+
 def test_a_batch_of_any_size_takes_the_next_problems_of_the_stream():
     config = SolverConfig(batch_size=48, seed=3)
     pairs_at = solver.pairs_of(ONE, "direct", config)
