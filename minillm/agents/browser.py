@@ -4,17 +4,17 @@
     <quote> Bean <line> her mother is Lan           what was quoted so far, with the page's title
     <remark> not on the screen                      what was wrong with the last action, if anything
     <page> Lan                                      the screen: four lines of a page, or the
-    <line> she lives in mill                        titles that a search gave
-    <line> …
-    <act>                                           here the policy writes: quote she lives in mill
+    <line> 1 she lives in mill                      titles that a search gave
+    <line> 2 …
+    <act>                                           here the policy writes: quote 1
 
 A **policy** (策略) reads this view and writes one action:
 
 ================  ================================================================================
-search WORDS      the titles of three pages that fit the words best, in the order of the alphabet
+search WORDS      the titles of three pages that fit the words best, the best one first
 click N           open the Nth of these
 scroll            the next four lines of the page; after the last, the first again
-quote WORDS       keep a line of the screen as evidence, word for word; the last three are kept
+quote N           keep the Nth line of the screen as evidence; the last three are kept
 answer WORDS      end; refused unless the words stand in a quote
 ================  ================================================================================
 
@@ -37,7 +37,7 @@ Paper: Nakano et al. 2021, "WebGPT", arXiv:2112.09332, section 2 and table 1: se
 link, find in page, quote, scroll, top, back, end (from memory); Qin et al. 2023, "WebCPM",
 arXiv:2305.06849, for the same in Chinese.
 Differs: no links inside pages, so no "back"; no "find in page"; scrolling goes round, so no "top";
-a quote is a whole line; the answer is a few words, and the same policy writes it.
+a quote is a whole line that is pointed at; the answer is a few words, and the same policy writes it.
 
 Chapter: 28
 """
@@ -198,7 +198,7 @@ class Browser:
         ...     print(action)
         search lives Mei
         click 1
-        quote Mei lives in Plum Lane
+        quote 4
         answer Plum Lane
         >>> state.success
         True
@@ -235,9 +235,9 @@ class Browser:
 
     @property
     def screen(self) -> tuple[str, ...]:
-        """The lines that can be seen of the page, or the results with their numbers."""
+        """The lines that can be seen of the page, or the results."""
         if self.page is None:
-            return tuple(f"{n} {title}" for n, title in enumerate(self.results, 1))
+            return self.results
         return self.library.shown[self.page][self.first : self.first + SCREEN]
 
     def view(self) -> str:
@@ -246,7 +246,7 @@ class Browser:
         rows += [f"{QUOTE} {title} {LINE} {line}" for title, line in self.quotes]
         rows += [f"{REMARK} {self.remark}"] * bool(self.remark)
         rows.append(RESULTS if self.page is None else f"{PAGE} {self.page}")
-        rows += [f"{LINE} {line}" for line in self.screen]
+        rows += [f"{LINE} {n} {line}" for n, line in enumerate(self.screen, 1)]
         return "\n".join([*rows, ACT])
 
     def after(self, action: str) -> "Browser":
@@ -277,13 +277,11 @@ class Browser:
         best = self.library.index.search(" ".join(words), MOST_RESULTS)
         if not best:
             return None
-        return {"results": tuple(sorted(best, key=str.casefold)), "page": None, "first": 0}
+        return {"results": tuple(best), "page": None, "first": 0}
 
     def _click(self, words: list[str]) -> dict | None:
-        numbers = [str(n) for n in range(1, len(self.results) + 1)]
-        if self.page is not None or len(words) != 1 or words[0] not in numbers:
-            return None
-        return {"page": self.results[numbers.index(words[0])], "first": 0}
+        title = self._pointed_at(words)
+        return None if self.page is not None or title is None else {"page": title, "first": 0}
 
     def _scroll(self, words: list[str]) -> dict | None:
         n_lines = 0 if self.page is None else len(self.library.shown[self.page])
@@ -293,11 +291,20 @@ class Browser:
         return {"first": below if below < n_lines else 0}
 
     def _quote(self, words: list[str]) -> dict | None:
-        line = " ".join(words)
-        if self.page is None or line not in self.screen:
+        line = self._pointed_at(words)
+        if self.page is None or line is None:
             return None
         others = [quote for quote in self.quotes if quote != (self.page, line)]
         return {"quotes": (*others, (self.page, line))[-MOST_QUOTES:]}
+
+    def _pointed_at(self, words: list[str]) -> str | None:
+        """The line of the screen that has this number."""
+        numbers = [str(n) for n in range(1, len(self.screen) + 1)]
+        return (
+            self.screen[numbers.index(words[0])]
+            if len(words) == 1 and words[0] in numbers
+            else None
+        )
 
     def _answer(self, words: list[str]) -> dict | None:
         text = " ".join(words)
@@ -341,7 +348,7 @@ def expert(state: Browser) -> str:
     rows = [row.partition(" ")[::2] for row in state.view().splitlines()]
     text = {marker: rest for marker, rest in rows}
     quotes = [rest.split(f" {LINE} ") for marker, rest in rows if marker == QUOTE]
-    screen = [rest for marker, rest in rows if marker == LINE]
+    screen = [rest.partition(" ")[::2] for marker, rest in rows if marker == LINE]
     # 1. from the page that the question names, follow the quotes as far as they lead
     title, relations = read_question(text[QUESTION])
     for relation in relations:
@@ -354,11 +361,10 @@ def expert(state: Browser) -> str:
         return f"answer {title}"
     # 2. on the page of this hop: quote its line, or look further down
     if text.get(PAGE) == title:
-        lines = [line for line in screen if object_of(line, relation)]
-        return f"quote {lines[0]}" if lines else "scroll"
+        numbers = [number for number, line in screen if object_of(line, relation)]
+        return f"quote {numbers[0]}" if numbers else "scroll"
     # 3. not there: open it, or search for it
-    for line in screen if RESULTS in text else []:
-        number, _, result = line.partition(" ")
+    for number, result in screen if RESULTS in text else []:
         if result == title:
             return f"click {number}"
     return f"search {SAYINGS[relation][2]} {title}"
