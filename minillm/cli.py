@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from minillm.lab.program import program
-from minillm.recipes.commands import chat, export, quantize, serve, sweep, train_app
+from minillm.recipes.commands import chat, export, quantize, serve, sweep, tools_app, train_app
 
 app = typer.Typer(
     name="minillm",
@@ -24,6 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(train_app, name="train")
+app.add_typer(tools_app, name="tools")
 app.command()(sweep)
 app.command()(chat)
 app.command()(serve)
@@ -64,9 +65,10 @@ def show_map() -> None:
 @app.command()
 def doctor() -> None:
     """Say what this machine is and what the course will take."""
+    from minillm.agents.sandbox import diagnosis
     from minillm.lab.doctor import report
 
-    report()
+    report([diagnosis()])
 
 
 @app.command()

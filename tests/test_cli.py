@@ -127,6 +127,7 @@ def test_the_doctor_looks_around(minillm, monkeypatch):
     done = minillm("doctor")
     assert done.returncode == 0
     assert "60 GFLOP/s" in done.out
+    assert "sandbox  time" in done.out
 
 
 def test_an_unsolved_task_has_status_1_and_a_solved_one_0(minillm, tmp_path):

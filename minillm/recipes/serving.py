@@ -56,10 +56,7 @@ def run(
     check_host_and_key(host, api_key)
     with listen(host, port) as listening:
         torch.set_num_threads(threads)
-        folder = _folder(place)
-        model, tokenizer, end_ids = checkpoints.open_model(folder)
-        served = describe(folder, model, tokenizer, end_ids)
-        engine = Engine(model.eval(), tokenizer, EngineConfig(max_batch=max_batch))
+        engine, served = open_served(place, EngineConfig(max_batch=max_batch))
         config = ServerConfig(api_key=api_key, most_open=max_batch + queue)
         print("\n".join(greeting(served, host, listening.getsockname()[1], api_key)), flush=True)
         _serve(app(engine, served, config), listening)
@@ -100,15 +97,19 @@ def _serve(application: Any, listening: socket.socket) -> None:
     raise ValueError("the server could not start; the reason stands above")
 
 
-def check_installed(names: Sequence[str] = ("starlette", "uvicorn")) -> None:
-    """Refuse to go on where a package that serving needs is missing.
+def check_installed(names: Sequence[str] = ("starlette", "uvicorn"), extra: str = "serve") -> None:
+    """Refuse to go on where a package is missing.
+
+    Args:
+        names: of the packages.
+        extra: of minillm, which brings them.
 
     Raises:
         ValueError: with what to type.
     """
     if missing := [name for name in names if importlib.util.find_spec(name) is None]:
         raise ValueError(
-            f"serving needs {' and '.join(missing)}; install them: pip install 'minillm[serve]'"
+            f"this needs {' and '.join(missing)}; install them: pip install 'minillm[{extra}]'"
         )
 
 
@@ -147,6 +148,23 @@ def listen(host: str, port: int) -> socket.socket:
         else:
             why = f"cannot listen at {host}, port {port}: {error.strerror or error}"
         raise ValueError(why) from None
+
+
+def open_served(place: Path, config: EngineConfig) -> tuple[Engine, ServedModel]:
+    """A model in an engine, and what it is.
+
+    Args:
+        place: a model's folder, or the name of a shipped one.
+        config: of the engine.
+
+    Raises:
+        ValueError: a model that cannot be read.
+    """
+    is_shipped = not place.exists() and str(place) in checkpoints.names()
+    folder = checkpoints.folder(str(place)) if is_shipped else place
+    model, tokenizer, end_ids = checkpoints.open_model(folder)
+    served = describe(folder, model, tokenizer, end_ids)
+    return Engine(model.eval(), tokenizer, config), served
 
 
 def describe(
@@ -199,9 +217,3 @@ def greeting(served: ServedModel, host: str, port: int, api_key: str | None) -> 
         f"curl {address}/v1/completions -H 'Content-Type: application/json' \\\n{header}"
         f'  -d \'{{"model": "{served.name}", "prompt": "Mei", "max_tokens": 40}}\'',
     ]
-
-
-def _folder(place: Path) -> Path:
-    """A shipped model's folder, or the one that is named."""
-    is_shipped = not place.exists() and str(place) in checkpoints.names()
-    return checkpoints.folder(str(place)) if is_shipped else place

@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from minillm.lab.text_file import parse_json
-from minillm.serve.protocol import RequestError
+from minillm.serve.refusal import RequestError
 
 PATIENCE = 64  # times the largest body, read and forgotten before the connection is closed
 

@@ -6,12 +6,12 @@
 Programs that speak this protocol are many, so a server that speaks it serves them all. Two rules:
 
 **Nothing is ignored.** A field that would change the answer is obeyed or refused by name (400): a
-client that asks for tools and gets none, without a word, cannot know why. What changes nothing,
+client that asks for a penalty and gets none, without a word, cannot know why. What changes nothing,
 such as `user` or a penalty of 0, passes.
 
-**An error says which field.** Its form is OpenAI's, so their client raises the right exception:
+**An error says which field.** Its form is OpenAI's (`minillm.serve.refusal`).
 
-    {"error": {"message": …, "type": "invalid_request_error", "param": "n", "code": null}}
+Messages are read in `minillm.serve.conversation`, tools in `minillm.serve.tool_calls`.
 
 Paper: OpenAI's API reference, "Chat Completions" and "Completions", as its client's types state it.
 Differs: what is listed in `HARMLESS` must have the value named there; `response_format` is read by
@@ -27,59 +27,33 @@ from typing import Any, final
 
 import numpy as np
 
+from minillm.serve.conversation import Conversation, conversation
+from minillm.serve.refusal import RequestError, shown
 from minillm.serve.sample import SampleConfig
-from minillm.serve.template import Message
+from minillm.serve.tool_calls import Offer, offer
 
 #: Values at which a field changes nothing; None for any. Null never changes anything.
 HARMLESS: dict[str, tuple | None] = {
     "user": None, "metadata": None, "safety_identifier": None, "prompt_cache_key": None,
     "prompt_cache_options": None, "prompt_cache_retention": None, "parallel_tool_calls": None,
     "service_tier": ("auto", "default"), "store": (False,), "presence_penalty": (0,),
-    "frequency_penalty": (0,), "logit_bias": ({},), "tools": ([],), "tool_choice": ("none", "auto"),
-    "functions": ([],), "function_call": ("none", "auto"), "modalities": (["text"],),
-    "best_of": (1,), "echo": (False,), "suffix": ("",),
+    "frequency_penalty": (0,), "logit_bias": ({},), "functions": ([],),
+    "function_call": ("none", "auto"), "modalities": (["text"],), "best_of": (1,),
+    "echo": (False,), "suffix": ("",),
 }  # fmt: skip
 COMMON = {
     "model", "max_tokens", "temperature", "top_p", "stop", "seed", "n", "stream",
     "stream_options", "logprobs", "response_format",
 }  # fmt: skip
-CHAT = COMMON | {"messages", "max_completion_tokens", "top_logprobs"}
+CHAT = COMMON | {
+    "messages", "max_completion_tokens", "top_logprobs", "tools", "tool_choice",
+}  # fmt: skip
 COMPLETION = COMMON | {"prompt"}
 MOST_CHOICES = 8
 MOST_STOPS = 4
 DEFAULT_TOKENS = 16  # of a completion; a chat answer may fill the context
 
 Ids = tuple[int, ...]
-Conversation = tuple[Message, ...]
-
-
-class RequestError(ValueError):
-    """What a client is told in place of an answer.
-
-    Args:
-        message: what was required, what was received, how to mend it.
-        param: the field that is wrong, such as "messages.0.role".
-        status: of HTTP.
-        code: a word for programs.
-    """
-
-    def __init__(
-        self, message: str, *, param: str | None = None, status: int = 400, code: str | None = None
-    ):
-        super().__init__(message)
-        self.param, self.status, self.code = param, status, code
-
-    def as_object(self) -> dict[str, Any]:
-        """The JSON object of OpenAI's form."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return {
-            "error": {
-                "message": str(self),
-                "type": "rate_limit_error" if self.status == 429 else kind,
-                "param": self.param,
-                "code": self.code,
-            }
-        }
 
 
 @final
@@ -100,6 +74,7 @@ class Call:
         include_usage: let a last chunk of the stream have the counts of tokens.
         n_logprobs: how many of the likeliest tokens to name at each; None for no log-probabilities.
         schema: a JSON schema that the answer must keep to; None for text.
+        tools: functions that the answer may call.
     """
 
     chat: bool
@@ -114,6 +89,7 @@ class Call:
     include_usage: bool = False
     n_logprobs: int | None = None
     schema: dict | None = None
+    tools: Offer = field(default_factory=Offer)
 
 
 def choice_seed(seed: int, choice: int) -> int:
@@ -150,7 +126,7 @@ def parse(body: Any, *, chat: bool) -> Call:
     return Call(
         chat=chat,
         model=_model(body),
-        prompts=(_messages(body),) if chat else _prompts(body),
+        prompts=(conversation(body),) if chat else _prompts(body),
         n_tokens=_n_tokens(body, chat),
         config=_sampling(body),
         stop=_stop(body),
@@ -160,6 +136,7 @@ def parse(body: Any, *, chat: bool) -> Call:
         include_usage=_include_usage(body, stream),
         n_logprobs=_n_logprobs(body, chat),
         schema=_schema(body),
+        tools=offer(body) if chat else Offer(),
     )
 
 
@@ -180,7 +157,7 @@ def _model(body: Mapping[str, Any]) -> str:
     name = body.get("model")
     if not isinstance(name, str) or not name:
         raise RequestError(
-            f"model must be the name of a model, as /v1/models lists it; got {_shown(name)}",
+            f"model must be the name of a model, as /v1/models lists it; got {shown(name)}",
             param="model",
         )
     return name
@@ -199,58 +176,13 @@ def _prompts(body: Mapping[str, Any]) -> tuple[str | Ids, ...]:
             return tuple(tuple(row) for row in rows)
     raise RequestError(
         "prompt must be a text, a list of texts, a list of token ids, or a list of such lists, "
-        f"none of them empty; got {_shown(body.get('prompt'))}",
+        f"none of them empty; got {shown(body.get('prompt'))}",
         param="prompt",
     )
 
 
 def _are_ids(values: list) -> bool:
     return bool(values) and all(type(value) is int for value in values)
-
-
-def _messages(body: Mapping[str, Any]) -> Conversation:
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise RequestError(
-            'messages must be a list with at least one {"role": "user", "content": "…"}',
-            param="messages",
-        )
-    return tuple(_message(message, f"messages.{n}") for n, message in enumerate(messages))
-
-
-def _message(message: Any, where: str) -> Message:
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise RequestError(
-            f'{where} must be an object such as {{"role": "user", "content": "…"}}', param=where
-        )
-    for key in message.keys() - {"role", "content"}:
-        if message[key] not in (None, []):
-            raise RequestError(
-                f"a message has a role and a content here, and {key} would be lost: leave it out",
-                param=f"{where}.{key}",
-            )
-    role = "system" if message["role"] == "developer" else message["role"]
-    match message.get("content"):
-        case str(text):
-            return Message(role, text)
-        case [*parts] if parts:
-            return Message(role, "".join(_part_text(part, f"{where}.content") for part in parts))
-    raise RequestError(
-        f"content must be a text, or a list of parts; got {_shown(message.get('content'))}",
-        param=f"{where}.content",
-    )
-
-
-def _part_text(part: Any, where: str) -> str:
-    match part:
-        case {"type": "text", "text": str(text)}:
-            return text
-    kind = part.get("type") if isinstance(part, dict) else part
-    raise RequestError(
-        'a part must be {"type": "text", "text": "…"}, since this model reads text only; got '
-        f"{_shown(kind)}",
-        param=where,
-    )
 
 
 def _n_tokens(body: Mapping[str, Any], chat: bool) -> int | None:
@@ -281,7 +213,7 @@ def _stop(body: Mapping[str, Any]) -> tuple[str, ...]:
     if not right or len(texts) > MOST_STOPS:
         raise RequestError(
             f"stop must be a text or a list of up to {MOST_STOPS} texts, none empty; got "
-            f"{_shown(stop)}",
+            f"{shown(stop)}",
             param="stop",
         )
     return tuple(texts)
@@ -333,16 +265,10 @@ def _schema(body: Mapping[str, Any]) -> dict | None:
 
 
 # --- kinds of values ----------------------------------------------------------------------------
-def _shown(value: Any) -> str:
-    """A value in a message; it came from outside and may be long."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}…"
-
-
 def _flag(body: Mapping[str, Any], key: str) -> bool:
     value = body.get(key)
     if value not in (None, True, False) or type(value) is int:
-        raise RequestError(f"{key} must be true or false; got {_shown(value)}", param=key)
+        raise RequestError(f"{key} must be true or false; got {shown(value)}", param=key)
     return bool(value)
 
 
@@ -354,7 +280,7 @@ def _integer(
         return default
     if type(value) is not int or not least <= value <= most:
         raise RequestError(
-            f"{key} must be a whole number from {least} to {most}; got {_shown(value)}", param=key
+            f"{key} must be a whole number from {least} to {most}; got {shown(value)}", param=key
         )
     return value
 
@@ -364,6 +290,6 @@ def _number(body: Mapping[str, Any], key: str, least: float, most: float) -> flo
     value = 1 if body.get(key) is None else body[key]
     if type(value) not in (int, float) or math.isnan(value) or not least <= value <= most:
         raise RequestError(
-            f"{key} must be a number from {least} to {most}; got {_shown(value)}", param=key
+            f"{key} must be a number from {least} to {most}; got {shown(value)}", param=key
         )
     return float(value)

@@ -11,12 +11,19 @@ A stream is a list of server-sent events, `data: {…}` and an empty line each. 
     usage        no choices, the counts of tokens               only where it was asked for
     [DONE]
 
+An answer that calls a tool has no text. Its call comes in one chunk, when it is complete:
+
+    call         delta {"tool_calls": [{"index": 0, "id": "call_…", "function": {…}}]}
+    last         delta {}                                       finish_reason "tool_calls"
+
 Clients depend on this order: some hang, or lose the last word, where a reason to finish stands
 beside text, where it is "" in place of null, or where no last chunk comes.
 
 Paper: OpenAI's API reference, "Streaming" of chat completions, as its client's types state it.
 Differs: log-probabilities are those of the tokens that begin within the text that is shown, so the
-tokens of a stop text have none; offsets in the text count from its own beginning.
+tokens of a stop text have none; offsets in the text count from its own beginning. A call has no
+log-probabilities, and one that was cut by the limit or by a stop text is not sent at all: the
+answer is empty then, and its reason to finish is that of the cut.
 
 Chapter: 17
 """
@@ -31,6 +38,8 @@ from typing import Any, final
 from minillm.serve.detokenize import Spelling
 from minillm.serve.protocol import Call
 from minillm.serve.request import Completion, Event
+from minillm.serve.schema import spell
+from minillm.serve.tool_calls import read_call
 
 DONE = "data: [DONE]\n\n"
 UNLIKELY = -9999.0  # OpenAI's number for a log-probability that JSON has no number for
@@ -50,6 +59,7 @@ def server_sent(content: dict[str, Any]) -> str:
 class _Choice:
     """One answer while it comes; `offsets` says where in its text each token begins."""
 
+    call_name: str = field(default_factory=lambda: f"call_{uuid.uuid4().hex[:24]}")
     answer: Completion = field(default_factory=Completion)
     offsets: list[int] = field(default_factory=list)
     decoder: Any = field(default_factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
@@ -65,6 +75,7 @@ class Reply:
         call: what was asked.
         tokenizer: of the model.
         n_prompt_tokens: of all prompts together.
+        call_id: the token with which the model begins a call of a tool; None if it calls none.
 
     Example:
         >>> from minillm.text.tokenizer import Tokenizer
@@ -76,8 +87,11 @@ class Reply:
         '!'
     """
 
-    def __init__(self, call: Call, tokenizer: Spelling, n_prompt_tokens: int):
+    def __init__(
+        self, call: Call, tokenizer: Spelling, n_prompt_tokens: int, call_id: int | None = None
+    ):
         self.call, self.tokenizer, self.n_prompt_tokens = call, tokenizer, n_prompt_tokens
+        self.call_id = call_id if call.tools.functions else None
         self.choices = [_Choice() for _ in range(call.n * len(call.prompts))]
         self._head = {
             "id": f"{'chatcmpl' if call.chat else 'cmpl'}-{uuid.uuid4().hex}",
@@ -105,14 +119,18 @@ class Reply:
         """The one object, when every choice is finished."""
         choices = []
         for index, choice in enumerate(self.choices):
-            text = choice.answer.text
+            text, calls = choice.answer.text, self._tool_calls(choice)
             message = {"role": "assistant", "content": text, "refusal": None}
+            if self._is_call(choice):
+                message["content"] = None if calls else ""
+            if calls:
+                message["tool_calls"] = calls
             choices.append(
                 {
                     "index": index,
                     **({"message": message} if self.call.chat else {"text": text}),
                     "logprobs": self._logprobs(choice, 0),
-                    "finish_reason": choice.answer.finish_reason,
+                    "finish_reason": "tool_calls" if calls else choice.answer.finish_reason,
                 }
             )
         kind = "chat.completion" if self.call.chat else "text_completion"
@@ -134,13 +152,18 @@ class Reply:
             data = self.tokenizer.decode_bytes([event.token])
             choice.n_characters += len(choice.decoder.decode(data))
         chunks = []
-        if event.text:
+        if event.text and not self._is_call(choice):
             text = {"delta": {"content": event.text}} if self.call.chat else {"text": event.text}
             chunks.append(self._chunk(index, text, self._logprobs(choice, choice.n_sent)))
             choice.n_sent = self._n_shown(choice)
         if event.finish_reason:
+            reason = event.finish_reason
+            if calls := self._tool_calls(choice):
+                numbered = [{"index": n, **each} for n, each in enumerate(calls)]
+                chunks.append(self._chunk(index, {"delta": {"tool_calls": numbered}}))
+                reason = "tool_calls"
             text = {"delta": {}} if self.call.chat else {"text": ""}
-            chunks.append(self._chunk(index, text, finish_reason=event.finish_reason))
+            chunks.append(self._chunk(index, text, finish_reason=reason))
         return chunks
 
     def end(self) -> list[dict[str, Any]]:
@@ -159,6 +182,21 @@ class Reply:
         usage = {"usage": None} if self.call.include_usage else {}
         return {**self._head, "object": self._chunk_kind, "choices": [choice], **usage}
 
+    # --- calls of tools -------------------------------------------------------------------------
+    def _is_call(self, choice: _Choice) -> bool:
+        return self.call_id is not None and choice.answer.tokens[:1] == [self.call_id]
+
+    def _tool_calls(self, choice: _Choice) -> list[dict[str, Any]]:
+        """The one call that an answer is; none if it is text, or a call that was cut."""
+        if not self._is_call(choice):
+            return []
+        spelling = self.tokenizer.decode_bytes(choice.answer.tokens[1:])
+        if (call := read_call(spelling.decode("utf-8", "replace"))) is None:
+            return []
+        name, arguments = call
+        function = {"name": name, "arguments": spell(arguments)}
+        return [{"id": choice.call_name, "type": "function", "function": function}]
+
     # --- log-probabilities ----------------------------------------------------------------------
     def _n_shown(self, choice: _Choice) -> int:
         """How many tokens begin within the text."""
@@ -166,7 +204,7 @@ class Reply:
 
     def _logprobs(self, choice: _Choice, first: int) -> dict[str, Any] | None:
         """Of the tokens from a first one on, in the form of either protocol."""
-        if self.call.n_logprobs is None:
+        if self.call.n_logprobs is None or self._is_call(choice):
             return None
         shown = slice(first, self._n_shown(choice))
         tokens, each = choice.answer.tokens[shown], choice.answer.logprobs[shown]

@@ -24,9 +24,12 @@ from typing import Any, final
 from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.serve import template
 from minillm.serve.constrain import Constraint, json_schema
-from minillm.serve.protocol import Call, Conversation, Ids, RequestError, choice_seed
+from minillm.serve.conversation import Conversation
+from minillm.serve.protocol import Call, Ids, choice_seed
+from minillm.serve.refusal import RequestError
 from minillm.serve.request import Request
 from minillm.serve.template import PLAIN, ChatTemplate
+from minillm.serve.tool_calls import AnyText, CallOrText, call_schema
 
 NOT_TUNED = "It was not tuned for chat: it writes on where your text ends."
 
@@ -79,6 +82,12 @@ class ServedModel:
         """What it is, and whether it was tuned for chat."""
         return " ".join(filter(None, [self.about, "" if self.chat_template else NOT_TUNED]))
 
+    @property
+    def call_id(self) -> int | None:
+        """The token with which it begins a call of a tool; None if it calls none."""
+        token = (self.chat_template or PLAIN).call_token
+        return None if token is None else self.tokenizer.special_ids[token]
+
     def as_object(self) -> dict[str, Any]:
         """What /v1/models says of it."""
         return {
@@ -89,6 +98,7 @@ class ServedModel:
             "description": self.description,
             "context_length": self.context_length,
             "chat_tuned": self.chat_template is not None,
+            "calls_tools": self.call_id is not None,
         }
 
     def check_name(self, name: str) -> None:
@@ -110,15 +120,18 @@ class ServedModel:
 
         Raises:
             RequestError: an empty prompt, more tokens than the context has, a role that the chat
-                template lacks, a schema that cannot be kept to.
+                template lacks, a schema that cannot be kept to, tools for a model that calls none.
         """
         chat_template = self.chat_template or PLAIN
         stop_ids, stop = self.stop_ids, call.stop
         if call.chat:
             stop_ids += chat_template.stop_ids(self.tokenizer)
             stop += chat_template.stop
-        config = replace(call.config, suppress_tokens=self.suppress_tokens)
-        constraint = self._constraint(call.schema, stop_ids)
+        suppress_tokens = self.suppress_tokens
+        if call.chat and self.call_id is not None and not call.tools.functions:
+            suppress_tokens += (self.call_id,)  # who offers no tools is answered in text
+        config = replace(call.config, suppress_tokens=suppress_tokens)
+        constraint = self._constraint(call, stop_ids)
         seed = secrets.randbits(63) if call.seed is None else call.seed
         requests = []
         for prompt in call.prompts:
@@ -170,13 +183,29 @@ class ServedModel:
             )
         return call.n_tokens or n_free
 
-    def _constraint(self, schema: dict | None, stop_ids: tuple[int, ...]) -> Constraint | None:
-        if schema is None:
-            return None
+    def _constraint(self, call: Call, stop_ids: tuple[int, ...]) -> Constraint | None:
+        text = None
+        if call.schema is not None:
+            text = self._json(call.schema, stop_ids, "response_format")
+        functions, call_id = call.tools.functions, self.call_id
+        if not functions:
+            return text
+        if call_id is None:
+            raise RequestError(
+                f"{self.name} was not tuned to call tools: its chat template has no roles call and "
+                "result. Leave tools out, or ask a model that was, such as tools-1m",
+                param="tools",
+            )
+        calls = self._json(call_schema(functions), stop_ids, "tools")
+        if call.tools.required:
+            return CallOrText(call_id, calls, None)
+        return CallOrText(call_id, calls, text or AnyText(self.vocab_size, call_id))
+
+    def _json(self, schema: dict, stop_ids: tuple[int, ...], param: str) -> Constraint:
         try:
             return json_schema(schema, self.tokenizer, stop_ids, self.vocab_size)
         except ValueError as error:
-            raise RequestError(str(error), param="response_format") from None
+            raise RequestError(str(error), param=param) from None
 
 
 def _field(prompt: str | Ids | Conversation) -> str:

@@ -32,7 +32,8 @@ from typing import Any, final
 
 from minillm.serve.engine import Engine
 from minillm.serve.guard import check_host, check_key, read_json
-from minillm.serve.protocol import RequestError, parse
+from minillm.serve.protocol import parse
+from minillm.serve.refusal import RequestError
 from minillm.serve.replies import DONE, Reply, server_sent
 from minillm.serve.request import Event, Request
 from minillm.serve.served_model import ServedModel
@@ -226,7 +227,8 @@ class _Server:
         call = parse(body, chat=chat)
         self.served.check_name(call.model)
         requests = await asyncio.to_thread(self.served.requests, call)
-        reply = Reply(call, self.served.tokenizer, sum(len(r.prompt) for r in requests[:: call.n]))
+        n_prompt_tokens = sum(len(each.prompt) for each in requests[:: call.n])
+        reply = Reply(call, self.served.tokenizer, n_prompt_tokens, self.served.call_id)
         # 2. what the engine gives; up to its first event an error has a status of its own
         events = self._events(request, requests)
         first = await anext(events, None)

@@ -18,6 +18,13 @@ What a message spells is text, whatever it looks like: a user who types `<|end|>
 (prompt injection, 提示注入). So the text is cut at the template's special tokens only, and all
 between them is turned into tokens as ordinary text.
 
+**Tools.** A model that calls tools has two roles more: "call", which the model speaks too, and
+"result", what the tool gave. The prefix of a call is the generation prompt and one special token,
+which the model writes itself when it decides to call; a call ends as an answer does.
+
+    {"call":   {"prefix": "Bot: <|call|>", "end": "<|end|>"},
+     "result": {"prefix": "Tool: ", "suffix": "\\n"}}
+
 A model without such a file was not tuned for chat. Then `PLAIN` is used: messages one after the
 other, separated by a space, and the model goes on.
 
@@ -92,7 +99,7 @@ class ChatTemplate:
 
     Raises:
         ValueError: a value of another kind, an `end` that is not among the special tokens, no role
-            "assistant".
+            "assistant", a role "call" of another form than above.
 
     Example:
         >>> template = ChatTemplate(
@@ -129,6 +136,20 @@ class ChatTemplate:
                     f"roles.{name}.end must be one of special_tokens, {list(self.special_tokens)}, "
                     f"or null; got {role.end!r}"
                 )
+
+        if "call" in self.roles and self.call_token is None:
+            raise ValueError(
+                "roles.call must have the generation prompt and one special token as its prefix, "
+                f"and the end of the assistant; got {self.roles['call']}"
+            )
+
+    @property
+    def call_token(self) -> str | None:
+        """The special token with which the model begins a call of a tool; None if it calls none."""
+        call, begin = self.roles.get("call"), self.generation_prompt
+        if call is None or call.end != self.roles["assistant"].end:
+            return None
+        return next((each for each in self.special_tokens if begin + each == call.prefix), None)
 
     def check(self, tokenizer: Encoder) -> None:
         """Refuse a tokenizer that lacks a special token of the template.

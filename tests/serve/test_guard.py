@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from minillm.serve.guard import check_host, check_key, is_loopback, read_json
-from minillm.serve.protocol import RequestError
+from minillm.serve.refusal import RequestError
 
 JSON = {"content-type": "application/json; charset=utf-8"}
 

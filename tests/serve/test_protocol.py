@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from openai.resources import Completions
 from openai.resources.chat.completions import Completions as ChatCompletions
 
-from minillm.serve.protocol import CHAT, COMPLETION, HARMLESS, RequestError, choice_seed, parse
+from minillm.serve.protocol import CHAT, COMPLETION, HARMLESS, choice_seed, parse
+from minillm.serve.refusal import RequestError
 from minillm.serve.template import Message
 
 TEXT = {"model": "m", "prompt": "Mei"}
@@ -64,7 +65,7 @@ def test_a_prompt_has_four_forms(prompt, prompts):
 
 def test_messages_may_come_in_parts_and_as_the_client_sends_an_answer_back():
     parts = [{"type": "text", "text": "Mei "}, {"type": "text", "text": "waits"}]
-    answer = {"role": "assistant", "content": "ok", "refusal": None, "tool_calls": None}
+    answer = {"role": "assistant", "content": "ok", "refusal": None, "function_call": None}
     messages = [{"role": "developer", "content": "Be kind"}, {"role": "user", "content": parts}]
     call = parse(TALK | {"messages": [*messages, answer]}, chat=True)
     talk = [("system", "Be kind"), ("user", "Mei waits"), ("assistant", "ok")]
@@ -79,6 +80,15 @@ def test_a_format_is_text_any_object_or_a_schema():
     assert schema({"type": "json_object"}) == {"type": "object"}
     named = {"name": "n", "schema": SCHEMA, "strict": True}
     assert schema({"type": "json_schema", "json_schema": named}) == SCHEMA
+
+
+def test_tools_reach_the_call_of_a_chat():
+    tools = [{"type": "function", "function": {"name": "now"}}]
+    call = parse(TALK | {"tools": tools, "tool_choice": "required"}, chat=True)
+    assert ([each.name for each in call.tools.functions], call.tools.required) == (["now"], True)
+    assert parse(TALK | {"tools": tools, "tool_choice": "none"}, chat=True) == parse(
+        TALK, chat=True
+    )
 
 
 def test_seeds_of_several_answers_differ_and_the_first_is_the_requests_own():
@@ -118,7 +128,8 @@ def test_seeds_of_several_answers_differ_and_the_first_is_the_requests_own():
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
         ({"presence_penalty": 0.1}, "presence_penalty"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools.0"),
+        ({"tool_choice": "required"}, "tool_choice"),
         ({"top_k": 3}, "top_k"),
     ],
 )

@@ -6,9 +6,12 @@ from minillm.serve.detokenize import TextStream
 from minillm.serve.protocol import Call
 from minillm.serve.replies import Reply
 from minillm.serve.request import Event, Logprobs
+from minillm.serve.tool_calls import Function, Offer, call_text
 from minillm.text.tokenizer import Tokenizer
 
-BYTES = Tokenizer(())
+BYTES = Tokenizer((), ("<|call|>",))
+CALL_ID = 256
+OFFER = Offer((Function("look_up", {"type": "object"}),))
 
 
 def call_of(chat=True, **changes):
@@ -33,7 +36,7 @@ def events_of(text, stop=(), reason="length", n_logprobs=None):
 
 def streamed(call, events):
     """All chunks of a reply, and the reply."""
-    reply = Reply(call, BYTES, 3)
+    reply = Reply(call, BYTES, 3, CALL_ID)
     chunks = reply.begin()
     for event in events:
         chunks += reply.add(0, event)
@@ -101,6 +104,38 @@ def test_the_tokens_of_a_stop_text_have_no_log_probabilities_and_infinity_has_a_
         "tokens": ["a", "b"], "token_logprobs": [-9999.0, -2.0], "top_logprobs": None,
         "text_offset": [0, 1],
     }  # fmt: skip
+
+
+# --- calls of tools -------------------------------------------------------------------------------
+def test_a_call_has_no_text_and_comes_in_one_chunk():
+    text = [CALL_ID, *call_text("look_up", {"person": "胡"}).encode()]
+    events = [*events_of(text, reason=None, n_logprobs=0), Event(0, None, "", "stop")]
+    chunks, reply = streamed(call_of(tools=OFFER, n_logprobs=0), events)
+    (who, delta), sent, (end, reason) = [(c["delta"], c["finish_reason"]) for c in choices(chunks)]
+    (choice,) = reply.whole()["choices"]
+    (call,) = choice["message"]["tool_calls"]
+    assert call["function"] == {"name": "look_up", "arguments": '{"person":"胡"}'}
+    assert (call["type"], call["id"][:5], len(call["id"])) == ("function", "call_", 29)
+    assert sent == ({"tool_calls": [{"index": 0, **call}]}, None)
+    assert (who["content"], delta, end, reason) == ("", None, {}, "tool_calls")
+    assert (choice["message"]["content"], choice["finish_reason"]) == (None, "tool_calls")
+    assert (choice["logprobs"], reply.usage["completion_tokens"]) == (None, len(text))
+
+
+@pytest.mark.parametrize(("stop", "reason"), [((), "length"), (("up",), "stop")])
+def test_a_call_that_is_cut_is_not_sent(stop, reason):
+    text = [CALL_ID, *call_text("look_up", {}).encode()[:-1]]
+    chunks, reply = streamed(call_of(tools=OFFER), events_of(text, stop))
+    assert [c["delta"] for c in choices(chunks)[1:]] == [{}]
+    (choice,) = reply.whole()["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("", reason)
+    assert "tool_calls" not in choice["message"]
+
+
+def test_a_call_that_ends_with_the_last_token_is_whole():
+    text = [CALL_ID, *call_text("look_up", {}).encode()]
+    _, reply = streamed(call_of(tools=OFFER), events_of(text, reason="length"))
+    assert reply.whole()["choices"][0]["finish_reason"] == "tool_calls"
 
 
 # --- law ------------------------------------------------------------------------------------------

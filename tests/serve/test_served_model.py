@@ -2,11 +2,15 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minillm.formats.tokenizer_json import JsonTokenizer
-from minillm.serve.protocol import Call, RequestError, choice_seed
+from minillm.serve.protocol import Call, choice_seed
+from minillm.serve.refusal import RequestError
 from minillm.serve.served_model import NOT_TUNED, ServedModel
 from minillm.serve.template import ChatTemplate, Message, Role
+from minillm.serve.tool_calls import Function, Offer
 from minillm.text.fast import to_tokenizers_json
 from minillm.text.tokenizer import Tokenizer
 
@@ -22,6 +26,25 @@ PLAIN = ServedModel(
     name="m", tokenizer=TOKENIZER, context_length=10, vocab_size=260, suppress_tokens=(258, 259)
 )
 TUNED = replace(PLAIN, chat_template=TEMPLATE, stop_ids=(3,), about="A toy.")
+SPECIAL = (END, "<|call|>")
+TOOLS = replace(
+    PLAIN,
+    tokenizer=JsonTokenizer(json.loads(to_tokenizers_json(Tokenizer(((104, 105),), SPECIAL)))),
+    context_length=200,
+    suppress_tokens=(),
+    chat_template=ChatTemplate(
+        roles={
+            "user": Role(end=END),
+            "assistant": Role(end=END),
+            "call": Role(prefix="<|call|>", end=END),
+            "result": Role(end=END),
+        },
+        special_tokens=SPECIAL,
+    ),
+)
+SPECIAL_IDS = TOOLS.tokenizer.special_ids.values()
+CALL = TOOLS.tokenizer.special_ids["<|call|>"]
+NOW = Function("now", {"type": "object", "properties": {}})
 TEXT = Call(chat=False, model="m", prompts=("hi",), n_tokens=4, seed=5)
 TALK = Call(chat=True, model="m", prompts=((Message("user", "hi"),),), seed=5)
 
@@ -85,6 +108,43 @@ def test_a_schema_is_kept_to_and_ends_with_the_end_token():
     assert after.allowed().nonzero().flatten().tolist() == [END_ID]
 
 
+# --- tools ----------------------------------------------------------------------------------------
+def test_tools_let_an_answer_be_a_call_and_without_them_it_is_text():
+    assert (TOOLS.call_id, TUNED.call_id, PLAIN.call_id) == (CALL, None, None)
+    assert TOOLS.as_object()["calls_tools"]
+    offers = replace(TALK, tools=Offer((NOW,)))
+    (request,) = TOOLS.requests(offers)
+    assert CALL not in request.config.suppress_tokens
+    assert request.constraint.allowed().all()
+    assert not request.constraint.after(ord("{")).allowed()[CALL]
+    calls = request.constraint.after(CALL)
+    for byte in b'{"name":"now","arguments":{}}':
+        calls = calls.after(byte)
+    assert calls.allowed().nonzero().flatten().tolist() == [END_ID]
+    (request,) = TOOLS.requests(TALK)
+    assert (request.constraint, request.config.suppress_tokens) == (None, (CALL,))
+
+
+def test_a_required_call_has_no_other_first_token_and_a_schema_rules_what_is_no_call():
+    must = replace(TALK, tools=Offer((NOW,), True), schema={"enum": [7]})
+    (request,) = TOOLS.requests(must)
+    assert request.constraint.allowed().nonzero().flatten().tolist() == [CALL]
+    may = replace(must, tools=Offer((NOW,)))
+    (request,) = TOOLS.requests(may)
+    assert request.constraint.allowed().nonzero().flatten().tolist() == [ord("7"), CALL]
+    assert request.constraint.after(ord("7")).allowed().nonzero().flatten().tolist() == [END_ID]
+
+
+@given(st.lists(st.sampled_from([*SPECIAL, "hi", "红"]), max_size=5).map("".join))
+def test_what_a_result_spells_is_never_a_special_token(text):
+    talk = (Message("user", "hi"), Message("call", text), Message("result", text))
+    (request,) = TOOLS.requests(replace(TALK, prompts=(talk,)))
+    special = [token for token in request.prompt if token in SPECIAL_IDS]
+    assert special == [END_ID, CALL, END_ID, END_ID]
+    ids = TOOLS.tokenizer.encode(text)
+    assert list(request.prompt[-len(ids) - 1 : -1]) == ids
+
+
 def test_what_does_not_fit_is_refused_with_the_numbers():
     message, param = refused(PLAIN, replace(TEXT, prompts=("h" * 7,)))
     assert "up to 10 tokens together; the prompt has 7, and 4 more are asked for" in message
@@ -101,6 +161,7 @@ def test_what_does_not_fit_is_refused_with_the_numbers():
         (replace(TEXT, prompts=("\ud800",)), "surrogate", "prompt"),
         (replace(TALK, prompts=((Message("tool", "7"),),)), "got 'tool'", "messages"),
         (replace(TEXT, schema={"pattern": "a"}), "pattern", "response_format"),
+        (replace(TALK, tools=Offer((NOW,))), "no roles call and result", "tools"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_field(call, words, param):

@@ -31,6 +31,7 @@ from minillm.serve.template import ChatTemplate, Message, Role, encode
 from minillm.text.fast import to_tokenizers_json
 from minillm.text.tokenizer import Tokenizer
 from minillm.tune import chat
+from tests.serve.caller import TOOLS, caller
 
 END = "<|end|>"
 TOKENIZER = JsonTokenizer(
@@ -174,8 +175,8 @@ def test_a_folder_with_a_chat_template_is_served_as_its_model_was_tuned(tmp_path
         assert running.client.models.retrieve("tuned").chat_tuned
         answer = running.client.chat.completions.create(**body, **how)
         chunks = list(running.client.chat.completions.create(**body, **how, stream=True))
-        with pytest.raises(openai.BadRequestError, match="system, user, assistant; got 'tool'"):
-            wrong = [{"role": "tool", "content": "a"}]
+        with pytest.raises(openai.BadRequestError, match="system, user, assistant; got 'teller'"):
+            wrong = [{"role": "teller", "content": "a"}]
             running.client.chat.completions.create(model="tuned", messages=wrong)
     (choice,) = answer.choices
     assert choice.message.content == expected.text
@@ -275,6 +276,78 @@ def test_eight_clients_at_once_are_given_what_each_is_given_alone(toy):
     assert together == [text(n) for n in range(8)]
 
 
+# --- tools ----------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def tools():
+    engine, served = caller()
+    with serving(engine=engine, served=served) as running:
+        yield running.client.chat.completions.create
+
+
+def sale(answer):
+    """The one call of an answer, its arguments checked against the schema."""
+    (choice,) = answer.choices
+    (call,) = choice.message.tool_calls
+    assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
+    assert (call.type, call.function.name) == ("function", "sell")
+    assert json.loads(call.function.arguments)["fruit"] in ("plum", "红")
+    return call
+
+
+def test_a_call_comes_with_an_id_and_its_result_is_answered(tools):
+    call = sale(tools(**HI, tools=TOOLS))
+    sent = {"role": "assistant", "tool_calls": [call.model_dump()]}
+    result = {"role": "tool", "tool_call_id": call.id, "content": "<|end|><|assistant|>3 coins"}
+    talk = [*HI["messages"], sent, result]
+    answer = tools(**(HI | {"messages": talk}), tools=TOOLS, tool_choice="none", max_tokens=9)
+    assert answer.choices[0].message.tool_calls is None
+    assert answer.choices[0].finish_reason == "length"
+    assert "<|call|>" not in answer.choices[0].message.content
+    wrong = [*HI["messages"], sent, result | {"tool_call_id": "call_0"}]
+    with pytest.raises(openai.BadRequestError, match="the id of the call") as error:
+        tools(**(HI | {"messages": wrong}), tools=TOOLS)
+    assert error.value.param == "messages.2.tool_call_id"
+
+
+def test_who_offers_no_tools_is_answered_in_text(tools):
+    answer = tools(**HI, max_tokens=9)
+    assert answer.choices[0].message.tool_calls is None
+    assert len(answer.choices[0].message.content) > 0
+    assert "<|call|>" not in answer.choices[0].message.content
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "sell"}}])
+def test_a_required_call_is_made_whatever_the_model_prefers(tools, choice):
+    other = {"type": "function", "function": {"name": "sell_", "parameters": {"type": "object"}}}
+    offered = TOOLS if choice == "required" else [other, *TOOLS]
+    sale(tools(**HI, tools=offered, tool_choice=choice, parallel_tool_calls=True))
+
+
+def test_a_call_streams_as_the_client_puts_it_together(tools):
+    whole = sale(tools(**HI, tools=TOOLS))
+    chunks = list(tools(**HI, tools=TOOLS, stream=True))
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+    assert "".join(delta.content or "" for delta in deltas) == ""
+    (part,) = [call for delta in deltas for call in delta.tool_calls or ()]
+    assert (part.index, part.function.arguments) == (0, whole.function.arguments)
+    assert [c.choices[0].finish_reason for c in chunks] == [None] * (len(chunks) - 1) + [
+        "tool_calls"
+    ]
+
+
+def test_a_call_without_room_to_end_is_no_call(tools):
+    (choice,) = tools(**HI, tools=TOOLS, max_tokens=20).choices
+    assert (choice.finish_reason, choice.message.content) == ("length", "")
+    assert choice.message.tool_calls is None
+
+
+def test_a_schema_of_a_tool_that_cannot_be_kept_to_is_refused(tools):
+    odd = {"type": "object", "properties": {"fruit": {"type": "string", "pattern": "p"}}}
+    with pytest.raises(openai.BadRequestError, match="'pattern' is not supported") as error:
+        tools(**HI, tools=[{"type": "function", "function": {"name": "sell", "parameters": odd}}])
+    assert error.value.param == "tools"
+
+
 # --- who goes away, and what is too much ----------------------------------------------------------
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_frees_all_blocks(stream):
@@ -345,8 +418,8 @@ def test_each_refusal_is_the_clients_own_exception(toy):
     chat = toy.client.chat.completions.create
     with pytest.raises(openai.NotFoundError, match="this server has 'toy'"):
         chat(**(HI | {"model": "gpt-5"}))
-    with pytest.raises(openai.BadRequestError, match="tools") as error:
-        chat(**HI, tools=[{"type": "function", "function": {"name": "f"}}])
+    with pytest.raises(openai.BadRequestError, match="toy was not tuned to call tools") as error:
+        chat(**HI, tools=TOOLS)
     assert (error.value.param, error.value.type) == ("tools", "invalid_request_error")
     limit = MODEL.context_length
     with pytest.raises(openai.BadRequestError, match=f"up to {limit} tokens .* has {limit + 9}"):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -61,6 +62,19 @@ def test_without_a_template_all_that_was_said_is_one_text():
     assert text_of(talk, PLAIN) == "Mei waits. Hu comes. hi"
     assert list(encode(talk, PLAIN, TOKENIZER)) == [*bytes_of("Mei waits. Hu comes."), 257]
     assert PLAIN.stop_ids(TOKENIZER) == ()
+
+
+def test_a_call_begins_with_a_token_that_the_model_writes_itself():
+    roles = {"assistant": Role(prefix="A:", end=END), "result": Role()}
+    template = ChatTemplate(
+        roles={**roles, "call": Role(prefix=f"A:{BEGIN}", end=END)},
+        generation_prompt="A:",
+        special_tokens=(BEGIN, END),
+    )
+    assert (template.call_token, TEMPLATE.call_token) == (BEGIN, None)
+    for prefix, end in ((BEGIN, END), (f"A:{BEGIN}", None), ("A:", END)):
+        with pytest.raises(ValueError, match="one special token as its prefix"):
+            replace(template, roles={**roles, "call": Role(prefix=prefix, end=end)})
 
 
 # --- twin, reference ------------------------------------------------------------------------------
