@@ -23,6 +23,7 @@ from minillm.town.world import World
 from minillm.train import manifest
 from minillm.tune.chat import answers
 from minillm.zoo import checkpoints
+from tools import tool_card
 from tools.life_card import LANGUAGES, described, losses_by_kind
 
 N_REQUESTS = 500  # of each kind, in each language
@@ -33,6 +34,7 @@ SPLITS = {  # combinations and wordings of each kind of request
     "combinations it has never seen": (tuple(sorted(HELD_OUT)), SEEN_WORDINGS),
     "in a wording it has never seen": (SEEN, (UNSEEN_WORDING,)),
 }
+SEEN_SPLIT = next(iter(SPLITS))
 #: What differs between the kinds of data.
 WORDS = {
     "requests": {
@@ -41,6 +43,7 @@ WORDS = {
         "learned": "It learned the answers' tokens alone.",
         "loss": "nats a token of an answer",
         "turns": "three turns",
+        "unknown": "It does not say",
         "cost": """ Tuning has cost it nearly all that its
 parent could write: no text of that kind was mixed in.""",
     },
@@ -53,6 +56,20 @@ its parent once more, so that they are not forgotten.""",
         "learned": "Of conversations it learned the answers' tokens alone.",
         "loss": "nats a learned token, of answers and texts",
         "turns": "two turns",
+        "unknown": "It does not say",
+        "cost": "",
+    },
+    "tools": {
+        "read": "conversations and texts",
+        "more": """ It also read
+questions with numbers (`minillm.town.sums`), half of which need a calculator, and questions about
+people of many towns (`minillm.recipes.look_ups`), each with its calls and what the tools gave; and
+texts of its parent once more, so that they are not forgotten.""",
+        "learned": """Of conversations it learned the tokens of calls and answers
+alone: not what the tools gave.""",
+        "loss": "nats a learned token, of calls, answers and texts",
+        "turns": "two turns",
+        "unknown": "Unless a tool fails, it does not say",
         "cost": "",
     },
 }
@@ -110,9 +127,14 @@ def card(
     )
     data = note.config["data"]
     words = WORDS[data["kind"]]
+    unknown = words["unknown"]
     n_requests, n_letters = 64 * data["request_blocks"], 64 * data["letter_blocks"]
-    is_steps = data["kind"] == "steps"
-    problems = problem_table(model, tokenizer, template) if is_steps else ""
+    problems = ""
+    if data["kind"] == "steps":
+        problems = problem_table(model, tokenizer, template)
+    if data["kind"] == "tools":
+        texts = [each.text for language in LANGUAGES for each in requests(SEEN_SPLIT, language)]
+        problems = tool_card.tables(model, tokenizer, template, texts)
     return f"""# {note.name}
 
 {described(note, model)}
@@ -141,7 +163,7 @@ the combinations was kept out of its training; of these it has met each part, bu
 {kept}
 
 **What it cannot do.** Anything that is not asked as in the town's requests and letters, and much
-that is: the table says how much. It knows no word that the town does not use. It does not say that
+that is: the table says how much. It knows no word that the town does not use. {unknown} that
 it does not know; it answers anyway, in the style of what it has learned:
 
 {outside}

@@ -3,7 +3,7 @@
 python -m tools.ship runs/town-1m
 
 A model that is made from another is shipped after it: `town-base`, then `minillm train chat-1m`,
-which begins from the shipped weights, then `chat-1m`; likewise `steps-1m`.
+which begins from the shipped weights, then `chat-1m`; likewise `steps-1m` and `tools-1m`.
 """
 
 import json
@@ -86,9 +86,11 @@ def card(
         return story_card(note, model, stories, others)
     if kind == "life":
         return life_card.card(note, model, tokenizer)
-    if kind in ("requests", "steps"):
+    if kind in ("requests", "steps", "tools"):
         return chat_card.card(note, model, tokenizer, chat_template)
-    raise ValueError(f"cards are of town, life, requests or steps; {note.name} has read {kind}")
+    raise ValueError(
+        f"cards are of town, life, requests, steps or tools; {note.name} has read {kind}"
+    )
 
 
 def share_good(stories: list) -> float:

@@ -1,4 +1,4 @@
-"""Conversations that a recipe reads: your own files, or requests, letters and problems of the town.
+"""Conversations that a recipe reads: your own files, or what the town asks and answers.
 
     {"messages": [{"role": "user", "content": "Who is Mei?"},
                   {"role": "assistant", "content": "A baker."}]}          one a line
@@ -18,16 +18,28 @@ from typing import Any, ClassVar, NamedTuple, final
 
 from minillm.reason.prompt import with_trigger
 from minillm.recipes.data import LifeData
-from minillm.serve.template import ChatTemplate, Encoder, Message
+from minillm.recipes.tool_turns import tool_turns
+from minillm.serve.template import ChatTemplate, Encoder
 from minillm.town.letters import BLOCK, LetterSource
 from minillm.town.market import MarketSource, Problem
 from minillm.town.requests import RequestSource
 from minillm.town.world import World
-from minillm.tune.chat import Conversation, Example, example, read_conversations
+from minillm.tune.chat import (
+    TEMPLATE,
+    TOOL_TEMPLATE,
+    Conversation,
+    Example,
+    example,
+    read_conversations,
+    turn_messages,
+)
 
 MOST_TURNS = 3  # of a conversation about requests
 MOST_TURNS_WITH_STEPS = 2  # of one that may hold problems with steps: three need not fit
-Turn = tuple[str, str, str]  # where it comes from, what is asked, what is answered
+HOME = 4  # one block of questions in so many is of the town of the requests
+MOST_CALLS = 2  # of tools, in a conversation: a third need not fit
+#: Where it comes from, what is asked, calls of tools and their results in turns, what is answered.
+Turn = tuple[str, ...]
 
 
 class Named(NamedTuple):
@@ -53,6 +65,7 @@ class ChatData:
     """
 
     kind: ClassVar[str] = "chat"
+    template: ClassVar[ChatTemplate] = TEMPLATE
     files: tuple[str, ...] = ()
     held_out: float = 0.05
 
@@ -106,6 +119,7 @@ class RequestData:
     """
 
     kind: ClassVar[str] = "requests"
+    template: ClassVar[ChatTemplate] = TEMPLATE
     world: str | None = None
     languages: tuple[str, ...] = ("en", "zh")
     request_blocks: int = 100
@@ -175,6 +189,7 @@ class StepsData:
     """
 
     kind: ClassVar[str] = "steps"
+    template: ClassVar[ChatTemplate] = TEMPLATE
     world: str | None = None
     languages: tuple[str, ...] = ("en", "zh")
     problem_blocks: int = 100
@@ -184,7 +199,7 @@ class StepsData:
     held_out_blocks: int = 2
 
     def __post_init__(self):
-        self._requests()  # says what is wrong with requests, letters and what is held out
+        _requests_of(self)  # says what is wrong with requests, letters and what is held out
         if self.problem_blocks < 1 or self.replay_blocks < 0:
             raise ValueError(
                 "problem_blocks must be at least 1 and replay_blocks at least 0; got "
@@ -195,7 +210,7 @@ class StepsData:
         """Those to train on, or "held out"; in the same words for every template."""
         n_blocks = self.held_out_blocks if part == "held out" else self.request_blocks
         n_problems = round(BLOCK * n_blocks * self.problem_blocks / self.request_blocks)
-        turns = self._requests().turns(part, n_blocks)
+        turns = _requests_of(self).turns(part, n_blocks)
         for language in self.languages:
             source = MarketSource(_world(self.world), language)
             direct = _first(source, n_problems, f"{part}, chat")
@@ -206,27 +221,102 @@ class StepsData:
 
     def texts(self, part: str) -> list[str]:
         """Those of the base that are read again: of its training, or of what was held out."""
-        if not self.replay_blocks:
-            return []
-        n = self.replay_blocks
-        if part == "held out":
-            n = max(1, round(n * self.held_out_blocks / self.request_blocks))
-        kinds = ("story", "fact", "market", "worked", "list", "letter")
-        how = {f"{kind}_blocks": n for kind in kinds} | {"held_out_blocks": n}
-        return LifeData(world=self.world, languages=self.languages, **how).documents(part)
+        return _replayed(self, part)
 
-    def _requests(self) -> RequestData:
-        return RequestData(
-            world=self.world,
-            languages=self.languages,
-            request_blocks=self.request_blocks,
-            letter_blocks=self.letter_blocks,
-            held_out_blocks=self.held_out_blocks,
-        )
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class ToolData:
+    """Sums and questions about people, answered with the town's tools; requests, letters, texts.
+
+    Sums (`minillm.town.sums`) need the calculator, or look as if they did and need nothing.
+    Questions about people (`minillm.recipes.look_ups`) need one look-up or two. Most blocks are of
+    a town each, so that facts cannot be learned by heart: what can be learned is what to look up.
+    Every fourth is of `world`, whose names have tokens of their own. The results are those of the
+    tools themselves (`minillm.recipes.town_tools`):
+
+        user       What is 347 times 582?
+        call       {"name":"calculate","arguments":{"expression":"347 * 582"}}
+        result     201954
+        assistant  201954
+
+    They are turns of the same conversations as requests and letters (see `RequestData`), each of
+    one turn or two. Beside these the model reads on in texts of `town-base`, as for `StepsData`.
+
+    Args:
+        world: its seed, of requests, letters, texts and each fourth block of questions; None for
+            Tinytown.
+        languages: of all.
+        sum_blocks, look_up_blocks: 64 questions each, in each language.
+        request_blocks, letter_blocks: as in `RequestData`.
+        replay_blocks: of the base's texts, the first so many blocks of each of its kinds.
+        held_out_blocks: of requests in each language, for evaluation; all else comes in the share
+            that it has in training.
+    """
+
+    kind: ClassVar[str] = "tools"
+    template: ClassVar[ChatTemplate] = TOOL_TEMPLATE
+    world: str | None = None
+    languages: tuple[str, ...] = ("en", "zh")
+    sum_blocks: int = 100
+    look_up_blocks: int = 100
+    request_blocks: int = 100
+    letter_blocks: int = 10
+    replay_blocks: int = 10
+    held_out_blocks: int = 2
+
+    def __post_init__(self):
+        _requests_of(self)  # says what is wrong with requests, letters and what is held out
+        if self.sum_blocks < 1 or self.look_up_blocks < 1 or self.replay_blocks < 0:
+            raise ValueError(
+                "sum_blocks and look_up_blocks must be at least 1 and replay_blocks at least 0; "
+                f"got {self.sum_blocks}, {self.look_up_blocks} and {self.replay_blocks}"
+            )
+
+    def conversations(self, part: str, template: ChatTemplate) -> list[Named]:
+        """Those to train on, or "held out"; in the same words for every template."""
+        n_blocks = self.held_out_blocks if part == "held out" else self.request_blocks
+        turns = _requests_of(self).turns(part, n_blocks)
+        share = n_blocks / self.request_blocks
+        for kind, n_all in (("sum", self.sum_blocks), ("look-up", self.look_up_blocks)):
+            for index in range(max(1, round(n_all * share))):
+                is_home = index % HOME == HOME - 1
+                world = _world(self.world) if is_home else World(f"{part}, town {index}")
+                turns += [
+                    (kind, *turn)
+                    for language in self.languages
+                    for turn in tool_turns(kind, world, language, f"{part}, chat, {index}")
+                ]
+        return _in_conversations(turns, _world(self.world), part, MOST_TURNS_WITH_STEPS)
+
+    def texts(self, part: str) -> list[str]:
+        """Those of the base that are read again: of its training, or of what was held out."""
+        return _replayed(self, part)
 
 
 #: Data that are conversations, from which a model that can write already learns to answer.
-Chats = ChatData | RequestData | StepsData
+Chats = ChatData | RequestData | StepsData | ToolData
+
+
+def _requests_of(data: StepsData | ToolData) -> RequestData:
+    return RequestData(
+        world=data.world,
+        languages=data.languages,
+        request_blocks=data.request_blocks,
+        letter_blocks=data.letter_blocks,
+        held_out_blocks=data.held_out_blocks,
+    )
+
+
+def _replayed(data: StepsData | ToolData, part: str) -> list[str]:
+    if not data.replay_blocks:
+        return []
+    n = data.replay_blocks
+    if part == "held out":
+        n = max(1, round(n * data.held_out_blocks / data.request_blocks))
+    kinds = ("story", "fact", "market", "worked", "list", "letter")
+    how = {f"{kind}_blocks": n for kind in kinds} | {"held_out_blocks": n}
+    return LifeData(world=data.world, languages=data.languages, **how).documents(part)
 
 
 def direct_turn(problem: Problem) -> tuple[str, str]:
@@ -271,12 +361,10 @@ def _in_conversations(turns: list[Turn], world: World, part: str, most_turns: in
     conversations = []
     while turns:
         some = [turns.pop() for _ in range(min(rng.randint(1, most_turns), len(turns)))]
-        messages = tuple(
-            message
-            for _, asks, answers in some
-            for message in (Message("user", asks), Message("assistant", answers))
-        )
-        conversations.append(Named(", ".join(place for place, _, _ in some), messages))
+        while sum(len(turn) - 3 for turn in some) > 2 * MOST_CALLS:  # each with its result
+            turns.append(some.pop())
+        messages = tuple(message for _, *turn in some for message in turn_messages(turn))
+        conversations.append(Named(", ".join(turn[0] for turn in some), messages))
     return conversations
 
 

@@ -11,6 +11,9 @@ message, and each is answered.
 
 The model sees as much of the conversation as its context has room for (`minillm.tune.history`).
 
+A model that may call tools (`minillm.tune.chat.TOOL_TEMPLATE`) is given those of the town, see
+`minillm.recipes.calling`.
+
 With `--steps` each message has the words behind it that ask for a chain of thought (思维链,
 `minillm.reason.prompt`). With `--votes 10` ten answers are sampled, and the first of those that
 most agree with is the answer (`minillm.recipes.voting`).
@@ -27,21 +30,24 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple, final
+from typing import final
 
+from minillm.agents.tools import Toolbox
 from minillm.formats.tokenizer_json import JsonTokenizer
 from minillm.lab.text_file import decode
 from minillm.lab.threads import use_threads
 from minillm.model.transformer import Transformer
 from minillm.reason.prompt import with_trigger
-from minillm.recipes import voting
+from minillm.recipes import calling, voting
+from minillm.recipes.calling import Answer, End
+from minillm.recipes.town_tools import town_toolbox
 from minillm.serve import template
 from minillm.serve.detokenize import TextStream
 from minillm.serve.request import Request
 from minillm.serve.sample import SampleConfig, stream
 from minillm.serve.template import ChatTemplate, Message
-from minillm.tune.chat import line
-from minillm.tune.history import History, fit
+from minillm.town.world import World
+from minillm.tune.history import History, fit, save
 from minillm.zoo import checkpoints
 
 LONGEST_ANSWER = 512  # tokens, if nobody says how many
@@ -55,8 +61,6 @@ is a command; to send one as a message, begin it with a space.
 #: What would command the terminal; a model may write anything.
 _CONTROL = {n: "�" for n in (*range(32), *range(127, 160)) if chr(n) not in "\t\n\r"}
 
-End = Literal["stop", "length", "interrupt"]
-
 
 def for_terminal(text: str) -> str:
     r"""A text without the characters that command a terminal.
@@ -69,18 +73,6 @@ def for_terminal(text: str) -> str:
 
 
 # --- the model ------------------------------------------------------------------------------------
-class Answer(NamedTuple):
-    """What the model wrote.
-
-    Args:
-        text: without its end.
-        end: "stop", the model ended it; "length", the limit did; "interrupt", a person did.
-    """
-
-    text: str
-    end: End
-
-
 @final
 @dataclass(frozen=True, kw_only=True)
 class Chat:
@@ -94,9 +86,10 @@ class Chat:
         seed: of what is left to chance.
         steps: whether each message asks for a chain of thought.
         n_votes: answers that are sampled of each message; None for one, shown as it comes.
+        toolbox: what the model may call; None for a model that calls nothing.
 
     Raises:
-        ValueError: a number of tokens that leaves no room for a message.
+        ValueError: a number of tokens that leaves no room for a message; votes over calls.
     """
 
     model: Transformer = field(repr=False)
@@ -108,8 +101,11 @@ class Chat:
     seed: int = 0
     steps: bool = False
     n_votes: int | None = None
+    toolbox: Toolbox | None = field(default=None, repr=False)
 
     def __post_init__(self):
+        if self.n_votes is not None and self.toolbox is not None:
+            raise ValueError("--votes is for models that call no tools; leave it out")
         length = self.model.context_length
         if self.n_tokens is not None and not 1 <= self.n_tokens < length:
             raise ValueError(
@@ -119,8 +115,10 @@ class Chat:
 
     @property
     def max_length(self) -> int:
-        """Tokens that may be read, so that the answer has room."""
+        """Tokens that may be read, so that the answer has room, and calls before it."""
         length = self.model.context_length
+        if self.toolbox is not None and self.n_tokens is None:
+            return length // 3
         return length - (self.n_tokens or min(LONGEST_ANSWER, max(1, length // 4)))
 
     def ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
@@ -136,27 +134,27 @@ class Chat:
         no_token = checkpoints.ids_without_token(self.model, self.tokenizer, stop_ids)
         return Request(
             prompt=ids,
-            n_tokens=self.n_tokens or min(LONGEST_ANSWER, self.model.context_length - len(ids)),
+            n_tokens=min(self.n_tokens or LONGEST_ANSWER, self.model.context_length - len(ids)),
             config=replace(self.config, suppress_tokens=no_token),
             stop_ids=stop_ids,
             stop=tuple(self.chat_template.stop),
             seed=self.seed,
         )
 
-    def answer(self, ids: tuple[int, ...], row: int, show: Callable[[str], None]) -> Answer:
+    def answer(self, messages: Sequence[Message], row: int, show: Callable[[str], None]) -> Answer:
         """The model's answer, shown as it comes; Ctrl-C ends it.
 
         Args:
-            ids: what the model reads.
+            messages: what was said so far.
             row: the number of the turn, so that each has random numbers of its own.
             show: is given the text, piece by piece.
         """
-        request = self.request(ids)
+        request = self.request(self.ids(messages))
         parts: list[str] = []
         try:
             tokens = stream(
                 self.model,
-                ids,
+                request.prompt,
                 request.config,
                 n_tokens=request.n_tokens,
                 stop_ids=request.stop_ids,
@@ -176,19 +174,27 @@ class Chat:
             end = "interrupt"
         return Answer("".join(parts), end)
 
-    def elected(self, ids: tuple[int, ...], row: int, show: Callable[[str], None]) -> Answer:
-        """The answer that wins the vote, shown as a whole.
-
-        Args:
-            ids, row, show: as for `answer`.
-        """
+    def elected(self, messages: Sequence[Message], row: int, show: Callable[[str], None]) -> Answer:
+        """The answer that wins the vote, shown as a whole; arguments as of `answer`."""
         first = row * voting.MOST  # so that each turn has random numbers of its own
-        request = self.request(ids)
+        request = self.request(self.ids(messages))
         text, end = voting.elect(
             self.model, self.tokenizer, request, self.n_votes, first=first, note=_note
         )
         show(text)
         return Answer(text, end)
+
+    def with_tools(
+        self, messages: Sequence[Message], row: int, show: Callable[[str], None]
+    ) -> Answer:
+        """The answer of a model that may call tools; arguments as of `answer`."""
+
+        def request_of(messages: Sequence[Message]) -> Request:
+            number = row * 2**16 + len(messages)  # each message has random numbers of its own
+            return replace(self.request(self.ids(messages)), seed=self.seed * 2**32 + number)
+
+        parts = self.model, self.tokenizer, self.chat_template, self.toolbox
+        return calling.reply(*parts, messages, request_of, show, _note)
 
 
 # --- the program ----------------------------------------------------------------------------------
@@ -268,6 +274,7 @@ def open_chat(
         config=config,
         n_tokens=n_tokens,
         seed=seed,
+        toolbox=None if chat_template.call_token is None else town_toolbox(World()),
     )
 
 
@@ -315,7 +322,8 @@ def _step(chat: Chat, history: History, text: str) -> tuple[History, str]:
             _note("a new conversation")
             return History(system=history.system), ""
         case "/save":
-            _note(save(history, rest.strip()))
+            path = save(history, rest.strip())
+            _note(f"{_turns(len(history.turns))} written to {path}")
         case _ if command.startswith("/"):
             raise ValueError(
                 f"there is no command {command}; there are /reset, /save FILE, /help, /quit. To "
@@ -331,11 +339,12 @@ def _turn(chat: Chat, history: History, question: str) -> tuple[History, End]:
     question, n_before = question.strip(), history.n_dropped
     question = with_trigger(question) if chat.steps else question
     answer_to = chat.answer if chat.n_votes is None else chat.elected
+    answer_to = answer_to if chat.toolbox is None else chat.with_tools
     history = fit(history, question, chat.ids, chat.max_length)
     if n := history.n_dropped - n_before:
         _note(f"the context is full: the model no longer sees the oldest {_turns(n)}")
     try:
-        answer = answer_to(chat.ids(history.messages(question)), len(history.turns), _show)
+        answer = answer_to(history.messages(question), len(history.turns), _show)
     finally:
         print(flush=True)  # what was written stays, on a line of its own
     if answer.end == "length":
@@ -343,31 +352,8 @@ def _turn(chat: Chat, history: History, question: str) -> tuple[History, End]:
     if not answer.text.strip():
         _note("no answer, so the message is not kept")
         return history, answer.end
-    return replace(history, turns=(*history.turns, (question, answer.text))), answer.end
-
-
-def save(history: History, name: str) -> str:
-    """Write all that was said into a new file, a line of JSON, as `read_conversations` reads it.
-
-    Returns:
-        A sentence on what was written.
-
-    Raises:
-        ValueError: no name, nothing to write, a file that is there already or cannot be made.
-    """
-    if not name:
-        raise ValueError("/save needs the name of a file, such as /save plums.jsonl")
-    if not history.turns:
-        raise ValueError("there is nothing to save: no message was answered yet")
-    path = Path(name).expanduser()
-    try:
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(line(replace(history, n_dropped=0).messages()) + "\n")
-    except FileExistsError:
-        raise ValueError(f"{path} is there already and stays as it is; take another name") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
-    return f"{_turns(len(history.turns))} written to {path}"
+    turn = (question, *answer.called, answer.text)
+    return replace(history, turns=(*history.turns, turn)), answer.end
 
 
 def _turns(n: int) -> str:
@@ -379,7 +365,7 @@ def _show(text: str) -> None:
 
 
 def _note(text: str) -> None:
-    print(f"({text})", file=sys.stderr, flush=True)
+    print(f"({for_terminal(text)})", file=sys.stderr, flush=True)
 
 
 def _must_go_on(end: str) -> None:

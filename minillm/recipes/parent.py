@@ -29,7 +29,7 @@ from minillm.recipes.chat_data import Chats
 from minillm.recipes.recipe import ModelShape, Recipe
 from minillm.serve import template as chat_template
 from minillm.serve.template import ChatTemplate
-from minillm.tune.chat import TEMPLATE, save_template
+from minillm.tune.chat import save_template
 from minillm.zoo import checkpoints
 
 
@@ -144,7 +144,7 @@ def tokenizer_and_end(recipe: Recipe) -> tuple[JsonTokenizer, int]:
 
 
 def template_of(recipe: Recipe, tokenizer: JsonTokenizer) -> ChatTemplate:
-    """The parent's own chat template, or the one of the town's models (`minillm.tune.chat`).
+    """The parent's own chat template, or the one that the data need (`minillm.tune.chat`).
 
     Raises:
         ValueError: the tokenizer lacks its special tokens.
@@ -153,13 +153,13 @@ def template_of(recipe: Recipe, tokenizer: JsonTokenizer) -> ChatTemplate:
     if own is not None:
         return own
     try:
-        TEMPLATE.check(tokenizer)
+        recipe.data.template.check(tokenizer)
     except ValueError as error:
         raise ValueError(
             f"{recipe.parent} has no chat_template.json of its own, and cannot have the usual one: "
             f"{error}. Take a parent whose recipe has them as special_tokens, such as town-base"
         ) from None
-    return TEMPLATE
+    return recipe.data.template
 
 
 def save(model: Transformer, place: Path, recipe: Recipe) -> None:

@@ -4,7 +4,7 @@
     threads = 1                       more only for a machine that does nothing else
 
     [data]                            what it reads: kind = "town", "life", "text"; and, with a
-    kind = "text"                     parent, "chat", "requests", "steps"
+    kind = "text"                     parent, "chat", "requests", "steps", "tools"
     files = ["letters.txt"]
 
     [model]                           its shape

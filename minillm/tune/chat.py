@@ -14,6 +14,13 @@ where the end token also serves as padding and padding is masked.
 **Special tokens come from the template alone.** Whatever a message spells is turned into ordinary
 tokens, so nobody can end the user's message from within it (`minillm.serve.template`).
 
+**Tools.** A model that may call tools (`TOOL_TEMPLATE`) speaks in two roles. After `<|assistant|>`
+it writes either its answer, or `<|call|>` and the call as JSON. What the tool gave comes back as a
+message of the role "result". The model reads it and has not written it, so it is not learned:
+
+    tokens      <|user|> 3 · 4 ? <|end|> <|assistant|> <|call|> {…} <|end|> <|result|> 12 <|end|>
+    loss mask      ·     ·······    ·          ·           ✓     ✓     ✓        ·      ·     ·
+
 Paper: Ouyang et al. 2022, "Training language models to follow instructions with human feedback",
 arXiv:2203.02155 (supervised fine-tuning on demonstrations); the roles are those of OpenAI's ChatML
 (2023). Both from memory.
@@ -24,7 +31,7 @@ Chapter: 20
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import final
@@ -42,6 +49,16 @@ TEMPLATE = ChatTemplate(
     },
     generation_prompt="<|assistant|>",
     special_tokens=("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+)
+#: The same for a model that may call tools. It writes `<|call|>` itself.
+TOOL_TEMPLATE = replace(
+    TEMPLATE,
+    roles={
+        **TEMPLATE.roles,
+        "call": Role(prefix="<|assistant|><|call|>", end="<|end|>"),
+        "result": Role(prefix="<|result|>", end="<|end|>"),
+    },
+    special_tokens=(*TEMPLATE.special_tokens, "<|call|>", "<|result|>"),
 )
 AT_ONCE = 64  # conversations that are answered together
 
@@ -65,7 +82,7 @@ class Example:
 def example(
     messages: Sequence[Message], tokenizer: Encoder, template: ChatTemplate = TEMPLATE
 ) -> Example:
-    """A conversation as tokens, with the assistant's messages and their ends marked.
+    """A conversation as tokens, with all that the model says marked, and the ends of it.
 
     Args:
         messages: at least one of them the assistant's.
@@ -87,33 +104,62 @@ def example(
     """
     check(messages, template)
     template.check(tokenizer)
-    end = template.stop_ids(tokenizer)
-    if not end:
+    if not template.stop_ids(tokenizer):
         raise ValueError(
             "the chat template's assistant has no end token, so a model could not learn when to "
             'stop; give roles.assistant an "end" that is one of its special_tokens'
         )
+    own = model_roles(template)
+    alone = replace(template, roles=own, generation_prompt="")
     ids: list[int] = []
     loss_mask: list[bool] = []
     for number, message in enumerate(messages):
-        if message.role != "assistant":
+        if message.role not in own:
             continue
-        # 1. all that the model has read when it begins to answer: not to be learned
+        # 1. all that the model has read when it begins to speak: not to be learned
         ids += encode(messages[:number], template, tokenizer)[len(ids) :]
         loss_mask += [False] * (len(ids) - len(loss_mask))
-        # 2. the answer and its end: to be learned
-        content = message.content.strip() if template.trim else message.content
-        ids += (*tokenizer.encode(content), *end)
+        # 2. what it says, and its end: to be learned
+        ids += encode([message], alone, tokenizer)
         loss_mask += [True] * (len(ids) - len(loss_mask))
     return Example(tuple(ids), tuple(loss_mask))
+
+
+def model_roles(template: ChatTemplate) -> dict[str, Role]:
+    """The roles in which the model speaks, as it writes them: right behind the generation prompt.
+
+    Example:
+        >>> model_roles(TOOL_TEMPLATE)["call"]
+        Role(prefix='<|call|>', end='<|end|>', suffix='')
+        >>> [*model_roles(TOOL_TEMPLATE)], [*model_roles(TEMPLATE)]
+        (['assistant', 'call'], ['assistant'])
+    """
+    end, call_token = template.roles["assistant"].end, template.call_token
+    roles = {"assistant": Role(end=end)}
+    return roles if call_token is None else roles | {"call": Role(prefix=call_token, end=end)}
+
+
+def turn_messages(turn: Sequence[str]) -> Conversation:
+    """A turn as messages: what is asked, each call with its result, what is answered.
+
+    Args:
+        turn: an even number of texts, at least two; the first the user's, the last the assistant's.
+
+    Example:
+        >>> [each.role for each in turn_messages(("3 · 4?", "{…}", "12", "12."))]
+        ['user', 'call', 'result', 'assistant']
+    """
+    roles = ("user", *("call", "result") * (len(turn) // 2 - 1), "assistant")
+    return tuple(Message(role, text) for role, text in zip(roles, turn, strict=True))
 
 
 def check(messages: Sequence[Message], template: ChatTemplate = TEMPLATE) -> None:
     """Refuse what nobody can learn from.
 
     Raises:
-        ValueError: no message of the assistant, or it speaks first; an empty message; a role that
-            the template does not have. The message is named by its number, from 0.
+        ValueError: no message of the assistant, or the model speaks first; an empty message; a role
+            that the template does not have; a call without its result right behind it, or a result
+            without its call. The message is named by its number, from 0.
 
     Example:
         >>> check([Message("user", "Who is Mei?")])
@@ -124,9 +170,10 @@ has the roles user
     """
     for number, (role, content) in enumerate(messages):
         if role not in template.roles:
+            tools = role in TOOL_TEMPLATE.roles
             raise ValueError(
                 f"the role of message {number} must be one of {', '.join(template.roles)}; got "
-                f"{role!r}"
+                f"{role!r}" + ", which a model that may call tools has, such as tools-1m" * tools
             )
         if not content.strip():
             raise ValueError(f"message {number}, the {role}'s, is empty; write it or take it out")
@@ -138,6 +185,24 @@ has the roles user
         )
     if roles[0] == "assistant":
         raise ValueError("message 0 is the assistant's, which answers nothing; begin with the user")
+    if template.call_token is not None:
+        _check_calls(roles)
+
+
+def _check_calls(roles: Sequence[str]) -> None:
+    if roles[0] in ("call", "result"):
+        raise ValueError(f"message 0 is a {roles[0]}, which answers nothing; begin with the user")
+    for number, (before, role) in enumerate(zip(("", *roles), (*roles, ""), strict=True)):
+        if before == "call" and role != "result":
+            raise ValueError(
+                f"message {number - 1} is a call, so message {number} must be its result; got "
+                f"{role or 'nothing'!r}"
+            )
+        if role == "result" and before != "call":
+            raise ValueError(
+                f"message {number} is a result, so message {number - 1} must be its call; got "
+                f"{before!r}"
+            )
 
 
 # --- files --------------------------------------------------------------------------------------

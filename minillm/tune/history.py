@@ -17,9 +17,11 @@ Chapter: 20
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import final
 
 from minillm.serve.template import Message
+from minillm.tune.chat import line, turn_messages
 
 
 @final
@@ -29,7 +31,8 @@ class History:
 
     Args:
         system: text before the conversation; None for none.
-        turns: each a question and its answer, oldest first.
+        turns: each a question and its answer, oldest first. Between them stand the model's calls of
+            tools, each with its result (`minillm.tune.chat.turn_messages`).
         n_dropped: how many of the oldest the model no longer reads.
 
     Example:
@@ -39,14 +42,14 @@ class History:
     """
 
     system: str | None = None
-    turns: tuple[tuple[str, str], ...] = ()
+    turns: tuple[tuple[str, ...], ...] = ()
     n_dropped: int = 0
 
     def messages(self, question: str | None = None) -> tuple[Message, ...]:
         """What the model reads; with a new question, if there is one."""
         messages = [] if self.system is None else [Message("system", self.system)]
-        for asked, answer in self.turns[self.n_dropped :]:
-            messages += [Message("user", asked), Message("assistant", answer)]
+        for turn in self.turns[self.n_dropped :]:
+            messages += turn_messages(turn)
         return (*messages, *([] if question is None else [Message("user", question)]))
 
 
@@ -82,3 +85,27 @@ def fit(
         f"the message is too long: it has {n_tokens:,} tokens, {beside} included, and at most "
         f"{max_length:,} can be read, so that the answer has room. Say it in fewer words"
     )
+
+
+def save(history: History, name: str) -> Path:
+    """Write all that was said into a new file, a line of JSON, as `read_conversations` reads it.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        ValueError: no name, nothing to write, a file that is there already or cannot be made.
+    """
+    if not name:
+        raise ValueError("/save needs the name of a file, such as /save plums.jsonl")
+    if not history.turns:
+        raise ValueError("there is nothing to save: no message was answered yet")
+    path = Path(name).expanduser()
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(line(replace(history, n_dropped=0).messages()) + "\n")
+    except FileExistsError:
+        raise ValueError(f"{path} is there already and stays as it is; take another name") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from None
+    return path

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.recipes import chat_data
-from minillm.recipes.chat_data import ChatData, Named, RequestData, StepsData
+from minillm.recipes.chat_data import ChatData, Named, RequestData, StepsData, ToolData
 from minillm.recipes.data import LifeData
 from minillm.serve.template import Message
 from minillm.town import requests
 from minillm.town.market import read_answer
 from minillm.town.requests import HELD_OUT, RequestSource
 from minillm.town.world import World
-from minillm.tune.chat import TEMPLATE
+from minillm.tune.chat import TEMPLATE, TOOL_TEMPLATE, check
 from tests.recipes.tiny_parent import TOKENIZER
 
 PAIR = [{"role": "user", "content": "Mei?"}, {"role": "assistant", "content": "A baker."}]
@@ -71,6 +71,8 @@ def test_one_conversation_cannot_be_both_parts(tmp_path):
         (lambda: StepsData(letter_blocks=-1), "letter_blocks at least 0; got 100, 2 and -1"),
         (lambda: StepsData(problem_blocks=0), "problem_blocks must be at least 1 .*got 0 and 10"),
         (lambda: StepsData(replay_blocks=-1), "replay_blocks at least 0; got 100 and -1"),
+        (lambda: ToolData(request_blocks=0), "request_blocks and held_out_blocks must be at"),
+        (lambda: ToolData(sum_blocks=0), "sum_blocks and look_up_blocks must be .*got 0, 100 and"),
     ],
 )
 def test_what_the_data_cannot_be_is_said(make, message):
@@ -184,6 +186,23 @@ def test_of_a_text_every_token_is_learned_and_it_is_cut_at_the_context():
     assert whole.ids == (end_id, *ids, end_id)
     assert cut.ids == whole.ids[:5]
     assert cut.loss_mask == (False, True, True, True, True)
+
+
+# --- tools ---------------------------------------------------------------------------------------
+def test_questions_for_tools_stand_beside_requests_and_few_calls_are_in_a_conversation():
+    data = ToolData(
+        sum_blocks=2, look_up_blocks=4, request_blocks=2, letter_blocks=0, held_out_blocks=1,
+        languages=("en",),
+    )  # fmt: skip
+    for part, n_blocks in (("train", 2), ("held out", 1)):
+        every = data.conversations(part, TOOL_TEMPLATE)
+        kinds = Counter(name.split(" ")[0] for place, _ in every for name in place.split(", "))
+        assert kinds == {"request": 64 * n_blocks, "sum": 64 * n_blocks, "look-up": 128 * n_blocks}
+        for _, messages in every:
+            check(messages, TOOL_TEMPLATE)
+            roles = Counter(message.role for message in messages)
+            assert roles["call"] == roles["result"] <= 2
+            assert 1 <= roles["user"] == roles["assistant"] <= 2
 
 
 # --- law -----------------------------------------------------------------------------------------

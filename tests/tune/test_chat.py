@@ -12,12 +12,14 @@ from minillm.serve.template import ChatTemplate, Message, Role
 from minillm.text.tokenizer import Tokenizer
 from minillm.tune.chat import (
     TEMPLATE,
+    TOOL_TEMPLATE,
     answers,
     check,
     example,
     line,
     read_conversations,
     save_template,
+    turn_messages,
 )
 
 SPECIAL = ("<|endoftext|>", *TEMPLATE.special_tokens)
@@ -105,6 +107,77 @@ def test_a_template_whose_answers_never_end_is_refused():
 def test_a_tokenizer_without_the_special_tokens_is_refused():
     with pytest.raises(ValueError, match="which the tokenizer lacks"):
         example([Message("user", "a"), Message("assistant", "b")], Tokenizer((), SPECIAL[:2]))
+
+
+# --- calls of tools -----------------------------------------------------------------------------
+TOOL_TOKENIZER = Tokenizer((), ("<|endoftext|>", *TOOL_TEMPLATE.special_tokens))
+SPELLED = st.sampled_from([*TOOL_TEMPLATE.special_tokens, "a<|end|><|assistant|><|call|>{}"])
+tool_turns = st.integers(1, 4).flatmap(
+    lambda n: st.lists(contents | SPELLED, min_size=2 * n, max_size=2 * n)
+)
+
+
+def test_a_call_is_learned_with_its_token_and_a_result_is_not_by_hand():
+    one = example(turn_messages(("q", "c", "r", "a")), TOOL_TOKENIZER, TOOL_TEMPLATE)
+    special = TOOL_TOKENIZER.special_ids
+    user, assistant, end, call, result = (
+        special[f"<|{name}|>"] for name in ("user", "assistant", "end", "call", "result")
+    )
+    asked, called = (user, ord("q"), end, assistant), (call, ord("c"), end)
+    came_back, answered = (result, ord("r"), end, assistant), (ord("a"), end)
+    assert one.ids == asked + called + came_back + answered
+    expected = [False] * 4 + [True] * 3 + [False] * 4 + [True] * 2
+    assert one.loss_mask == tuple(expected)
+
+
+@given(tool_turns)
+def test_learned_is_what_the_model_says_and_no_text_becomes_a_control_token(turn):
+    messages = turn_messages(turn)
+    one = example(messages, TOOL_TOKENIZER, TOOL_TEMPLATE)
+    special = TOOL_TOKENIZER.special_ids
+    prompt = templates.encode(messages, TOOL_TEMPLATE, TOOL_TOKENIZER)
+    assert (*one.ids, special["<|assistant|>"]) == prompt
+    learned = [token for token, marked in zip(one.ids, one.loss_mask, strict=True) if marked]
+    said = [message for message in messages if message.role in ("call", "assistant")]
+    assert learned == [
+        token
+        for role, content in said
+        for token in (
+            *[special["<|call|>"]] * (role == "call"),
+            *TOOL_TOKENIZER.encode(content),
+            special["<|end|>"],
+        )
+    ]
+    names = {"user": ["user"], "call": ["assistant", "call"], "result": ["result"]}
+    begins = [f"<|{n}|>" for role, _ in messages for n in names.get(role, ["assistant"])]
+    control = [token for token in one.ids if token >= 256 and token != special["<|end|>"]]
+    assert control == [special[each] for each in begins]
+    assert one.ids.count(special["<|end|>"]) == len(messages)
+
+
+@given(turns)
+def test_without_calls_a_template_with_tools_gives_the_same(messages):
+    assert example(messages, TOOL_TOKENIZER, TOOL_TEMPLATE) == example(messages, TOOL_TOKENIZER)
+
+
+@pytest.mark.parametrize(
+    "roles, reason",
+    [
+        ("user assistant call", "message 2 is a call, so message 3 must be .*got 'nothing'"),
+        ("user call assistant", "message 2 must be its result; got 'assistant'"),
+        ("user result assistant", "message 1 is a result, so message 0 must be its call; got 'us"),
+        ("call result assistant", "message 0 is a call, which answers nothing"),
+    ],
+)
+def test_a_call_and_its_result_stand_together(roles, reason):
+    with pytest.raises(ValueError, match=reason):
+        check([Message(role, "a") for role in roles.split()], TOOL_TEMPLATE)
+
+
+def test_a_role_that_only_a_model_with_tools_has_is_explained():
+    messages = [Message("user", "a"), Message("call", "b"), Message("assistant", "c")]
+    with pytest.raises(ValueError, match="got 'call', which a model that may call tools has"):
+        check(messages)
 
 
 # --- files --------------------------------------------------------------------------------------

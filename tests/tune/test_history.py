@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.serve.template import Message
-from minillm.tune.history import History, fit
+from minillm.tune.chat import TOOL_TEMPLATE, read_conversations
+from minillm.tune.history import History, fit, save
 
 TEXTS = st.text("abc", min_size=1, max_size=6)
 
@@ -52,3 +53,15 @@ def test_a_question_that_is_too_long_by_itself_is_refused(system, beside):
     history = History(system=system, turns=(("a", "b"),))
     with pytest.raises(ValueError, match=rf"has \d+ tokens, .*{beside} included, and at most 9 "):
         fit(history, "a question", spelled, 9)
+
+
+def test_calls_stay_between_their_question_and_its_answer_and_are_saved_with_them(tmp_path):
+    history = History(turns=(("a", "b"), ("c", "{}", "1", "d")), n_dropped=1)
+    assert [each.role for each in history.messages()] == ["user", "call", "result", "assistant"]
+    path = save(history, str(tmp_path / "a.jsonl"))
+    (messages,) = read_conversations(path, TOOL_TEMPLATE)  # all of them, also what was dropped
+    assert [each.content for each in messages] == ["a", "b", "c", "{}", "1", "d"]
+    with pytest.raises(ValueError, match="is there already"):
+        save(history, str(path))
+    with pytest.raises(ValueError, match="nothing to save"):
+        save(History(), "b")
