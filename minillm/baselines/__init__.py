@@ -1,1 +1,1 @@
-"""Models before and beside the transformer: n-grams, a first network, and a coder."""
+"""Before and beside the transformer: n-grams, a first network, a coder."""

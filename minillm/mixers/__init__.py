@@ -1,1 +1,1 @@
-"""Token mixers beside attention: sparse patterns, and layers with a state of fixed size."""
+"""Beside attention: sparse patterns, and layers with a state of fixed size."""

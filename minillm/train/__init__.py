@@ -1,4 +1,4 @@
-"""Training (训练): from the fifteen lines that chapters 02 to 04 share, to a run you can kill.
+"""Training (训练): from fifteen lines to a run you can kill.
 
 Chapter: 02
 """
