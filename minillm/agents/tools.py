@@ -25,7 +25,8 @@ a line under `Args:`                      "description"
 
 **Nothing that a model writes may stop the program.** `Toolbox.call` never raises: a text that is no
 call, an unknown tool, a wrong argument, a tool that raises, hangs or returns a megabyte each give a
-`Result` with ok False, whose text says what was wrong, for the model to read.
+`Result` with ok False, whose text says what was wrong, for the model to read. One thing it cannot
+bound: a tool that keeps Python's own lock, as a huge power does. So tools bound their own work.
 
 Paper: Schick et al. 2023, "Toolformer", arXiv:2302.04761, section 2 (calls as text, results spliced
 in); Parisi et al. 2022, "TALM", arXiv:2205.12255. From memory.
@@ -54,6 +55,7 @@ TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 VALUES = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list}
 MOST_CHARACTERS = 2000  # of a result
 MOST_SECONDS = 10.0  # of a tool
+MOST_OF_A_CALL = 10_000  # characters
 CALL, END_CALL, END_RESULT = "[", "]", ";"  # of a solver's calls
 
 
@@ -209,6 +211,8 @@ def read_call(text: str) -> Call:
     """
     form = 'a call must be JSON such as {"name":"calculate","arguments":{"expression":"3 * 4"}}'
     try:
+        if len(text) > MOST_OF_A_CALL:
+            raise ValueError(f"at most {MOST_OF_A_CALL} characters; it has {len(text)}")
         content = parse_json(text)
     except ValueError as error:
         raise ValueError(f"{form}; got {_cut(text, 100)!r} ({_cut(str(error), 100)})") from None
