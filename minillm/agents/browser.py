@@ -1,12 +1,12 @@
 """A text browser (文本浏览器): search, click, scroll, quote and answer, all of it in words.
 
     <question> where does the mother of Bean live ?
-    <quote> Bean <line> her mother is Lan           what was quoted so far, with the page's title
-    <remark> not on the screen                      what was wrong with the last action, if anything
-    <page> Lan                                      the screen: four lines of a page, or the
-    <line> 1 she lives in mill                      titles that a search gave
-    <line> 2 …
-    <act>                                           here the policy writes: quote 1
+    <remark> not on the screen                  what was wrong with the last action, if anything
+    <page> Lan                                  the screen: four lines of a page, or the titles
+    <line> she lives in mill                    that a search gave
+    <line> …
+    <quote> Bean <line> her mother is Lan       what was quoted so far, with the page's title
+    <act>                                       here the policy writes: quote lives
 
 A **policy** (策略) reads this view and writes one action:
 
@@ -14,7 +14,7 @@ A **policy** (策略) reads this view and writes one action:
 search WORDS      the titles of three pages that fit the words best, the best one first
 click N           open the Nth of these
 scroll            the next four lines of the page; after the last, the first again
-quote N           keep the Nth line of the screen as evidence; the last three are kept
+quote WORDS       keep the first line of the screen with these words; the last three are kept
 answer WORDS      end; refused unless the words stand in a quote
 ================  ================================================================================
 
@@ -36,8 +36,9 @@ another matter, and has to be measured.
 Paper: Nakano et al. 2021, "WebGPT", arXiv:2112.09332, section 2 and table 1: search, click on a
 link, find in page, quote, scroll, top, back, end (from memory); Qin et al. 2023, "WebCPM",
 arXiv:2305.06849, for the same in Chinese.
-Differs: no links inside pages, so no "back"; no "find in page"; scrolling goes round, so no "top";
-a quote is a whole line that is pointed at; the answer is a few words, and the same policy writes it.
+Differs: no links inside pages, so no "back"; scrolling goes round, so no "top"; "find in page" and
+"quote" are one, and what is kept is a whole line; the answer is a few words, and the same policy
+writes it.
 
 Chapter: 28
 """
@@ -198,7 +199,7 @@ class Browser:
         ...     print(action)
         search lives Mei
         click 1
-        quote 4
+        quote lives
         answer Plum Lane
         >>> state.success
         True
@@ -243,10 +244,11 @@ class Browser:
     def view(self) -> str:
         """What a policy reads, at most about 90 words, up to and with `<act>`."""
         rows = [f"{QUESTION} {outside(self.question.text)}"]
-        rows += [f"{QUOTE} {title} {LINE} {line}" for title, line in self.quotes]
         rows += [f"{REMARK} {self.remark}"] * bool(self.remark)
         rows.append(RESULTS if self.page is None else f"{PAGE} {self.page}")
-        rows += [f"{LINE} {n} {line}" for n, line in enumerate(self.screen, 1)]
+        numbers = [f"{n} " if self.page is None else "" for n in range(1, len(self.screen) + 1)]
+        rows += [f"{LINE} {n}{line}" for n, line in zip(numbers, self.screen, strict=True)]
+        rows += [f"{QUOTE} {title} {LINE} {line}" for title, line in self.quotes]
         return "\n".join([*rows, ACT])
 
     def after(self, action: str) -> "Browser":
@@ -280,8 +282,10 @@ class Browser:
         return {"results": tuple(best), "page": None, "first": 0}
 
     def _click(self, words: list[str]) -> dict | None:
-        title = self._pointed_at(words)
-        return None if self.page is not None or title is None else {"page": title, "first": 0}
+        numbers = [str(n) for n in range(1, len(self.results) + 1)]
+        if self.page is not None or len(words) != 1 or words[0] not in numbers:
+            return None
+        return {"page": self.results[numbers.index(words[0])], "first": 0}
 
     def _scroll(self, words: list[str]) -> dict | None:
         n_lines = 0 if self.page is None else len(self.library.shown[self.page])
@@ -291,25 +295,21 @@ class Browser:
         return {"first": below if below < n_lines else 0}
 
     def _quote(self, words: list[str]) -> dict | None:
-        line = self._pointed_at(words)
-        if self.page is None or line is None:
+        lines = [line for line in self.screen if _has(line, " ".join(words))]
+        if self.page is None or not lines:
             return None
-        others = [quote for quote in self.quotes if quote != (self.page, line)]
-        return {"quotes": (*others, (self.page, line))[-MOST_QUOTES:]}
-
-    def _pointed_at(self, words: list[str]) -> str | None:
-        """The line of the screen that has this number."""
-        numbers = [str(n) for n in range(1, len(self.screen) + 1)]
-        return (
-            self.screen[numbers.index(words[0])]
-            if len(words) == 1 and words[0] in numbers
-            else None
-        )
+        others = [quote for quote in self.quotes if quote != (self.page, lines[0])]
+        return {"quotes": (*others, (self.page, lines[0]))[-MOST_QUOTES:]}
 
     def _answer(self, words: list[str]) -> dict | None:
         text = " ".join(words)
-        stands = any(f" {text} " in f" {line} " for _, line in self.quotes)
-        return {"answer": text} if text and stands else None
+        stands = any(_has(line, text) for _, line in self.quotes)
+        return {"answer": text} if stands else None
+
+
+def _has(line: str, words: str) -> bool:
+    """Whether the words stand in a line, one after the other."""
+    return bool(words) and f" {words} " in f" {line} "
 
 
 def starts(world: World, n_hops: int, n_actions: int = MOST_ACTIONS) -> list[Browser]:
@@ -348,7 +348,7 @@ def expert(state: Browser) -> str:
     rows = [row.partition(" ")[::2] for row in state.view().splitlines()]
     text = {marker: rest for marker, rest in rows}
     quotes = [rest.split(f" {LINE} ") for marker, rest in rows if marker == QUOTE]
-    screen = [rest.partition(" ")[::2] for marker, rest in rows if marker == LINE]
+    screen = [rest for marker, rest in rows if marker == LINE]
     # 1. from the page that the question names, follow the quotes as far as they lead
     title, relations = read_question(text[QUESTION])
     for relation in relations:
@@ -359,12 +359,17 @@ def expert(state: Browser) -> str:
         title = object
     else:
         return f"answer {title}"
-    # 2. on the page of this hop: quote its line, or look further down
+    # 2. on the page of this hop: quote its line by the fewest words, or look further down
+    verb, _, key = SAYINGS[relation]
     if text.get(PAGE) == title:
-        numbers = [number for number, line in screen if object_of(line, relation)]
-        return f"quote {numbers[0]}" if numbers else "scroll"
+        lines = [line for line in screen if object_of(line, relation)]
+        for words in (key, verb, *lines[:1]):
+            if lines and next(line for line in screen if _has(line, words)) == lines[0]:
+                return f"quote {words}"
+        return "scroll"
     # 3. not there: open it, or search for it
-    for number, result in screen if RESULTS in text else []:
+    for row in screen if RESULTS in text else []:
+        number, _, result = row.partition(" ")
         if result == title:
             return f"click {number}"
-    return f"search {SAYINGS[relation][2]} {title}"
+    return f"search {key} {title}"

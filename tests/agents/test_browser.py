@@ -41,21 +41,21 @@ def some_action(rng, state):
     if rng.random() < 0.2:
         return rng.choice([f"answer {line}", f"answer {title}", "quote she", "jump", "click 0", ""])
     if state.page:
-        return rng.choice([f"quote {rng.randint(1, 4)}"] * 2 + ["scroll", f"search {title}"])
+        return rng.choice([f"quote {line}"] * 2 + ["scroll", f"search {title}"])
     return f"click {rng.randint(1, 3)}" if state.results else f"search {title}"
 
 
 # --- by hand --------------------------------------------------------------------------------------
 def test_an_episode_of_two_hops():
-    state = through(start(), "search seller kites", "click 1", "quote 2")
+    state = through(start(), "search seller kites", "click 1", "quote seller")
     assert state.valid_quotes == (True, False)
     assert state.view().splitlines() == [
         "<question> where does the seller of kites live ?",
-        "<quote> kites <line> the seller is Lin",
         "<page> kites",
-        "<line> 1 the price is 12 coins",
-        "<line> 2 the seller is Lin",
-        "<line> 3 the teacher has kites",
+        "<line> the price is 12 coins",
+        "<line> the seller is Lin",
+        "<line> the teacher has kites",
+        "<quote> kites <line> the seller is Lin",
         "<act>",
     ]
     state = through(state, "search lives Lin")
@@ -79,11 +79,11 @@ def test_scrolling_goes_round():
         (["click 1"], "no such result"),
         (["search kites", "click 4"], "no such result"),
         (["search kites", "click 1", "scroll"], "no more lines"),
-        (["search kites", "click 1", "quote 4"], "not on the screen"),
-        (["search kites", "quote 1"], "not on the screen"),
+        (["search kites", "click 1", "quote price seller"], "not on the screen"),
+        (["search kites", "quote kites"], "not on the screen"),
         (["search kites", "click 1", "quote"], "not on the screen"),
         (["answer school"], "not in a quote"),
-        (["search kites", "click 1", "quote 2", "answer Li"], "not in a quote"),
+        (["search kites", "click 1", "quote Lin", "answer Li"], "not in a quote"),
         (["<page> kites"], "no such action"),
         ([""], "no such action"),
     ],
@@ -99,7 +99,7 @@ def test_what_cannot_be_done_leaves_a_remark_and_nothing_else(actions, remark):
 def test_the_last_three_quotes_are_kept_each_once():
     lines = TINY.shown["Bean"][:4]
     state = start(results=("Bean",)).after("click 1")
-    state = through(state, *(f"quote {n}" for n in (1, 2, 3, 4, 3)))
+    state = through(state, *(f"quote {lines[n]}" for n in (0, 1, 2, 3, 2)))
     assert state.quotes == tuple(("Bean", lines[n]) for n in (1, 3, 2))
 
 
@@ -130,6 +130,14 @@ def test_names_are_two_tokens_and_unknown_words_one():
     assert browser.decode(browser.encode("Qiwan Mibei Mei zeppelin Qiwanya")) == (
         "Qiwan Mibei Mei <unknown> <unknown>"
     )
+
+
+def test_the_expert_quotes_by_as_many_words_as_it_takes():
+    lines = ("Bean : lives", "Bean lives : lives in mill", "he lives in tea house")
+    (question,) = (q for q in questions(World(), 1) if q.text == "where does Bean live ?")
+    state = start(question, Library({"Bean": Page("Bean", lines)}), page="Bean")
+    assert expert(state) == "quote he lives in tea house"
+    assert state.after("quote lives").quotes == (("Bean", lines[0]),)
 
 
 # --- twin -----------------------------------------------------------------------------------------
