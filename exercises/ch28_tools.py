@@ -49,7 +49,7 @@ def power(base, exponent, most_digits):
     raise NotImplementedError
 
 
-@task("28.3", minutes=6)
+@task("28.3", minutes=5)
 def choose_threshold(gains, useful, least_precision):
     """Decide by how much a call must lower the loss, to be kept.
 
