@@ -31,6 +31,10 @@ def test_every_program_ends_in_one_way(path):
     own = (root() / path).read_text(encoding="utf-8")
     if path == "minillm/lab/answers.py":  # the child process, whose output nobody reads
         assert "stdout=subprocess.DEVNULL" in own
+    elif path == "minillm/agents/confine.py":  # a child process too: its output goes into files
+        assert "tempfile.TemporaryFile() as output" in (
+            root() / "minillm/agents/sandbox.py"
+        ).read_text(encoding="utf-8")
     else:
         assert "from minillm.cli import main" in own or re.search(r"with (jobs\.)?program\(", own)
 
