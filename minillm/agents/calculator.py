@@ -10,7 +10,7 @@
 
 `eval(text)` would be one line. But whatever Python can do, the text could do then: open files, call
 programs. And a text that is only arithmetic can still stop the machine: `9**9**9` has 369,693,100
-digits. So every bound is looked at *before* the work that it bounds:
+digits. So each bound is looked at before the work, wherever that work could be large:
 
 ======================  ==========================================  ==========================
 what is bounded         most                                        looked at

@@ -320,7 +320,8 @@ def test_who_offers_no_tools_is_answered_in_text(tools):
 def test_a_required_call_is_made_whatever_the_model_prefers(tools, choice):
     other = {"type": "function", "function": {"name": "sell_", "parameters": {"type": "object"}}}
     offered = TOOLS if choice == "required" else [other, *TOOLS]
-    sale(tools(**HI, tools=offered, tool_choice=choice, parallel_tool_calls=True))
+    call = sale(tools(**HI, tools=offered, tool_choice=choice, parallel_tool_calls=True))
+    assert call.function.name == "sell"
 
 
 def test_a_call_streams_as_the_client_puts_it_together(tools):
