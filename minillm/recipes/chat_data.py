@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple, final
 
+from minillm.agents.errands import block as errand_block
 from minillm.reason.prompt import with_trigger
 from minillm.recipes.data import LifeData
 from minillm.recipes.tool_turns import tool_turns
@@ -280,8 +281,7 @@ class ToolData:
         share = n_blocks / self.request_blocks
         for kind, n_all in (("sum", self.sum_blocks), ("look-up", self.look_up_blocks)):
             for index in range(max(1, round(n_all * share))):
-                is_home = index % HOME == HOME - 1
-                world = _world(self.world) if is_home else World(f"{part}, town {index}")
+                world = _town_of_block(_world(self.world), part, index)
                 turns += [
                     (kind, *turn)
                     for language in self.languages
@@ -294,11 +294,65 @@ class ToolData:
         return _replayed(self, part)
 
 
+@final
+@dataclass(frozen=True, kw_only=True)
+class AgentData:
+    """Decisions of an agent on errands, and lessons from failures; requests, letters, and texts.
+
+    A decision (`minillm.agents.errands`) is a conversation of its own: the view, a thought, a call.
+    As for `ToolData`, most blocks are of a town each, and every fourth is of `world`; and beside
+    these the model reads on in texts of `town-base`.
+
+    Args:
+        world: its seed; None for Tinytown.
+        languages: of requests, letters and texts; errands are in English.
+        errand_blocks: 64 decisions or lessons each.
+        request_blocks, letter_blocks: as in `RequestData`.
+        replay_blocks: of the base's texts, the first so many blocks of each of its kinds.
+        held_out_blocks: of requests in each language, for evaluation; all else comes in the share
+            that it has in training.
+    """
+
+    kind: ClassVar[str] = "agent"
+    template: ClassVar[ChatTemplate] = TOOL_TEMPLATE
+    world: str | None = None
+    languages: tuple[str, ...] = ("en", "zh")
+    errand_blocks: int = 100
+    request_blocks: int = 100
+    letter_blocks: int = 10
+    replay_blocks: int = 10
+    held_out_blocks: int = 2
+
+    def __post_init__(self):
+        _requests_of(self)  # says what is wrong with requests, letters and what is held out
+        if self.errand_blocks < 1 or self.replay_blocks < 0:
+            raise ValueError(
+                "errand_blocks must be at least 1 and replay_blocks at least 0; got "
+                f"{self.errand_blocks} and {self.replay_blocks}"
+            )
+
+    def conversations(self, part: str, template: ChatTemplate) -> list[Named]:
+        """Those to train on, or "held out"; in the same words for every template."""
+        n_blocks = self.held_out_blocks if part == "held out" else self.request_blocks
+        turns = _requests_of(self).turns(part, n_blocks)
+        home = _world(self.world)
+        errands = [
+            Named(f"errand {index}", messages)
+            for index in range(max(1, round(self.errand_blocks * n_blocks / self.request_blocks)))
+            for messages in errand_block(_town_of_block(home, part, index), index, part)
+        ]
+        return errands + _in_conversations(turns, home, part, MOST_TURNS)
+
+    def texts(self, part: str) -> list[str]:
+        """Those of the base that are read again: of its training, or of what was held out."""
+        return _replayed(self, part)
+
+
 #: Data that are conversations, from which a model that can write already learns to answer.
-Chats = ChatData | RequestData | StepsData | ToolData
+Chats = ChatData | RequestData | StepsData | ToolData | AgentData
 
 
-def _requests_of(data: StepsData | ToolData) -> RequestData:
+def _requests_of(data: StepsData | ToolData | AgentData) -> RequestData:
     return RequestData(
         world=data.world,
         languages=data.languages,
@@ -308,7 +362,7 @@ def _requests_of(data: StepsData | ToolData) -> RequestData:
     )
 
 
-def _replayed(data: StepsData | ToolData, part: str) -> list[str]:
+def _replayed(data: StepsData | ToolData | AgentData, part: str) -> list[str]:
     if not data.replay_blocks:
         return []
     n = data.replay_blocks
@@ -343,6 +397,11 @@ def worked_turn(problem: Problem) -> tuple[str, str]:
 
 
 # --- parts --------------------------------------------------------------------------------------
+def _town_of_block(home: World, part: str, index: int) -> World:
+    """A town of its own for most blocks: what stands in their facts cannot be learned by heart."""
+    return home if index % HOME == HOME - 1 else World(f"{part}, town {index}")
+
+
 def _world(seed: str | None) -> World:
     return World() if seed is None else World(seed=seed)
 

@@ -34,7 +34,7 @@ from minillm.model.transformer import Transformer, zero_residual_projections
 from minillm.optim.groups import groups, hidden_matrices_and_others, matrices_and_others
 from minillm.optim.muon import Muon
 from minillm.recipes import chat_data, parent, run_log
-from minillm.recipes.chat_data import Chats, StepsData, ToolData
+from minillm.recipes.chat_data import AgentData, Chats, StepsData, ToolData
 from minillm.recipes.data import END
 from minillm.recipes.identity import agree, described
 from minillm.recipes.recipe import Recipe, Training
@@ -167,7 +167,7 @@ def _conversations(recipe: Recipe) -> tuple[JsonTokenizer, Conversations, Conver
             examples = chat_data.examples(
                 conversations, template, tokenizer, recipe.model.context_length
             )
-            if isinstance(recipe.data, StepsData | ToolData):
+            if isinstance(recipe.data, StepsData | ToolData | AgentData):
                 texts = recipe.data.texts(part)
                 examples += chat_data.text_examples(
                     texts, tokenizer, end_id, recipe.model.context_length

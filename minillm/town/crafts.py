@@ -308,7 +308,7 @@ def plan(map: CraftMap, *items: str) -> list[str] | None:
 
     Args:
         map: of the places.
-        items: of ITEMS; a tool of another one must not be among them, since it comes anyway.
+        items: of ITEMS.
 
     Returns:
         Actions; None if something that it takes lies nowhere on the map.
@@ -317,6 +317,9 @@ def plan(map: CraftMap, *items: str) -> list[str] | None:
         >>> plan(craft_map(1), "plank")
         ['go cliff', 'go hill', 'go grove', 'gather wood', 'craft plank']
     """
+    # what another item needs as a tool comes anyway, and stays
+    tools = {tool for item in demand(*items) for tool in RECIPES[item].tools}
+    items = tuple(item for item in items if item not in tools)
     counts = demand(*items)
     visits = _shortest_walk(map, [good for good in GOODS if counts[good]])
     if visits is None:

@@ -1,0 +1,27 @@
+"""`agent-1m`: `town-base`, tuned to run errands in a town: view, thought, call.
+
+It learns from decisions of an oracle (`minillm.agents.errands`), in many towns, on the shortest way
+and where something went wrong. It also learns to write a lesson after a failure, and to heed one.
+Beside these stand the requests and letters of `chat-1m` and texts of `town-base`.
+
+What it gets right stands in its card, beside its weights in `minillm/zoo`. Steps and learning rates
+are those of `chat-1m`.
+
+Chapter: app
+"""
+
+from dataclasses import replace
+
+from minillm.recipes import chat_1m
+from minillm.recipes.chat_data import AgentData
+
+RECIPE = replace(
+    chat_1m.RECIPE,
+    name="agent-1m",
+    data=AgentData(
+        errand_blocks=280,
+        request_blocks=60,
+        letter_blocks=6,
+        replay_blocks=16,
+    ),
+)
