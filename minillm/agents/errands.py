@@ -11,7 +11,8 @@ own, which begins with the view and has nothing of what was before. So the agent
 grow with the errand.
 
 **Lessons.** After an errand that failed, the agent is shown what went wrong and asked what it
-learns. The sentence that it writes stands in the views of its next errand (`minillm.agents.lessons`).
+learns. The sentence that it writes stands in the views of its next errand
+(`minillm.agents.lessons`).
 
 Paper: Yao et al. 2022, "ReAct: Synergizing Reasoning and Acting in Language Models",
 arXiv:2210.03629, section 2 (a thought before an action). From memory.
@@ -24,13 +25,13 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
+from minillm.agents.loop import OK
 from minillm.agents.tools import Call, Toolbox, tool
 from minillm.serve.template import Message
 from minillm.town.map import Errand, draw_errand, open_shops, right_action
 from minillm.town.world import World
 from minillm.tune.chat import Conversation
 
-OK = "ok"  # the result of an action that did what it should
 NOTHING = "nothing"  # to be learned
 ASKED = "what do you learn?"
 SLIPS = 0.15  # how often an action fails, in demonstrations
@@ -211,5 +212,9 @@ def _errand(world: World, seed: str, rng: random.Random) -> Errand:
     empty = [shop for shop in task.shops if shop not in task.stocked]
     # a lesson that speaks of this errand, or of another
     place, good = rng.choice(world.places).name, rng.choice(world.goods).general
-    choices = [(), (f"no {task.good} at {rng.choice(empty or [place])}",), (f"no {good} at {place}",)]
+    choices = [
+        (),
+        (f"no {task.good} at {rng.choice(empty or [place])}",),
+        (f"no {good} at {place}",),
+    ]
     return replace(errand, lessons=rng.choice(choices))
