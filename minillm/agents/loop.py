@@ -151,6 +151,55 @@ def carry_out(actions: Iterable[str], start: State) -> Trace:
 
 
 # --- a model as the agent -------------------------------------------------------------------------
+class Write(Protocol):
+    """What is written after conversations, each by itself."""
+
+    def __call__(
+        self,
+        talks: Sequence[Conversation],
+        begin: Sequence[int] = (),
+        constraint: Constraint | None = None,
+    ) -> list[str]:
+        """A text for each.
+
+        Args:
+            talks: whose next message is to be written.
+            begin: tokens that the message begins with; they are not in the text.
+            constraint: on the text.
+        """
+
+
+def writer(model: Transformer, tokenizer: Tokens, template: ChatTemplate = TOOL_TEMPLATE) -> Write:
+    """A model that writes the next message of many conversations side by side, greedily.
+
+    Args:
+        model: tuned to conversations.
+        tokenizer: of it.
+        template: of the conversations.
+    """
+    stop_ids = template.stop_ids(tokenizer)
+    engine = Engine(model, tokenizer, EngineConfig(max_batch=AT_ONCE))
+
+    def write(
+        talks: Sequence[Conversation],
+        begin: Sequence[int] = (),
+        constraint: Constraint | None = None,
+    ) -> list[str]:
+        requests = [
+            Request(
+                prompt=(*encode(talk, template, tokenizer), *begin),
+                n_tokens=TOKENS_OF_A_TEXT,
+                config=SampleConfig(temperature=0),
+                stop_ids=stop_ids,
+                constraint=constraint,
+            )
+            for talk in talks
+        ]
+        return [tokenizer.decode(each.tokens).strip() for each in engine.run(requests)]
+
+    return write
+
+
 def by_model(
     model: Transformer,
     tokenizer: Tokens,
@@ -174,31 +223,16 @@ def by_model(
     if template.call_token is None:
         raise ValueError("an agent's template must have a token that begins a call; it has none")
     call_id = tokenizer.special_ids[template.call_token]
-    stop_ids = template.stop_ids(tokenizer)
     schema = None
     if constrained:
+        stop_ids = template.stop_ids(tokenizer)
         schema = json_schema(toolbox.schema(), tokenizer, stop_ids, model.config.vocab_size)
-    engine = Engine(model, tokenizer, EngineConfig(max_batch=AT_ONCE))
-
-    def write(
-        talks: Sequence[Conversation], begin: tuple[int, ...], constraint: Constraint | None
-    ) -> list[str]:
-        requests = [
-            Request(
-                (*encode(talk, template, tokenizer), *begin),
-                TOKENS_OF_A_TEXT,
-                SampleConfig(temperature=0),
-                stop_ids=stop_ids,
-                constraint=constraint,
-            )
-            for talk in talks
-        ]
-        return [tokenizer.decode(each.tokens).strip() for each in engine.run(requests)]
+    write = writer(model, tokenizer, template)
 
     def decide(views: Sequence[str]) -> list[Decision]:
         # 1. the view is read, and a thought is written
         talks = [(Message("user", view),) for view in views]
-        thoughts = write(talks, (), None)
+        thoughts = write(talks)
         # 2. both are read, and a call is written
         talks = [
             (*talk, Message("assistant", thought))
