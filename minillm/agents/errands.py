@@ -33,6 +33,7 @@ from minillm.town.world import World
 from minillm.tune.chat import Conversation
 
 NOTHING = "nothing"  # to be learned
+TOO_LATE = "it is too late"  # what went wrong if nothing else did
 ASKED = "what do you learn?"
 SLIPS = 0.15  # how often an action fails, in demonstrations
 PER_BLOCK = 64
@@ -104,7 +105,7 @@ def thought(errand: Errand) -> str:
 
     Example:
         >>> thought(draw_errand(World(), 1))
-        'I need noodles from tea house, by way of Duck Lane.'
+        'I need noodles from market square, by way of Duck Lane.'
     """
     task = errand.task
     if errand.has_good:
@@ -163,7 +164,8 @@ def lesson_of(remarks: Sequence[str]) -> str:
         'no plums at mill'
     """
     facts = [remark.partition(": ")[2] for remark in remarks]
-    return next((fact for fact in facts if fact.startswith("no ")), NOTHING)
+    sold_out = (fact for fact in facts if fact.startswith("no ") and " at " in fact)
+    return next(sold_out, NOTHING)
 
 
 # --- a stream of them -----------------------------------------------------------------------------
@@ -195,7 +197,7 @@ def block(world: World, index: int, seed: str) -> list[Conversation]:
         rows += [demonstration(state) for state in some]
         # 3. what is to be learned
         if number % 2 == 0:
-            shown = remarks or ["it is too late"]
+            shown = remarks or [TOO_LATE]
             asked, lesson = question_of(str(errand.task), shown), lesson_of(shown[-MOST_EVENTS:])
             rows.append((Message("user", asked), Message("assistant", lesson)))
     return rows[:PER_BLOCK]
