@@ -172,9 +172,9 @@ def lesson_of(remarks: Sequence[str]) -> str:
 def block(world: World, index: int, seed: str) -> list[Conversation]:
     """64 decisions in a town, and among them questions about a failure, each with its lesson.
 
-    Of the errands, a sixth have a shop that is sold out, and no other; half have two shops, and
-    then lessons, of which some speak of this errand and some of another. Actions fail now and then,
-    so that there are views beside the shortest way too.
+    Of the errands, half have two shops, and a sixth cannot be done (`number_of_shops`). A third have
+    a lesson about the good of this errand, a third one about any good, a third have none. Actions
+    fail now and then, so that there are views beside the shortest way too.
 
     Args:
         world: the town.
@@ -203,10 +203,15 @@ def block(world: World, index: int, seed: str) -> list[Conversation]:
     return rows[:PER_BLOCK]
 
 
+def number_of_shops(rng: random.Random) -> tuple[int, int]:
+    """How many shops the signs name, and how many of them have the good; none once in six times."""
+    n_shops = rng.choice((1, 2))
+    return n_shops, rng.choice((0, 1, 1)) if n_shops == 1 else rng.choice((1, 1, 2))
+
+
 def _errand(world: World, seed: str, rng: random.Random) -> Errand:
     """An errand of one of the kinds above."""
-    n_shops = rng.choice((1, 2))
-    n_stocked = rng.choice((0, 1, 1)) if n_shops == 1 else rng.choice((1, 1, 2))
+    n_shops, n_stocked = number_of_shops(rng)
     errand = draw_errand(
         world, seed, n_shops=n_shops, n_stocked=n_stocked, failure_rate=SLIPS, fewest_steps=3
     )

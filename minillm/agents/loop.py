@@ -42,6 +42,7 @@ from minillm.serve.template import ChatTemplate, Encoder, Message, encode
 from minillm.tune.chat import TOOL_TEMPLATE, Conversation
 
 OK = "ok"  # the result of an action that did what it should
+UNREADABLE = "unreadable call"  # what an action begins with that no world can do
 AT_ONCE = 32  # views that a model reads together
 TOKENS_OF_A_TEXT = 64  # a thought or a call, at most
 
@@ -120,7 +121,7 @@ def policy(
         actions = []
         for state, view, decision in zip(states, views, decisions, strict=True):
             action = toolbox.call(decision.call)
-            actions.append(action.text if action.ok else decision.call)
+            actions.append(action.text if action.ok else f"{UNREADABLE} {decision.call}")
             remark = state.after(action.text).remark if action.ok else action.text
             note(Event(view, decision.thought, decision.call, remark or OK, action.ok))
         return actions
@@ -255,8 +256,9 @@ def in_words(event: Event) -> str:
           call     {…}
           result   ok
     """
-    lines = ("thought", event.thought), ("call", event.call), ("result", event.result)
-    return "\n".join([event.view, *(f"  {name:<9}{text}" for name, text in lines)])
+    parts = ("thought", event.thought), ("call", event.call), ("result", event.result)
+    lines = [f"  {name:<9}{' '.join(text.split())}" for name, text in parts]
+    return "\n".join([event.view, *lines])
 
 
 def line_of(event: Event) -> str:
@@ -270,11 +272,15 @@ def read_trace(path: str | PathLike) -> Iterator[Event]:
     Raises:
         ValueError: a line that is no event, with its number.
     """
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    lines = read_text(path).split("\n")  # `splitlines` also cuts where JSON does not end
+    for number, line in enumerate(lines if lines[-1] else lines[:-1], 1):
         try:
-            yield Event(**parse_json(line))
+            event = Event(**parse_json(line))
+            if [type(value) for value in asdict(event).values()] != [str] * 4 + [bool]:
+                raise TypeError
         except (ValueError, TypeError):
             raise ValueError(
                 "a trace must have on each line a JSON object with view, thought, call, result "
                 f"and valid; line {number} of {path} is {line[:60]!r}"
             ) from None
+        yield event

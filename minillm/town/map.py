@@ -17,6 +17,7 @@ beginning knows the map, and nothing of what went wrong since.
 
 **Things go wrong.** With probability `failure_rate` an action fails: on the road one loses one's
 way and comes to another place next to here, and what one takes or gives slips from one's hands.
+From a place with a single road nobody loses the way.
 A sign may also name a shop that is sold out. Who asks there in vain is told, and the sign is gone.
 
 **The oracle** (`right_action`) follows the signs, to the first shop that is still named.
@@ -86,7 +87,11 @@ class Task:
 
     @property
     def n_shortest(self) -> int | None:
-        """The fewest steps for somebody who knows what is sold out; None if it cannot be done."""
+        """The steps of somebody who follows the signs to the best shop that has the good.
+
+        None if it cannot be done. Signs show the way of fewest minutes; now and then another way
+        has fewer roads.
+        """
         ways = [
             _n_roads(self.world, self.start, shop) + _n_roads(self.world, shop, self.home) + 2
             for shop in self.shops
@@ -116,7 +121,7 @@ class Errand:
         task: bring noodles to Jinhe
         you are at: ferry
         you have: nothing
-        noodles: tea house, by way of Duck Lane
+        noodles: market square, by way of Duck Lane
         Jinhe: well, by way of Duck Lane
     """
 
@@ -179,8 +184,9 @@ class Errand:
             return replace(step, end="gave up")
         remark = self._problem(verb, name)
         if remark:
-            sold_out = {self.place} if verb == "take" and self.place in self.shops else set()
-            remark = f"{action[:MOST_CHARACTERS]}: {remark}"
+            in_vain = action == f"take {task.good}" and self.place in self.shops
+            sold_out = {self.place} if in_vain else set()
+            remark = f"{' '.join(action.split())[:MOST_CHARACTERS]}: {remark}"  # on one line
             return replace(step, remark=remark, sold_out=self.sold_out | sold_out)
         rng = random.Random(f"failure/{task.seed}/{self.n_steps}")
         failure = rng.random() < task.failure_rate
@@ -262,6 +268,8 @@ def draw_errand(
     fewest_steps: int = 4,
     failure_rate: float = 0.0,
     detour: bool = False,
+    good: str | None = None,
+    person: str | None = None,
 ) -> Errand:
     """An errand of a town: people are at home, and the shop is wherever the signs say.
 
@@ -270,27 +278,40 @@ def draw_errand(
         seed: another seed, another errand.
         n_shops: that the signs name.
         n_stocked: of these, how many have the good; which ones is a matter of chance.
-        fewest_steps: of the shortest way.
+        fewest_steps: along the signs, see `Task.n_shortest`.
         failure_rate: how often an action fails.
         detour: the first shop is sold out, and who goes there first comes too late. There are
             `SLACK` steps to spare; without it, three times the steps and ten more.
+        good: in general, such as "plums"; None for any.
+        person: who gets it; None for anybody.
 
     Raises:
-        ValueError: the town has no such errand.
+        ValueError: numbers of shops that cannot be; the town has no such good, person or errand.
     """
+    most = len(world.places) - 1  # at home there is no shop
+    if not (1 <= n_shops <= most and detour <= n_stocked <= n_shops - detour):
+        raise ValueError(
+            f"n_shops must be from 1 to {most}, and n_stocked from 0 to n_shops (with a detour at "
+            f"least 1, and less than n_shops); got {n_shops} and {n_stocked}"
+        )
+    people = world.people if person is None else (world.person(person),)
+    goods = [each for each in world.goods if good in (None, each.general)]
+    if not goods:
+        names = ", ".join(each.general for each in world.goods)
+        raise ValueError(f"good must be one of this town, {names}; got {good!r}")
     rng = random.Random(f"errand/{seed}")
     for _ in range(MOST_TRIES):
         # 1. who wants what, and where the signs say that it is
-        person, good = rng.choice(world.people), rng.choice(world.goods)
-        others = [place.name for place in world.places if place.name != person.home]
+        receiver, item = rng.choice(people), rng.choice(goods)
+        others = [place.name for place in world.places if place.name != receiver.home]
         shops = tuple(rng.sample(others, n_shops))
         stocked = shops[1 : 1 + n_stocked] if detour else rng.sample(shops, n_stocked)
         task = Task(
             world=world,
-            good=good.general,
-            person=person.name,
+            good=item.general,
+            person=receiver.name,
             start=rng.choice(world.places).name,
-            home=person.home,
+            home=receiver.home,
             shops=shops,
             stocked=frozenset(stocked),
             most_steps=1,
