@@ -36,9 +36,12 @@ def draw_call(question: str, call: str, function: str, result: str, answer: str)
         ("call", "run"),
         ("run", "result"),
         ("result", "answer"),
+        ("result", "call"),
     ]
     colours = {"call": BLUE, "answer": BLUE, "run": ORANGE, "result": ORANGE}
-    return diagram(boxes, arrows, width=10.0, height=2.9, colours=colours)
+    fig = diagram(boxes, arrows, width=10.0, height=2.9, colours=colours)
+    fig.axes[0].text(2.3, 1.08, "or calls again", ha="center", va="bottom", color=GREY)
+    return fig
 
 
 def draw_headline(
@@ -56,10 +59,43 @@ def draw_headline(
         [2, 1]
     """
     fig, (left, right) = figure(width=9.6, height=2.9, columns=2, share_y=False)
-    draw_ranges(left, products, "% right")
+    draw_ranges(left, products, "% right", digits=1)
     left.set_title("Products of three-digit numbers")
-    draw_ranges(right, calling, "F1, in %")
+    draw_ranges(right, calling, "F1, in %", digits=1)
     right.set_title("Knowing when to call")
+    for ax in (left, right):
+        ax.set(xlim=(0, 122), xticks=range(0, 101, 20))  # room for a number behind 100
+    return fig
+
+
+def draw_clone(
+    demos: Sequence[int],
+    lines: Mapping[str, Sequence[Sequence[float]]],
+    verbs: Mapping[str, Sequence[float]],
+    bound: tuple[float, str],
+) -> Figure:
+    """Two panels: how a clone does with more demonstrations, and which of its actions are right.
+
+    Args:
+        demos: numbers of demonstrations.
+        lines: of each measure, for each seed one % at each number of demonstrations.
+        verbs: of each action, % right for each seed.
+        bound: a height that is marked in the left panel, in %, and what it is.
+
+    Example:
+        >>> lines = {"success": [[10, 20], [12, 24]]}
+        >>> fig = draw_clone([100, 500], lines, {"scroll": [3, 5]}, (38, "bound"))
+        >>> [text.get_text() for text in fig.axes[0].texts]
+        ['success', 'bound']
+    """
+    fig, (left, right) = figure(width=10.4, height=3.4, columns=2, share_y=False)
+    draw_lines(left, [f"{n:,}" for n in demos], lines)
+    left.axhline(bound[0], color=GREY, lw=1.2, ls="--")
+    left.text(0, bound[0] + 2, bound[1], color=GREY, va="bottom")
+    left.set_xlim(-0.2, len(demos) - 0.1)
+    left.set(xlabel="demonstrations", title="Most actions are right, but few episodes succeed")
+    draw_ranges(right, verbs, "% of the expert's actions that the clone takes, too")
+    right.set(xlim=(0, 122), xticks=range(0, 101, 20), title="One of the five actions fails")
     return fig
 
 

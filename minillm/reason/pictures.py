@@ -141,13 +141,16 @@ def draw_accuracies(
     ax.set(xticks=list(lengths), ylim=(-6, 104), xlabel="swaps", ylabel="% right")
 
 
-def draw_ranges(ax: Axes, values: Mapping[str, Sequence[float]], unit: str = "% right") -> None:
+def draw_ranges(
+    ax: Axes, values: Mapping[str, Sequence[float]], unit: str = "% right", digits: int = 0
+) -> None:
     """A line for each name: a point for each seed, and their mean as a bar and a number.
 
     Args:
         ax: to draw on.
         values: of each name, one for each seed; the first name stands on top.
         unit: of the values.
+        digits: of the number, behind the point.
 
     Example:
         >>> from minillm.lab.figures import figure
@@ -161,6 +164,6 @@ def draw_ranges(ax: Axes, values: Mapping[str, Sequence[float]], unit: str = "% 
     ax.barh(names, means, color="#BFD9EA")
     for row, (name, mean) in enumerate(zip(names, means, strict=True)):
         ax.plot(values[name], [row] * len(values[name]), "o", color=BLUE, markersize=4)
-        label(ax, max(values[name]), row, f"{mean:.0f}", INK, offset=(8, 0))
+        label(ax, max(values[name]), row, f"{mean:.{digits}f}", INK, offset=(8, 0))
     ax.invert_yaxis()
     ax.set(xlabel=unit, xlim=(0, 1.1 * max(max(each) for each in values.values())))
