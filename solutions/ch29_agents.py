@@ -1,0 +1,161 @@
+"""Worked answers to chapter 29, Agents.
+
+Chapter: 29
+"""
+
+from minillm.lab.task import task
+
+
+@task("29.1", minutes=6)
+def run_agent(decide, read, state, most_steps):
+    """Write the agent's loop: perceive, decide, act, and again.
+
+    state.view() is what can be seen, state.done whether the errand is over (it may be so from the
+    start), state.after(action) the next state. decide(view) gives a call, as text. read(call) gives
+    its action, or raises ValueError if no tool can read it. Then the action is "", which changes
+    nothing, but costs a step. Stop when the state is done or `most_steps` actions were taken.
+
+    中文：写出智能体的循环：感知、决策、行动，再感知。decide(view) 给出调用，read(call) 给出动作；
+    read 抛出 ValueError 时动作是 ""：什么也不改变，但占一步。状态结束或走满 most_steps 步就停止。
+
+    Returns:
+        The list of all actions, in their order.
+    """
+    # BEGIN SOLUTION
+    actions = []
+    while not state.done and len(actions) < most_steps:
+        call = decide(state.view())
+        try:
+            action = read(call)
+        except ValueError:
+            action = ""
+        actions.append(action)
+        state = state.after(action)
+    return actions
+    # END SOLUTION
+
+
+@task("29.2", minutes=7)
+def look_every():
+    """Predict, measure and explain what it costs to look only before every k-th action.
+
+    A look, k actions in a row with closed eyes, another look: k = 1 is the closed loop. Each k
+    actions are planned in a copy of the present errand with failure_rate 0, where `right_action`
+    says what to do. Take the 100 errands draw_errand(World(), seed, failure_rate=0.1,
+    fewest_steps=8) with seed 0 to 99, but most_steps = n_shortest + 4. How many succeed with
+    k = 1, 3 and 11? Predict first: how often do k actions in a row go right? Then measure
+    (`dataclasses.replace` changes a field; `plan` and `carry_out` of the loop help).
+
+    中文：每 k 步才看一次环境：在不会失败的副本里计划 k 步，闭眼执行，再看一次。k = 1 就是闭环。
+    上面的 100 个任务，步数上限改为 n_shortest + 4，k = 1、3、11 时成功率各是多少？先预测，再测量。
+
+    Returns:
+        (float, float, float, str): three shares from 0 to 1, and a sentence: an errand takes about
+        ten actions; why do more than 0.9 ** 10 of them succeed with k = 11?
+    """
+    # BEGIN SOLUTION
+    from dataclasses import replace
+
+    from minillm.agents.imitate import follow
+    from minillm.agents.loop import carry_out, plan
+    from minillm.town.map import draw_errand, right_action
+    from minillm.town.world import World
+
+    starts = []
+    for seed in range(100):
+        errand = draw_errand(World(), seed, failure_rate=0.1, fewest_steps=8)
+        most_steps = errand.task.n_shortest + 4
+        starts.append(replace(errand, task=replace(errand.task, most_steps=most_steps)))
+    shares = []
+    for k in (1, 3, 11):
+        n_successes = 0
+        for state in starts:
+            while not state.done:
+                dream = replace(state, task=replace(state.task, failure_rate=0.0))
+                actions = plan(follow(right_action), [dream], k)[0]
+                state = carry_out(actions, state).states[-1]
+            n_successes += state.success
+        shares.append(n_successes / len(starts))
+    return *shares, "Four steps are left, and a new look after the plan repairs a late failure."
+    # END SOLUTION
+
+
+@task("29.3", minutes=7)
+def remember(memories, relevances, now, weights, most_characters):
+    """Decide which memories an agent is shown, if there is room for a few only.
+
+    The score is the weighted sum of recency, 0.995 ** (hours since it was last seen, or created if
+    last_seen_at is None), importance (1 to 10) and relevance. Decide how to make the three
+    comparable among these memories, so that none wins by its unit, and what to do where all values
+    of one are equal. Go from the highest score down, and take each memory whose text still fits;
+    leave out any that does not, and go on. Of equal scores the earlier memory comes first.
+
+    中文：篇幅有限时，决定给智能体看哪些记忆。得分是时近性、重要性、相关性的加权和，三者单位不同：先让
+    它们可比，并处理某一项全都相等的情况。从得分最高的往下取，放不下的跳过，继续看下一条。
+
+    Args:
+        memories: list of `Memory`, may be empty; relevances has a number for each.
+        weights: of recency, importance, relevance; most_characters: of all texts together.
+
+    Returns:
+        The numbers of the memories, from 0, the best first.
+    """
+
+    # BEGIN SOLUTION
+    def scaled(values):
+        low, high = min(values), max(values)
+        return [(value - low) / (high - low) if high > low else 0.0 for value in values]
+
+    if not memories:
+        return []
+    seen = [m.created_at if m.last_seen_at is None else m.last_seen_at for m in memories]
+    columns = [0.995 ** (now - t) for t in seen], [m.importance for m in memories], relevances
+    rows = zip(*map(scaled, columns), strict=True)
+    scores = [sum(w * x for w, x in zip(weights, row, strict=True)) for row in rows]
+    shown, n_left = [], most_characters
+    for number in sorted(range(len(scores)), key=lambda number: -scores[number]):
+        if len(memories[number].text) <= n_left:
+            shown.append(number)
+            n_left -= len(memories[number].text)
+    return shown
+    # END SOLUTION
+
+
+@task("29.4", minutes=7)
+def broken_skills(programs):
+    """Find the skills that cannot work, before anything is run.
+
+    `programs` has for each skill's name the lines of its program. The line "have 2 stone pickaxe"
+    calls the skill "stone pickaxe"; lines of other kinds call nothing. Suppose that every call is
+    carried out. A skill cannot work if it calls, directly or through others, one that is not there:
+    "missing". Nor if its calls, directly or through others, come into a circle: "circle". Where
+    both hold, the reason is "missing".
+
+    中文：在运行之前找出不可能成功的技能。"have 2 stone pickaxe" 这样的行调用技能，其他行不调用。
+    直接或间接调用了不存在的技能是 "missing"，陷入互相调用的循环是 "circle"，都有时写 "missing"。
+
+    Returns:
+        A sorted list of pairs: for {"plank": ["have 1 wood", "craft plank"]}
+        [("plank", "missing")].
+    """
+
+    # BEGIN SOLUTION
+    def calls(name):
+        lines = programs.get(name, ())
+        return [line.split(maxsplit=2)[2] for line in lines if line.startswith("have ")]
+
+    below = {}
+    for name in programs:
+        below[name], waiting = set(), [name]
+        while waiting:
+            new = set(calls(waiting.pop())) - below[name]
+            below[name] |= new
+            waiting += new
+    broken = []
+    for name in sorted(programs):
+        if below[name] - programs.keys():
+            broken.append((name, "missing"))
+        elif any(other in below[other] for other in {name} | below[name]):
+            broken.append((name, "circle"))
+    return broken
+    # END SOLUTION
