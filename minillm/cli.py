@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from minillm.lab.program import program
-from minillm.recipes.commands import chat, export, quantize, serve, sweep, tools_app, train_app
+from minillm.recipes.agent_commands import agent, tools_app
+from minillm.recipes.commands import chat, export, quantize, serve, sweep, train_app
 
 app = typer.Typer(
     name="minillm",
@@ -27,6 +28,7 @@ app.add_typer(train_app, name="train")
 app.add_typer(tools_app, name="tools")
 app.command()(sweep)
 app.command()(chat)
+app.command()(agent)
 app.command()(serve)
 app.command()(quantize)
 app.command()(export)

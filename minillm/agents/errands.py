@@ -172,9 +172,11 @@ def lesson_of(remarks: Sequence[str]) -> str:
 def block(world: World, index: int, seed: str) -> list[Conversation]:
     """64 decisions in a town, and among them questions about a failure, each with its lesson.
 
-    Of the errands, half have two shops, and a sixth cannot be done (`number_of_shops`). A third have
-    a lesson about the good of this errand, a third one about any good, a third have none. Actions
-    fail now and then, so that there are views beside the shortest way too.
+    Of the errands, two thirds have two shops, and a ninth cannot be done (see `number_of_shops`).
+    Of five errands three have a lesson that speaks of the good of this one, one has a lesson about
+    any good, and one has none. Where one of two shops is sold out, it is more often the first: else
+    lessons would seldom matter. Actions fail now and then, so that there are views beside the
+    shortest way too.
 
     Args:
         world: the town.
@@ -204,8 +206,8 @@ def block(world: World, index: int, seed: str) -> list[Conversation]:
 
 
 def number_of_shops(rng: random.Random) -> tuple[int, int]:
-    """How many shops the signs name, and how many of them have the good; none once in six times."""
-    n_shops = rng.choice((1, 2))
+    """How many shops the signs name, and how many of them have the good; none once in nine times."""
+    n_shops = rng.choice((1, 2, 2))
     return n_shops, rng.choice((0, 1, 1)) if n_shops == 1 else rng.choice((1, 1, 2))
 
 
@@ -216,12 +218,10 @@ def _errand(world: World, seed: str, rng: random.Random) -> Errand:
         world, seed, n_shops=n_shops, n_stocked=n_stocked, failure_rate=SLIPS, fewest_steps=3
     )
     task = errand.task
-    empty = [shop for shop in task.shops if shop not in task.stocked]
+    if n_stocked == 1 and task.shops[0] in task.stocked and rng.random() < 0.5:
+        errand = replace(errand, task=replace(task, shops=task.shops[::-1]))
     # a lesson that speaks of this errand, or of another
+    empty = [shop for shop in task.shops if shop not in task.stocked]
     place, good = rng.choice(world.places).name, rng.choice(world.goods).general
-    choices = [
-        (),
-        (f"no {task.good} at {rng.choice(empty or [place])}",),
-        (f"no {good} at {place}",),
-    ]
-    return replace(errand, lessons=rng.choice(choices))
+    own, other = f"no {task.good} at {rng.choice(empty or [place])}", f"no {good} at {place}"
+    return replace(errand, lessons=rng.choice([(), (own,), (own,), (own,), (other,)]))

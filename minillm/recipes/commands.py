@@ -1,4 +1,4 @@
-"""`minillm train …`, `sweep`, `chat`, `serve`, `tools …`, `quantize`, `export`: the recipes.
+"""`minillm train …`, `sweep`, `chat`, `serve`, `quantize`, `export`: the recipes.
 
 Chapter: app
 """
@@ -27,9 +27,6 @@ train_app = typer.Typer(
     "`minillm train town-1m`, or by a TOML file.",
     no_args_is_help=True,
     rich_markup_mode=None,
-)
-tools_app = typer.Typer(
-    help="What the town's models can call.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
@@ -219,34 +216,6 @@ def serve(
         queue=queue,
         threads=threads or usual_threads(),
     )
-
-
-@tools_app.command("serve")
-def serve_tools(
-    transport: Annotated[
-        str, typer.Option(help="stdio, for a client that starts this program; or http.")
-    ] = "stdio",
-    host: Annotated[
-        str, typer.Option(help="Address to listen at with http, of this machine alone.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(help="Port to listen at with http; 0 takes one that is free.")
-    ] = 8001,
-    unsafe: Annotated[
-        bool,
-        typer.Option(
-            "--unsafe", help="Offer run_python even where the system does not confine it."
-        ),
-    ] = False,
-) -> None:
-    """Serve the town's tools to programs that speak the Model Context Protocol (MCP).
-
-    They are calculate, look_up and run_python. A client that starts programs itself is told: the
-    command is minillm, its arguments are tools serve.
-    """
-    from minillm.recipes import tools_server
-
-    tools_server.run(transport=transport, host=host, port=port, unsafe=unsafe)
 
 
 def quantize(
