@@ -23,7 +23,7 @@ from minillm.town.world import World
 from minillm.train import manifest
 from minillm.tune.chat import answers
 from minillm.zoo import checkpoints
-from tools import tool_card
+from tools import agent_card, tool_card
 from tools.life_card import LANGUAGES, described, losses_by_kind
 
 N_REQUESTS = 500  # of each kind, in each language
@@ -72,6 +72,17 @@ alone: not what the tools gave.""",
         "unknown": "Unless a tool fails, it does not say",
         "cost": "",
     },
+}
+WORDS["agent"] = WORDS["tools"] | {
+    "more": """ It also read
+decisions on errands in many towns, each with a thought and a call, and lessons from failures
+(`minillm.agents.errands`), in English alone; and texts of its parent once more, so that they are
+not forgotten.""",
+    "learned": """Of conversations it learned the tokens of thoughts, calls and
+answers alone.""",
+    "loss": "nats a learned token, of thoughts, calls, answers and texts",
+    "turns": "three turns",
+    "unknown": "It does not say",
 }
 OUTSIDE = (  # what one might ask it, and nobody taught it
     "What is the capital of France?",
@@ -135,6 +146,8 @@ def card(
     if data["kind"] == "tools":
         texts = [each.text for language in LANGUAGES for each in requests(SEEN_SPLIT, language)]
         problems = tool_card.tables(model, tokenizer, template, texts)
+    if data["kind"] == "agent":
+        problems = agent_card.table(model, tokenizer, template)
     return f"""# {note.name}
 
 {described(note, model)}

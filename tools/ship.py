@@ -3,7 +3,8 @@
 python -m tools.ship runs/town-1m
 
 A model that is made from another is shipped after it: `town-base`, then `minillm train chat-1m`,
-which begins from the shipped weights, then `chat-1m`; likewise `steps-1m` and `tools-1m`.
+which begins from the shipped weights, then `chat-1m`; likewise `steps-1m`, `tools-1m` and
+`agent-1m`.
 """
 
 import json
@@ -86,10 +87,10 @@ def card(
         return story_card(note, model, stories, others)
     if kind == "life":
         return life_card.card(note, model, tokenizer)
-    if kind in ("requests", "steps", "tools"):
+    if kind in chat_card.WORDS:
         return chat_card.card(note, model, tokenizer, chat_template)
     raise ValueError(
-        f"cards are of town, life, requests, steps or tools; {note.name} has read {kind}"
+        f"cards are of town, life, {', '.join(chat_card.WORDS)}; {note.name} has read {kind}"
     )
 
 

@@ -75,5 +75,5 @@ def test_what_is_written_on_begins_as_it_was_begun():
 
 def test_a_model_of_other_data_has_no_card():
     note = SimpleNamespace(name="mine", config={"data": {"kind": "text"}})
-    with pytest.raises(ValueError, match="of town, life, requests, steps or tools; mine"):
+    with pytest.raises(ValueError, match="of town, life, requests, steps, tools, agent; mine"):
         ship.card(note, None, TOKENIZER, None)
