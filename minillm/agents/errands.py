@@ -206,7 +206,7 @@ def block(world: World, index: int, seed: str) -> list[Conversation]:
 
 
 def number_of_shops(rng: random.Random) -> tuple[int, int]:
-    """How many shops the signs name, and how many have the good; none of them once in nine times."""
+    """How many shops the signs name, and how many have the good; none once in nine times."""
     n_shops = rng.choice((1, 2, 2))
     return n_shops, rng.choice((0, 1, 1)) if n_shops == 1 else rng.choice((1, 1, 2))
 

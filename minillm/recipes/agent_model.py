@@ -39,7 +39,7 @@ from minillm.serve.protocol import Call
 from minillm.serve.sample import SampleConfig
 from minillm.serve.served_model import ServedModel
 from minillm.serve.template import Message
-from minillm.serve.tool_calls import Offer, offer, read_call
+from minillm.serve.tool_calls import Offer, offer, split_call
 
 FINAL = "final_answer"
 #: What smolagents writes around the text of an error.
@@ -110,7 +110,7 @@ def agent_model(write: Write, name: str) -> AgentModel:
             tools = [get_tool_json_schema(each) for each in tools_to_call_from or ()]
             own = [each for each in tools if each["function"]["name"] != FINAL]
             message = write(conversation(messages), offer({"tools": [*map(_plain, own)]}))
-            call = read_call(message.content) if message.role == "call" else None
+            call = split_call(message.content) if message.role == "call" else None
             if message.role == "assistant" and len(own) < len(tools):
                 call = FINAL, {"answer": message.content}
             # a call that was cut is none; the agent notes it, and asks again
@@ -158,7 +158,7 @@ def conversation(messages: Sequence[Any]) -> Conversation:
             case "user":
                 talk.append(Message("user", text.removeprefix("New task:\n")))
             case "assistant":
-                talk.append(Message("call" if read_call(text) else "assistant", text))
+                talk.append(Message("call" if split_call(text) else "assistant", text))
             case "tool-response" if talk and talk[-1].role == "call":
                 error = ERROR.fullmatch(text.strip())
                 text = error[1] if error else text.removeprefix("Observation:\n")

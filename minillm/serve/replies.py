@@ -39,7 +39,7 @@ from minillm.serve.detokenize import Spelling
 from minillm.serve.protocol import Call
 from minillm.serve.request import Completion, Event
 from minillm.serve.schema import spell
-from minillm.serve.tool_calls import read_call
+from minillm.serve.tool_calls import split_call
 
 DONE = "data: [DONE]\n\n"
 UNLIKELY = -9999.0  # OpenAI's number for a log-probability that JSON has no number for
@@ -191,7 +191,7 @@ class Reply:
         if not self._is_call(choice):
             return []
         spelling = self.tokenizer.decode_bytes(choice.answer.tokens[1:])
-        if (call := read_call(spelling.decode("utf-8", "replace"))) is None:
+        if (call := split_call(spelling.decode("utf-8", "replace"))) is None:
             return []
         name, arguments = call
         function = {"name": name, "arguments": spell(arguments)}

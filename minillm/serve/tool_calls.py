@@ -235,11 +235,11 @@ def call_text(name: str, arguments: Mapping[str, Any]) -> str:
     return spell({"name": name, "arguments": dict(arguments)})
 
 
-def read_call(text: str) -> tuple[str, dict[str, Any]] | None:
+def split_call(text: str) -> tuple[str, dict[str, Any]] | None:
     """The name and the arguments of a call; None if it does not stand there to its end.
 
     Example:
-        >>> read_call('{"name":"now","arguments":{}}'), read_call('{"name":"now","arg')
+        >>> split_call('{"name":"now","arguments":{}}'), split_call('{"name":"now","arg')
         (('now', {}), None)
     """
     try:

@@ -16,7 +16,7 @@ from minillm.serve.tool_calls import (
     call_schema,
     call_text,
     offer,
-    read_call,
+    split_call,
 )
 from minillm.text.tokenizer import Tokenizer
 
@@ -95,9 +95,9 @@ values = st.recursive(
 @given(st.text("ab红_", min_size=1), st.dictionaries(st.text("ab红"), values, max_size=3))
 def test_a_call_reads_as_it_was_written_and_no_beginning_of_it_does(name, arguments):
     text = call_text(name, arguments)
-    assert read_call(text) == (name, arguments)
+    assert split_call(text) == (name, arguments)
     assert json.loads(text) == {"name": name, "arguments": arguments}
-    assert {read_call(text[:n]) for n in range(len(text))} == {None}
+    assert {split_call(text[:n]) for n in range(len(text))} == {None}
 
 
 # --- bad input ------------------------------------------------------------------------------------
@@ -130,4 +130,4 @@ def test_what_is_wrong_is_named(body, param):
 
 @pytest.mark.parametrize("text", ["", "[]", '{"name": 7, "arguments": {}}', '{"name": "a"}', "7"])
 def test_what_is_no_call_is_none(text):
-    assert read_call(text) is None
+    assert split_call(text) is None
