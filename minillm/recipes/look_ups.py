@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import TypeVar, final
 
 from minillm.recipes.town_tools import NOTHING, Relation, look_up_in
+from minillm.town.chance import block_rng
 from minillm.town.folk import Person
 from minillm.town.world import World
 
@@ -147,9 +148,7 @@ class LookUpSource:
         Raises:
             ValueError: a negative index.
         """
-        if index < 0:
-            raise ValueError(f"index must be at least 0; got {index}")
-        rng = random.Random(f"look-ups/{self.world.seed}/{self.language}/{seed}/{index}")
+        rng = block_rng(f"look-ups/{self.world.seed}/{self.language}/{seed}/{index}", index)
         kinds = rng.choices([*KINDS], [*KINDS.values()], k=BLOCK)
         return [self._question(rng, kind) for kind in kinds]
 

@@ -28,12 +28,13 @@ balance how many digits and carries there are (from memory).
 Chapter: 24
 """
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import takewhile
 from typing import final
+
+from minillm.town.chance import block_rng
 
 BLOCK = 64
 FORMATS = ("plain", "reversed", "scratchpad")
@@ -271,9 +272,7 @@ class AdditionSource:
         Raises:
             ValueError: a negative index.
         """
-        if index < 0:
-            raise ValueError(f"blocks are counted from 0; got {index}")
-        rng = random.Random(f"addition/{self.n_digits}/{held_out}/{seed}/{index}")
+        rng = block_rng(f"addition/{self.n_digits}/{held_out}/{seed}/{index}", index)
         numbers = range(10 ** (self.n_digits - 1), 10**self.n_digits)
         problems: list[Sum] = []
         while len(problems) < BLOCK:

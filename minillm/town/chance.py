@@ -15,6 +15,7 @@ Chapter: 02
 """
 
 import hashlib
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,6 +62,25 @@ def generator(*key: int | str) -> np.random.Generator:
             raise ValueError(f"a seed must be a whole number or a text; got {part!r}")
     text = repr([part if isinstance(part, str) else int(part) for part in key])
     return np.random.default_rng(list(hashlib.sha256(text.encode("utf-8")).digest()))
+
+
+def block_rng(name: str, index: int) -> random.Random:
+    """The random numbers of one block of a stream.
+
+    Args:
+        name: of the block: source, world, seed and index.
+        index: of the block.
+
+    Raises:
+        ValueError: a negative index.
+
+    Example:
+        >>> block_rng("plums/7/3", 3).random() == block_rng("plums/7/3", 3).random()
+        True
+    """
+    if index < 0:
+        raise ValueError(f"blocks are counted from 0; got {index}")
+    return random.Random(name)
 
 
 def as_table(name: str, values: object, shape: Sequence[int] | None = None) -> np.ndarray:

@@ -34,12 +34,13 @@ question; five formats of the chain.
 Chapter: 24
 """
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, count
 from typing import final
+
+from minillm.town.chance import block_rng
 
 BLOCK = 64
 THINGS = "ABCDE"
@@ -280,9 +281,7 @@ class CupSource:
         Raises:
             ValueError: a negative index.
         """
-        if index < 0:
-            raise ValueError(f"blocks are counted from 0; got {index}")
-        rng = random.Random(f"cups/{self.lengths}/{seed}/{index}")
+        rng = block_rng(f"cups/{self.lengths}/{seed}/{index}", index)
         return [
             Problem(
                 "".join(rng.sample(THINGS, len(THINGS))),

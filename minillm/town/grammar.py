@@ -38,6 +38,7 @@ from typing import final
 import numpy as np
 
 from minillm.town import left_corner, parse
+from minillm.town.chance import block_rng
 from minillm.town.english import english_rules, spell
 from minillm.town.world import World
 
@@ -308,9 +309,7 @@ class Grammar:
         Raises:
             ValueError: a negative index.
         """
-        if index < 0:
-            raise ValueError(f"blocks are counted from 0; got {index}")
-        rng = random.Random(f"sentences/{seed}/{index}")
+        rng = block_rng(f"sentences/{seed}/{index}", index)
         return [self.sample(rng) for _ in range(BLOCK)]
 
     def tree_of(self, derivation: Sequence[int]) -> Tree:

@@ -21,6 +21,7 @@ import random
 from dataclasses import dataclass
 from typing import final
 
+from minillm.town.chance import block_rng
 from minillm.town.lists import FORMS, OTHER, SEPARATOR, Item, answer_language, draw_items, write
 from minillm.town.steps import KINDS, Argument, draw_argument, execute, say_argument
 from minillm.town.world import World
@@ -130,9 +131,7 @@ class ListSource:
         Raises:
             ValueError: a negative index.
         """
-        if index < 0:
-            raise ValueError(f"blocks are counted from 0; got {index}")
-        rng = random.Random(f"lists/{self.world.seed}/{seed}/{index}")
+        rng = block_rng(f"lists/{self.world.seed}/{seed}/{index}", index)
         return [self._story(rng) for _ in range(BLOCK)]
 
     def _story(self, rng: random.Random) -> ListStory:

@@ -34,6 +34,7 @@ from functools import cache
 from operator import add, floordiv, mul, sub
 from typing import final
 
+from minillm.town.chance import block_rng
 from minillm.town.story_words import things_of
 from minillm.town.world import Good, World
 
@@ -246,9 +247,7 @@ class MarketSource:
         Raises:
             ValueError: a negative index.
         """
-        if index < 0:
-            raise ValueError(f"blocks are counted from 0; got {index}")
-        rng = random.Random(f"market/{self.world.seed}/{seed}/{index}")
+        rng = block_rng(f"market/{self.world.seed}/{seed}/{index}", index)
         return [self._problem(rng) for _ in range(BLOCK)]
 
     def _problem(self, rng: random.Random) -> Problem:

@@ -37,6 +37,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import final
 
+from minillm.town.chance import block_rng
 from minillm.town.story_state import Event, State
 from minillm.town.story_words import N_WAYS, things_of, words
 from minillm.town.world import World
@@ -156,9 +157,7 @@ class StorySource:
         Raises:
             ValueError: a negative index.
         """
-        if index < 0:
-            raise ValueError(f"blocks are counted from 0; got {index}")
-        rng = random.Random(f"stories/{self.world.seed}/{self.language}/{seed}/{index}")
+        rng = block_rng(f"stories/{self.world.seed}/{self.language}/{seed}/{index}", index)
         return [self._story(rng) for _ in range(BLOCK)]
 
     @cached_property

@@ -46,6 +46,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import NamedTuple, final
 
+from minillm.town.chance import block_rng
 from minillm.town.world import World
 
 BLOCK = 64
@@ -219,9 +220,7 @@ class SumSource:
         Raises:
             ValueError: a negative index.
         """
-        if index < 0:
-            raise ValueError(f"blocks are counted from 0; got {index}")
-        rng = random.Random(f"sums/{self.world.seed}/{self.language}/{seed}/{index}/{held_out}")
+        rng = block_rng(f"sums/{self.world.seed}/{self.language}/{seed}/{index}/{held_out}", index)
         names, goods = self.names, self.goods
         return [self._question(rng, names, goods, held_out) for _ in range(BLOCK)]
 

@@ -46,5 +46,5 @@ def test_most_questions_have_an_answer_but_not_all():
 def test_what_cannot_be_asked_for_is_refused():
     with pytest.raises(ValueError, match='language must be "en" or "zh"'):
         LookUpSource(WORLD, "fr")
-    with pytest.raises(ValueError, match="at least 0; got -1"):
+    with pytest.raises(ValueError, match="counted from 0; got -1"):
         LookUpSource(WORLD).block(-1)

@@ -1,3 +1,5 @@
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 from minillm.town import chance
 from minillm.town.chance import (
     as_table,
+    block_rng,
     check_probabilities,
     check_size,
     check_tokens,
@@ -124,6 +127,12 @@ def test_the_same_key_gives_the_same_numbers_and_a_longer_key_others(key):
     numbers = generator(*key).random(4)
     assert (numbers == generator(*key).random(4)).all()
     assert (numbers != generator(*key, 0).random(4)).any()
+
+
+def test_a_block_has_its_own_random_numbers_and_none_comes_before_the_first():
+    assert block_rng("plums/0", 0).random() == random.Random("plums/0").random()
+    with pytest.raises(ValueError, match="blocks are counted from 0; got -1"):
+        block_rng("plums/-1", -1)
 
 
 def test_keys_that_look_alike_differ():
