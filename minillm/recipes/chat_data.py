@@ -200,12 +200,7 @@ class StepsData:
     held_out_blocks: int = 2
 
     def __post_init__(self):
-        _requests_of(self)  # says what is wrong with requests, letters and what is held out
-        if self.problem_blocks < 1 or self.replay_blocks < 0:
-            raise ValueError(
-                "problem_blocks must be at least 1 and replay_blocks at least 0; got "
-                f"{self.problem_blocks} and {self.replay_blocks}"
-            )
+        _check_blocks(self, "problem_blocks")
 
     def conversations(self, part: str, template: ChatTemplate) -> list[Named]:
         """Those to train on, or "held out"; in the same words for every template."""
@@ -267,12 +262,7 @@ class ToolData:
     held_out_blocks: int = 2
 
     def __post_init__(self):
-        _requests_of(self)  # says what is wrong with requests, letters and what is held out
-        if self.sum_blocks < 1 or self.look_up_blocks < 1 or self.replay_blocks < 0:
-            raise ValueError(
-                "sum_blocks and look_up_blocks must be at least 1 and replay_blocks at least 0; "
-                f"got {self.sum_blocks}, {self.look_up_blocks} and {self.replay_blocks}"
-            )
+        _check_blocks(self, "sum_blocks", "look_up_blocks")
 
     def conversations(self, part: str, template: ChatTemplate) -> list[Named]:
         """Those to train on, or "held out"; in the same words for every template."""
@@ -324,12 +314,7 @@ class AgentData:
     held_out_blocks: int = 2
 
     def __post_init__(self):
-        _requests_of(self)  # says what is wrong with requests, letters and what is held out
-        if self.errand_blocks < 1 or self.replay_blocks < 0:
-            raise ValueError(
-                "errand_blocks must be at least 1 and replay_blocks at least 0; got "
-                f"{self.errand_blocks} and {self.replay_blocks}"
-            )
+        _check_blocks(self, "errand_blocks")
 
     def conversations(self, part: str, template: ChatTemplate) -> list[Named]:
         """Those to train on, or "held out"; in the same words for every template."""
@@ -350,6 +335,22 @@ class AgentData:
 
 #: Data that are conversations, from which a model that can write already learns to answer.
 Chats = ChatData | RequestData | StepsData | ToolData | AgentData
+
+
+def _check_blocks(data: StepsData | ToolData | AgentData, *names: str) -> None:
+    """Refuse too few blocks.
+
+    Args:
+        data: of a recipe.
+        names: of its fields that must be at least 1.
+    """
+    _requests_of(data)  # says what is wrong with requests, letters and what is held out
+    counts = [getattr(data, name) for name in names]
+    if min(counts) < 1 or data.replay_blocks < 0:
+        raise ValueError(
+            f"{' and '.join(names)} must be at least 1 and replay_blocks at least 0; got "
+            f"{', '.join(map(str, counts))} and {data.replay_blocks}"
+        )
 
 
 def _requests_of(data: StepsData | ToolData | AgentData) -> RequestData:
