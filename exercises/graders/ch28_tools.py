@@ -221,7 +221,7 @@ EPISODES_WRONG = [
 ]
 
 
-def grade_off_the_way(answer):
+def grade_off_the_path(answer):
     """Both shares within 0.02, and a sentence."""
     got, sentence = split_sentence(answer(), n_numbers=2)
 
@@ -234,7 +234,7 @@ def grade_off_the_way(answer):
     if not near((NEVER, OFTEN)):
         raise Diagnosis(
             f"{got[0]:.2f} and {got[1]:.2f} are not both right: draw episodes of at most ten "
-            "actions, and keep two things, how many were right and whether it is off the way."
+            "actions, and keep two things, how many were right and whether it is off the path."
         )
     check_sentence(sentence, WHY)
 
@@ -254,7 +254,7 @@ GRADERS = {
     ),
     "28.2": Grader(
         function="power",
-        level="everyone",
+        level="stretch",
         grade=held(
             bounded,
             POWERS,
@@ -275,7 +275,7 @@ GRADERS = {
     ),
     "28.3": Grader(
         function="choose_threshold",
-        level="stretch",
+        level="everyone",
         grade=held(
             threshold, SAMPLES, SAMPLES_WRONG, read=lambda got: "none" if got is None else got
         ),
@@ -287,17 +287,17 @@ GRADERS = {
         ),
     ),
     "28.4": Grader(
-        function="off_the_way",
+        function="off_the_path",
         level="stretch",
-        grade=grade_off_the_way,
+        grade=grade_off_the_path,
         wrong=[
             *((lambda pair=pair: (*pair, BECAUSE), message) for pair, message in EPISODES_WRONG),
             (lambda: (NEVER, OFTEN, ""), f"now say in a sentence {WHY}."),
         ],
         hints=(
-            "An episode has two variables: how many actions on the way were right, and whether "
-            "it is off the way.",
-            "On the way: with 0.9 one more is right, else it is lost. Lost: with q it is back.",
+            "An episode has two variables: how many actions on the path were right, and whether "
+            "it is off the path.",
+            "On the path: with 0.9 one more is right, else it is lost. Lost: with q it is back.",
             "Count an episode as soon as six are right; give up after ten actions.",
         ),
         model_answer=(

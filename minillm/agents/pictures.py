@@ -4,6 +4,7 @@ Chapter: 28
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -45,19 +46,37 @@ def draw_call(question: str, call: str, function: str, result: str, answer: str)
 
 
 def draw_headline(
-    products: Mapping[str, Sequence[float]], calling: Mapping[str, Sequence[float]]
+    calls: Mapping[str, Sequence[Mapping[str, Any]]], rules: Mapping[str, float]
 ) -> Figure:
     """Two panels: which products are right, and how well a model knows when to call.
 
     Args:
-        products: % right of each way to answer, for each seed.
-        calling: F1 of each way to decide, 0 to 100, for each seed.
+        calls: as `minillm bench calls` has them: "bare", "masked" and "unmasked" models, a row for
+            each seed, with shares from 0 to 1 for wordings that were "seen" and "held out".
+        rules: F1 of some simple rules for when to call, in %.
 
     Example:
-        >>> fig = draw_headline({"bare": [1, 2], "calls": [99, 98]}, {"always": [67]})
+        >>> row = {"products": 0.5, "f1": 0.9}
+        >>> way = [{"seen": row, "held out": row}]
+        >>> fig = draw_headline({"bare": way, "masked": way, "unmasked": way}, {"always": 67})
         >>> [len(ax.patches) for ax in fig.axes]
-        [2, 1]
+        [4, 3]
     """
+
+    def shares(way: str, wordings: str, key: str) -> list[float]:
+        return [100 * row[wordings][key] for row in calls[way]]
+
+    products = {
+        "bare answers": shares("bare", "seen", "products"),
+        "result masked": shares("masked", "seen", "products"),
+        "masked, new wordings": shares("masked", "held out", "products"),
+        "result learned": shares("unmasked", "seen", "products"),
+    }
+    calling = {rule: [f1] for rule, f1 in rules.items()}
+    calling |= {
+        "known wordings": shares("masked", "seen", "f1"),
+        "new wordings": shares("masked", "held out", "f1"),
+    }
     fig, (left, right) = figure(width=9.6, height=2.9, columns=2, share_y=False)
     draw_ranges(left, products, "% right", digits=1)
     left.set_title("Products of three-digit numbers")
@@ -68,34 +87,38 @@ def draw_headline(
     return fig
 
 
-def draw_clone(
-    demos: Sequence[int],
-    lines: Mapping[str, Sequence[Sequence[float]]],
-    verbs: Mapping[str, Sequence[float]],
-    bound: tuple[float, str],
-) -> Figure:
+def draw_clone(rows: Sequence[Mapping[str, Any]], bound: tuple[float, str]) -> Figure:
     """Two panels: how a clone does with more demonstrations, and which of its actions are right.
 
     Args:
-        demos: numbers of demonstrations.
-        lines: of each measure, for each seed one % at each number of demonstrations.
-        verbs: of each action, % right for each seed.
+        rows: as `minillm bench browser` has them, one for each seed and number "demos" of
+            demonstrations, with shares from 0 to 1: "step_accuracy", "success", and "verbs", a
+            share for each action. The right panel has those with the most demonstrations.
         bound: a height that is marked in the left panel, in %, and what it is.
 
     Example:
-        >>> lines = {"success": [[10, 20], [12, 24]]}
-        >>> fig = draw_clone([100, 500], lines, {"scroll": [3, 5]}, (38, "bound"))
+        >>> row = {"seed": 0, "demos": 100, "step_accuracy": 0.8, "success": 0.2, "verbs": {}}
+        >>> fig = draw_clone([{**row, "verbs": {"scroll": 0.1}}], (38, "bound"))
         >>> [text.get_text() for text in fig.axes[0].texts]
-        ['success', 'bound']
+        ['right actions', 'success', 'bound']
     """
+    demos = sorted({row["demos"] for row in rows})
+    seeds = sorted({row["seed"] for row in rows})
+    shares = {(row["seed"], row["demos"]): row for row in rows}
+    lines = {
+        name: [[100 * shares[seed, n][key] for n in demos] for seed in seeds]
+        for name, key in (("right actions", "step_accuracy"), ("success", "success"))
+    }
     fig, (left, right) = figure(width=10.4, height=3.4, columns=2, share_y=False)
     draw_lines(left, [f"{n:,}" for n in demos], lines)
     left.axhline(bound[0], color=GREY, lw=1.2, ls="--")
     left.text(0, bound[0] + 2, bound[1], color=GREY, va="bottom")
     left.set_xlim(-0.2, len(demos) - 0.1)
     left.set(xlabel="demonstrations", title="Most actions are right, but few episodes succeed")
+    most = [row["verbs"] for row in rows if row["demos"] == demos[-1]]
+    verbs = {verb: [100 * each[verb] for each in most] for verb in most[0]}
     draw_ranges(right, verbs, "% of the expert's actions that the clone takes, too")
-    right.set(xlim=(0, 122), xticks=range(0, 101, 20), title="One of the five actions fails")
+    right.set(xlim=(0, 122), xticks=range(0, 101, 20), title="Scrolling was not learned")
     return fig
 
 

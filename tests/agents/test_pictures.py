@@ -1,3 +1,5 @@
+import pytest
+
 from minillm.agents.pictures import draw_call, draw_clone, draw_headline, draw_lines
 from minillm.lab.figures import BLUE, ORANGE, figure
 
@@ -15,19 +17,31 @@ def test_what_the_model_writes_and_what_the_program_does_have_colours_of_their_o
 
 
 def test_the_headline_has_a_panel_for_products_and_one_for_when_to_call():
-    fig = draw_headline({"bare": [1, 3], "calls": [99, 97]}, {"always call": [67]})
-    left, right = fig.axes
-    assert [round(bar.get_width()) for bar in left.patches] == [2, 98]
-    assert [round(bar.get_width()) for bar in right.patches] == [67]
+    def row(seen, held_out, f1, new_f1):
+        wordings = {"seen": (seen, f1), "held out": (held_out, new_f1)}
+        return {name: {"products": p, "f1": f} for name, (p, f) in wordings.items()}
+
+    bare, learned = [row(0.01, 0, 0, 0), row(0.03, 0, 0, 0)], [row(0.9, 0.8, 1, 1)]
+    calls = {"bare": bare, "masked": [row(0.996, 0.88, 0.99, 0.97)], "unmasked": learned}
+    left, right = draw_headline(calls, {"always call": 67}).axes
+    numbers = [[text.get_text() for text in ax.texts] for ax in (left, right)]
+    assert numbers == [["2.0", "99.6", "88.0", "90.0"], ["67.0", "99.0", "97.0"]]  # not 100
+    names = [text.get_text() for text in right.get_yticklabels()]
+    assert names == ["always call", "known wordings", "new wordings"]
     assert left.get_xlabel() == "% right" and right.get_xlabel() == "F1, in %"
-    numbers = [text.get_text() for text in left.texts]
-    assert numbers == ["2.0", "98.0"]  # 99.6 is not drawn as 100
 
 
 def test_a_clone_has_a_panel_of_lines_with_the_bound_and_a_panel_of_its_actions():
-    lines = {"right actions": [[70, 80]], "success": [[10, 30]]}
-    left, right = draw_clone([100, 500], lines, {"quote": [90], "scroll": [4, 6]}, (38, "b")).axes
+    def row(seed, demos, right, success, scroll):
+        verbs = {"quote": 0.9, "scroll": scroll}
+        shares = {"step_accuracy": right, "success": success, "verbs": verbs}
+        return {"seed": seed, "demos": demos, **shares}
+
+    rows = [row(0, 500, 0.8, 0.3, 0.04), row(0, 100, 0.7, 0.1, 0.5), row(1, 500, 0.9, 0.2, 0.06)]
+    left, right = draw_clone([*rows, row(1, 100, 0.6, 0.1, 0.5)], (38, "b")).axes
     assert [text.get_text() for text in left.texts] == ["right actions", "success", "b"]
+    means = [line.get_ydata().tolist() for line in left.lines if line.get_linestyle() == "-"]
+    assert means == [pytest.approx([65, 85]), pytest.approx([10, 25])]
     assert left.lines[-1].get_ydata() == [38, 38]
     assert [text.get_text() for text in left.get_xticklabels()] == ["100", "500"]
     assert [round(bar.get_width()) for bar in right.patches] == [90, 5]

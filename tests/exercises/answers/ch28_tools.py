@@ -38,7 +38,7 @@ def choose_threshold(gains, useful, least_precision):
     return min(good, default=None)
 """,
     "28.4": """
-def off_the_way():
+def off_the_path():
     def share(q):
         states = {(0, False): 1.0}
         for _ in range(10):
@@ -72,7 +72,7 @@ def choose_threshold(gains, useful, least_precision):
     return max(gains) + 1
 """,
     "28.4": """
-def off_the_way():
+def off_the_path():
     return 0.2, 0.7, "because mistakes are bad for it"
 """,
 }
