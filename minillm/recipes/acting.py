@@ -84,7 +84,7 @@ def run(
 
 # --- what there is before the first step ----------------------------------------------------------
 def errand_of(world: World, seed: int, task: str | None, failures: float) -> Errand:
-    """The errand of a seed: one shop or two, and once in six times nobody has the good.
+    """The errand of a seed: one shop or two; now and then nobody has the good.
 
     Raises:
         ValueError: a task in another form, or about what the town does not have.

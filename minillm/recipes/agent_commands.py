@@ -39,8 +39,8 @@ def agent(
     the result. The trace has the same as JSON, a line for each call; a file that is there already
     is never replaced. Ctrl-C ends the errand, and the trace keeps what happened.
 
-    Start and shops follow from the seed. Once in six times nobody has the good; then it is right to
-    give up. The exit status is 1 if the errand did not end well.
+    Start and shops follow from the seed. Now and then nobody has the good; then it is right to give
+    up. The exit status is 1 if the errand did not end well.
     """
     from minillm.recipes import acting
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minillm.recipes import chat_data
-from minillm.recipes.chat_data import ChatData, Named, RequestData, StepsData, ToolData
+from minillm.recipes.chat_data import AgentData, ChatData, Named, RequestData, StepsData, ToolData
 from minillm.recipes.data import LifeData
 from minillm.serve.template import Message
 from minillm.town import requests
@@ -203,6 +203,35 @@ def test_questions_for_tools_stand_beside_requests_and_few_calls_are_in_a_conver
             roles = Counter(message.role for message in messages)
             assert roles["call"] == roles["result"] <= 2
             assert 1 <= roles["user"] == roles["assistant"] <= 2
+
+
+# --- errands -------------------------------------------------------------------------------------
+def test_decisions_stand_beside_requests_and_most_blocks_are_of_a_town_of_their_own():
+    data = AgentData(
+        errand_blocks=4, request_blocks=2, letter_blocks=0, held_out_blocks=1, languages=("en",)
+    )
+    texts = []
+    for part, n_blocks in (("train", 2), ("held out", 1)):
+        every = data.conversations(part, TOOL_TEMPLATE)
+        errands = [each for each in every if each.place.startswith("errand ")]
+        counts = Counter(each.place for each in errands)
+        assert counts == {f"errand {index}": 64 for index in range(2 * n_blocks)}
+        kinds = Counter(n.split(" ")[0] for each in every for n in each.place.split(", "))
+        assert kinds == {"errand": 128 * n_blocks, "request": 64 * n_blocks}
+        for _, messages in every:
+            check(messages, TOOL_TEMPLATE)
+        texts.append({messages for place, messages in errands})
+    assert not texts[0] & texts[1]
+    at_home = {good.general for good in World().goods}
+    people = {person.name for person in World().people}
+    for place, messages in data.conversations("train", TOOL_TEMPLATE)[:256]:
+        task = next(line for line in messages[0].content.split("\n") if line.startswith("task: "))
+        good, person = task.removeprefix("task: bring ").split(" to ")
+        assert good in at_home
+        if place == "errand 3":
+            assert person in people
+    with pytest.raises(ValueError, match="errand_blocks must be at least 1"):
+        AgentData(errand_blocks=0)
 
 
 # --- law -----------------------------------------------------------------------------------------
