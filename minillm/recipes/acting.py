@@ -7,8 +7,9 @@
       call     {"name":"go","arguments":{"place":"bridge"}}
       result   ok                                                      what comes of it
 
-Of each later view the lines that are new are printed. The same steps go into a trace
-(`minillm.agents.loop`), each at once when it was made, so that Ctrl-C loses none of them.
+Of each later view the lines that are new are printed; the last result stands there already. The
+same steps go into a trace (`minillm.agents.loop`), each at once when it was made, so that Ctrl-C
+loses none of them.
 
 **Two limits.** The errand itself ends after a number of steps, as in training. The budget of calls
 is the user's: whatever the model does, it is not asked more often.
@@ -180,9 +181,9 @@ def act(decide: Decide, errand: Errand, file: TextIO, *, calls: int, pause: floa
     def note(event: Event) -> None:
         file.write(line_of(event))
         file.flush()
-        old_view = events[-1].view if events else ""
+        before = [f"{last.view}\n{last.result}" for last in events[-1:]]
         events.append(event)
-        shown = replace(event, view=new_lines(event.view, old_view))
+        shown = replace(event, view=new_lines(event.view, *before))
         print(for_terminal(in_words(shown)), end="\n\n", flush=True)
         time.sleep(pause)
 
@@ -196,15 +197,16 @@ def act(decide: Decide, errand: Errand, file: TextIO, *, calls: int, pause: floa
     return episode.success
 
 
-def new_lines(view: str, old_view: str) -> str:
-    r"""The lines of a view that the last one did not have.
+def new_lines(view: str, before: str = "") -> str:
+    r"""The lines of a view that were not there before.
 
     Example:
         >>> new_lines("task: bring plums to Joe\nyou are at: mill", "task: bring plums to Joe")
         'you are at: mill'
     """
-    old = old_view.split("\n")
-    return "\n".join(line for line in view.split("\n") if line not in old) or "(the same view)"
+    old = before.split("\n")
+    new = [line for line in view.split("\n") if line not in old]
+    return "\n".join(new) or "(nothing else is new)"
 
 
 def ending(errand: Errand) -> str:

@@ -102,10 +102,11 @@ def test_giving_up_where_nobody_has_the_good_is_right(capsys):
 
 
 def test_a_view_in_which_nothing_is_new_says_so(capsys):
-    acted(scripted("{}", "{}", "{}"), calls=3)
+    acted(scripted("{}", "{}", "{}", "go mill", "go mill"), calls=5)
     views = capsys.readouterr().out.split("\n\n")
     assert views[1].startswith("unreadable call {}: an action is go PLACE")
-    assert views[2].startswith("(the same view)\n  thought")
+    assert views[2].startswith("(nothing else is new)\n  thought")
+    assert views[4].startswith("(nothing else is new)\n  thought")  # the result stands above
 
 
 def test_the_errand_follows_from_the_seed_and_the_task():
@@ -207,6 +208,5 @@ def test_the_shipped_model_brings_what_it_is_sent_for(tmp_path, capsys):
 @given(st.lists(st.sampled_from("abcd")), st.lists(st.sampled_from("abcd")))
 def test_new_lines_are_those_that_the_old_view_did_not_have(old, new):
     fresh = [line for line in new if line not in old]
-    assert acting.new_lines("\n".join(new), "\n".join(old)) == (
-        "\n".join(fresh) or "(the same view)" if new else "(the same view)"
-    )
+    shown = acting.new_lines("\n".join(new), "\n".join(old))
+    assert shown == ("\n".join(fresh) or "(nothing else is new)")
