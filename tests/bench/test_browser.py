@@ -8,8 +8,9 @@ import pytest
 from minillm.agents import browser
 from minillm.agents.browser import expert
 from minillm.agents.imitate import Trace, follow
+from minillm.agents.imitate import run as episodes
 from minillm.bench import browser as bench
-from minillm.bench._browsing import QUICK, starts
+from minillm.bench._browsing import QUICK, Work, starts
 from minillm.bench._run import Finished
 
 
@@ -36,6 +37,11 @@ def test_the_reward_model_reads_question_quotes_and_answer_and_no_page():
     quoted = " ".join(f"<quote> {title} <line> {line}" for title, line in quotes)
     assert words == f"<question> {text} {quoted} <act> answer plums"
     assert browser.decode(bench.evidence(replace(on_a_page, answer=None))).endswith(" <unknown>")
+
+
+def test_46_of_the_120_questions_of_the_test_need_no_scrolling_the_bound_that_chapter_28_draws():
+    traces = episodes(follow(expert), starts("test", 120, "questions", Work()))
+    assert sum("scroll" not in trace.actions for trace in traces) == 46
 
 
 def test_a_score_is_in_order_where_a_success_is_above_a_failure():
