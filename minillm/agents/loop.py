@@ -44,6 +44,7 @@ from minillm.tune.chat import TOOL_TEMPLATE, Conversation
 OK = "ok"  # the result of an action that did what it should
 UNREADABLE = "unreadable call"  # what an action begins with that no world can do
 AT_ONCE = 32  # views that a model reads together
+TOKENS_OF_A_STEP = 4096  # that it reads at once: all of these views, so that none waits
 TOKENS_OF_A_TEXT = 64  # a thought or a call, at most
 
 
@@ -179,7 +180,7 @@ def writer(model: Transformer, tokenizer: Tokens, template: ChatTemplate = TOOL_
         template: of the conversations.
     """
     stop_ids = template.stop_ids(tokenizer)
-    engine = Engine(model, tokenizer, EngineConfig(max_batch=AT_ONCE))
+    engine = Engine(model, tokenizer, EngineConfig(max_batch=AT_ONCE, step_tokens=TOKENS_OF_A_STEP))
 
     def write(
         talks: Sequence[Conversation],
