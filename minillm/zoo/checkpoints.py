@@ -26,7 +26,7 @@ def names() -> list[str]:
 
     Example:
         >>> names()
-        ['chat-1m', 'steps-1m', 'tools-1m', 'town-1m', 'town-50k', 'town-base']
+        ['agent-1m', 'chat-1m', 'steps-1m', 'tools-1m', 'town-1m', 'town-50k', 'town-base']
     """
     return sorted(path.parent.name for path in HERE.glob("*/config.json"))
 
