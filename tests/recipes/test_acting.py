@@ -133,12 +133,9 @@ def test_a_trace_without_a_name_takes_a_new_one(tmp_path, monkeypatch):
         ({"task": "fetch plums"}, "of the form \"bring plums to Mei\"; got 'fetch plums'"),
         ({"task": "bring gold to Joe"}, "plums, pears, .*; got 'gold'. A task of this town is"),
         ({"task": "bring plums to Joey"}, 'Mei, Bao, .* is "bring plums to Mei"'),
-        ({"task": "bring plums to Joe", "world": "7"}, "Person 'Joe' is not in this town"),
         ({"failures": 2.0}, "--failures from 0 to 1; got 40 and 2"),
-        ({"calls": 0}, "--calls must be at least 1"),
         ({"place": Path("chat-1m")}, "chat-1m was not tuned to call tools"),
         ({"place": Path("tools-1m")}, 'data of the kind "agent" .* learned from "tools"'),
-        ({"place": Path("nowhere")}, "no config.json in nowhere"),
     ],
 )
 def test_what_cannot_be_is_said_before_a_trace_is_made(options, message, tmp_path, monkeypatch):
@@ -174,11 +171,9 @@ import os, signal
 from minillm import cli
 from minillm.agents.loop import Decision
 from minillm.recipes import acting
-n_calls = 0
-def decide(views):
-    global n_calls
-    n_calls += 1
-    if n_calls == 3:
+def decide(views, seen=[]):
+    seen += views
+    if len(seen) == 3:
         os.kill(os.getpid(), signal.SIGINT)
     return [Decision("Hm.", '{"name":"go","arguments":{"place":"well"}}')]
 acting.open_agent = lambda place: decide
