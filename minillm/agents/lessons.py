@@ -1,4 +1,4 @@
-"""Lessons (Reflexion, 反思): after a failure the agent writes a sentence, and reads it next time.
+"""Lessons (教训): after a failure the agent writes a sentence, and reads it at the next attempt.
 
     attempt 1   … take plums: no plums at mill … and then it is too late
     question    task: bring plums to Joe
@@ -9,8 +9,8 @@
     attempt 2   lesson: no plums at mill                its views begin with it
                 task: bring plums to Joe …              the same errand, from its start
 
-No weight changes: all that the agent takes along is a sentence. So people can read what was
-learned, and another sentence can be put in its place to see what it did.
+This is *reflection* (反思). No weight changes: all that the agent takes along is a sentence. So
+people can read what was learned, and another sentence can be put in its place to see what it did.
 
 Paper: Shinn et al. 2023, "Reflexion: Language Agents with Verbal Reinforcement Learning",
 arXiv:2303.11366, section 3 (actor, evaluator, self-reflection, and a memory of one to three
