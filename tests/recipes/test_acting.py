@@ -48,18 +48,16 @@ def scripted(*calls):
 
 
 def acted(decide, calls=40, task=TASK):
-    """Whether it ended well, and the events of the trace."""
+    """Whether it ended well."""
     file = io.StringIO()
     file.name = "a.jsonl"
-    ended_well = acting.act(decide, Errand(task, task.start), file, calls=calls)
-    return ended_well, file.getvalue().splitlines()
+    return acting.act(decide, Errand(task, task.start), file, calls=calls)
 
 
 # --- by hand --------------------------------------------------------------------------------------
 def test_the_first_view_is_printed_whole_and_of_the_others_what_is_new(capsys):
-    ended_well, lines = acted(scripted("take plums", *WAY))
+    assert acted(scripted("take plums", *WAY))
     out = capsys.readouterr().out
-    assert ended_well and len(lines) == 5
     assert out.startswith(
         "task: bring plums to Joe\nyou are at: well\nyou have: nothing\nplums: well, here\n"
         "Joe: mill, by way of market square\n  thought  Hm�[2J.\n"
@@ -91,13 +89,13 @@ def test_the_last_line_says_how_it_ended(capsys, calls, end):
         with pytest.raises(KeyboardInterrupt):
             acted(scripted(*calls))
     else:
-        assert acted(scripted(*calls), budget)[0] is False
+        assert acted(scripted(*calls), budget) is False
     assert capsys.readouterr().out.splitlines()[-1].startswith(end)
 
 
 def test_giving_up_where_nobody_has_the_good_is_right(capsys):
     task = replace(TASK, stocked=frozenset())
-    assert acted(scripted("give_up nobody has plums"), task=task)[0]
+    assert acted(scripted("give_up nobody has plums"), task=task)
     assert "gave up, rightly: nobody has plums. 1 call" in capsys.readouterr().out
 
 
@@ -107,6 +105,18 @@ def test_a_view_in_which_nothing_is_new_says_so(capsys):
     assert views[1].startswith("unreadable call {}: an action is go PLACE")
     assert views[2].startswith("(nothing else is new)\n  thought")
     assert views[4].startswith("(nothing else is new)\n  thought")  # the result stands above
+
+
+def test_each_step_stands_in_the_trace_before_the_next_is_decided(tmp_path):
+    lengths, path = [], tmp_path / "a.jsonl"
+
+    def decide(views):
+        lengths.append(len(path.read_text(encoding="utf-8").splitlines()))
+        return [Decision("Hm.", "{}")]
+
+    with acting.new_trace(path) as file:
+        acting.act(decide, Errand(TASK, "well"), file, calls=3)
+    assert lengths == [0, 1, 2]
 
 
 def test_the_errand_follows_from_the_seed_and_the_task():
