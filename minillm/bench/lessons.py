@@ -25,6 +25,21 @@ sentence, also those whose first one succeeded: *another's, all*, *false, all*, 
 all*, which speaks against the first shop whatever happened. In the case "half" the last one shows
 what "try the other shop" is worth without experience.
 
+**What is read?** Success does not say why a lesson helped: where the first shop is always sold out,
+whatever drives an agent to the second shop helps. So all first decisions are counted where a road
+of its own leads to each shop: how many turn to the second shop? Right is all of them with a lesson
+against the first shop, and none of them with all other lessons:
+
+=============  ============================================
+lesson         names
+=============  ============================================
+first shop     the good, and the first shop
+second shop    the good, and the second shop
+another good   another good, and the first shop
+third place    the good, and another place
+no lesson      nothing: there is no lesson
+=============  ============================================
+
 The model has learned from demonstrations to write such lessons and to heed them, in other towns.
 So this measures whether the way through the agent's own words works. It doesn't measure whether an
 agent comes upon that way by itself.
@@ -35,6 +50,7 @@ Differs: a model of 1 M parameters, trained to reflect; lessons of one form.
 Chapter: app
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -51,6 +67,7 @@ from minillm.lab.track import track
 from minillm.town.map import SLACK, Errand, right_action
 
 CASES = ("always", "half")
+KINDS = ("first shop", "second shop", "another good", "third place", "no lesson")
 FEWEST_STEPS = 6
 
 
@@ -79,20 +96,32 @@ def run(quick: bool = False, finished: Finished | None = None) -> dict[str, Any]
         finished: rows that are not to be measured again.
 
     Returns:
-        "rows", each with its "agent", and what `measure` says.
+        "rows", each with its "agent", and what `measure` says; "first decisions", rows with
+        "agent", "seed", and what `turns` says.
     """
     work, finished = QUICK if quick else Work(), finished or Finished()
+    agents = {"oracle": oracle(), "model": open_agent()}
     rows = [
         finished(
             f"{name}, {case}, seed {seed}, {work.n_errands} errands",
             partial(_row, name, agent, case, work.n_errands, seed),
         )
-        for name, agent in {"oracle": oracle(), "model": open_agent()}.items()
+        for name, agent in agents.items()
         for case in CASES
         for seed in track(work.seeds, f"{name}, {case}")
     ]
+    decisions = [
+        {"agent": name, "seed": seed}
+        | finished(
+            f"{name}, first decisions, seed {seed}, {work.n_errands} errands",
+            partial(turns, agent, work.n_errands, seed),
+        )
+        for name, agent in agents.items()
+        for seed in work.seeds
+    ]
     _print(rows)
-    return {"rows": rows}
+    _print_turns(decisions)
+    return {"rows": rows, "first decisions": decisions}
 
 
 def _row(name: str, agent: Agent, case: str, n_errands: int, seed: int) -> dict[str, Any]:
@@ -176,6 +205,44 @@ def measure(agent: Agent, case: str, n_errands: int, seed: int) -> dict[str, Any
     }
 
 
+def turns(agent: Agent, n_errands: int, seed: int) -> dict[str, float]:
+    """Of first decisions, the share that turns to the second shop, with each kind of lesson.
+
+    Args:
+        agent: who decides.
+        n_errands, seed: of the case "always"; those without a choice of roads are left out.
+    """
+    starts = [
+        start
+        for start in starts_of("always", n_errands, seed)
+        if len({start.step_to(shop) for shop in start.task.shops}) == 2
+    ]
+    lessons: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for n, start in enumerate(starts):
+        task, rng = start.task, random.Random(f"turn/{seed}/{n}")
+        goods = sorted({good.general for good in task.world.goods} - {task.good})
+        places = sorted({place.name for place in task.world.places} - {*task.shops})
+        lessons["first shop"].append(f"no {task.good} at {task.shops[0]}")
+        lessons["second shop"].append(f"no {task.good} at {task.shops[1]}")
+        lessons["another good"].append(f"no {rng.choice(goods)} at {task.shops[0]}")
+        lessons["third place"].append(f"no {task.good} at {rng.choice(places)}")
+        lessons["no lesson"].append(NOTHING)
+    policy = agent.act(lambda event: None)
+    shares = {}
+    for kind, some in lessons.items():
+        states = [with_lesson(*pair) for pair in zip(starts, some, strict=True)]
+        to_second = [step_to_take(state, state.task.shops[1]) for state in states]
+        actions = policy(states, 0)
+        shares[kind] = fmean(a == b for a, b in zip(actions, to_second, strict=True))
+    return shares
+
+
+def step_to_take(state: Errand, shop: str) -> str:
+    """The action that leads to the good of a shop."""
+    step = state.step_to(shop)
+    return f"take {state.task.good}" if step is None else f"go {step}"
+
+
 def _fixed(lessons: list[str]) -> Any:
     """Who writes these lessons, whatever is asked."""
     return lambda questions: lessons
@@ -225,3 +292,14 @@ def _print(rows: Sequence[Mapping[str, Any]]) -> None:
             print(f"of {n} own lessons, {fmean(right):.1f} % are those of the rule")
             heeded = [100 * row["heeded"] for row in some]
             print(f"decisions that heed the rule's lesson: {fmean(heeded):.1f} %")
+
+
+def _print_turns(rows: Sequence[Mapping[str, Any]]) -> None:
+    print(
+        "first decisions that turn to the second shop, in %; right: 100 in the first column, else 0"
+    )
+    print(f"{'lesson against':>18}" + "".join(f"{kind:>14}" for kind in KINDS))
+    for agent in dict.fromkeys(row["agent"] for row in rows):
+        some = [row for row in rows if row["agent"] == agent]
+        cells = "".join(f"{100 * fmean(row[kind] for row in some):14.1f}" for kind in KINDS)
+        print(f"{agent:>18}{cells}")

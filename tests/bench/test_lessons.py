@@ -47,6 +47,16 @@ def test_a_lesson_is_heeded_until_the_first_shop_is_asked():
         assert bench.measure(agent, "always", 6, 0)["heeded"] == heeded
 
 
+def test_only_a_lesson_about_this_good_at_the_first_shop_turns_the_oracle():
+    assert bench.turns(oracle(), 10, 0) == {kind: kind == "first shop" for kind in bench.KINDS}
+    away = Agent(lambda note: lambda states, n: [second(state) for state in states], list)
+    assert bench.turns(away, 10, 0) == dict.fromkeys(bench.KINDS, 1)
+
+
+def second(state):
+    return bench.step_to_take(state, state.task.shops[1])
+
+
 def test_another_errands_lesson_is_of_the_next_one():
     assert bench._others(["a", "b", "c"]) == ["b", "c", "a"]
 
@@ -58,6 +68,8 @@ def test_it_runs_from_end_to_end_and_repeats_nothing(monkeypatch, tmp_path, caps
     assert [(row["agent"], row["case"]) for row in figures["rows"]] == [
         (agent, case) for agent in ("oracle", "model") for case in bench.CASES
     ]
-    monkeypatch.setattr(bench, "measure", None)  # would fail if it were called
+    assert [row["agent"] for row in figures["first decisions"]] == ["oracle", "model"]
+    for name in ("measure", "turns"):
+        monkeypatch.setattr(bench, name, lambda *how: 1 / 0)
     assert bench.run(quick=True, finished=Finished(tmp_path / "a.json")) == figures
     assert "of 2 own lessons, 100.0 % are those of the rule" in capsys.readouterr().out
