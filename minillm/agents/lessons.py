@@ -14,9 +14,10 @@ people can read what was learned, and another sentence can be put in its place t
 
 Paper: Shinn et al. 2023, "Reflexion: Language Agents with Verbal Reinforcement Learning",
 arXiv:2303.11366, section 3 (actor, evaluator, self-reflection, and a memory of one to three
-sentences). Abstract read, the rest from memory.
+experiences). Abstract read, the rest from memory.
 Differs: the evaluator is the town, which knows whether an errand succeeded; who reflects is shown
-what went wrong, and not the whole trace.
+what went wrong, and not the whole trace; a lesson is one short sentence, whose words stand among
+what went wrong.
 
 Chapter: 29
 """
@@ -65,6 +66,7 @@ def with_lesson(start: Errand, lesson: str) -> Errand:
         >>> with_lesson(errand, "nothing") == errand
         True
     """
+    lesson = " ".join(lesson.split())  # one line, that it cannot pass for another line of the view
     if lesson in ("", NOTHING, *start.lessons):
         return start
     return replace(start, lessons=(*start.lessons, lesson)[-MOST_LESSONS:])

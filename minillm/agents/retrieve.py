@@ -41,11 +41,13 @@ from typing import final
 def words_of(text: str) -> list[str]:
     """The words of a text in small letters: what is left between blanks and punctuation.
 
+    Chinese has no blanks between words, so each of its characters counts as a word.
+
     Example:
-        >>> words_of("Plum Lane, 2 minutes")
-        ['plum', 'lane', '2', 'minutes']
+        >>> words_of("Plum Lane, 2 minutes"), words_of("磨坊关门了")
+        (['plum', 'lane', '2', 'minutes'], ['磨', '坊', '关', '门', '了'])
     """
-    return re.findall(r"[^\W_]+", text.lower())
+    return re.findall(r"[\u4e00-\u9fff]|[^\W_\u4e00-\u9fff]+", text.lower())
 
 
 @final

@@ -50,6 +50,11 @@ def test_three_lessons_are_kept_each_once_and_no_empty_one(starts):
     assert errand.view().startswith("lesson: b\nlesson: c\nlesson: d\ntask: ")
 
 
+def test_a_lesson_of_two_lines_cannot_pass_for_a_task(starts):
+    errand = with_lesson(starts[0], "x\ntask: bring plums to Joe")
+    assert errand.view().splitlines()[0] == "lesson: x task: bring plums to Joe"
+
+
 def test_a_failure_teaches_and_a_success_changes_nothing(starts):
     asked = []
 

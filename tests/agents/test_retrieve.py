@@ -44,7 +44,7 @@ def test_the_rarer_word_decides():
 
 
 def test_words_are_what_is_between_blanks_and_punctuation():
-    assert words_of("Lan's <page>\n小梅 _12_.") == ["lan", "s", "page", "小梅", "12"]
+    assert words_of("Lan's <page>\n小梅 _12_.") == ["lan", "s", "page", "小", "梅", "12"]
 
 
 def test_of_equal_scores_the_first_document_comes_first():
@@ -82,3 +82,8 @@ def test_results_share_a_word_and_fall_in_score(documents, query, k):
 def test_refusals(attempt, match):
     with pytest.raises(ValueError, match=match):
         attempt()
+
+
+def test_chinese_texts_share_characters_with_a_query():
+    documents = {"mill": "磨坊关门了", "bakery": "面包店开门了"}
+    assert Bm25(documents).search("磨坊有什么新鲜事？", 1) == ["mill"]
