@@ -81,7 +81,7 @@ class Work:
         seeds: of errands.
     """
 
-    n_errands: int = 60
+    n_errands: int = 40
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
