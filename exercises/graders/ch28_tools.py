@@ -210,30 +210,31 @@ def success(q, p=0.9, n_needed=6, n_left=10, lost=False):
     return p * go(n_needed=n_needed - 1) + (1 - p) * go(n_needed=n_needed, lost=True)
 
 
-NEVER, OFTEN = success(0.0), success(0.9)
+NEVER, OFTEN = 100 * success(0.0), 100 * success(0.9)  # in %
 WHY = "what the policy of (b) knows that the other does not"
 BECAUSE = "it has learned what to do after a mistake"
 EPISODES_WRONG = [
-    ((0.9, 0.9), "that is the share of right actions; six of them are needed."),
+    ((90.0, 90.0), "that is the share of right actions; six of them are needed."),
     ((OFTEN, NEVER), "the two are exchanged: with q = 0 a mistake is the end."),
-    ((NEVER, 1.0), "in (b) an episode ends after ten actions, whether it has succeeded or not."),
+    ((NEVER, 100.0), "in (b) an episode ends after ten actions, whether it has succeeded or not."),
+    ((NEVER / 100, OFTEN / 100), "give both in %, such as 50.0 for one half."),
     ((NEVER, NEVER), "in (b) a mistake is not the end: with q = 0.9 it can come back."),
 ]
 
 
 def grade_off_the_path(answer):
-    """Both shares within 0.02, and a sentence."""
+    """Both within 2 points, and a sentence."""
     got, sentence = split_sentence(answer(), n_numbers=2)
 
     def near(pair):
-        return all(abs(own - each) <= 0.02 for own, each in zip(got, pair, strict=True))
+        return all(abs(own - each) <= 2.0 for own, each in zip(got, pair, strict=True))
 
     for pair, message in EPISODES_WRONG:
         if near(pair):
             raise Diagnosis(message)
     if not near((NEVER, OFTEN)):
         raise Diagnosis(
-            f"{got[0]:.2f} and {got[1]:.2f} are not both right: draw episodes of at most ten "
+            f"{got[0]:.1f} and {got[1]:.1f} % are not both right: draw episodes of at most ten "
             "actions, and keep two things, how many were right and whether it is off the path."
         )
     check_sentence(sentence, WHY)

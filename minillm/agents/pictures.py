@@ -9,12 +9,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from minillm.lab.figures import BLUE, COLOURS, GREY, ORANGE, diagram, figure, label
+from minillm.lab.figures import BLUE, COLOURS, GREY, INK, ORANGE, diagram, figure, label
 from minillm.reason.pictures import draw_ranges
 
 
 def draw_call(question: str, call: str, function: str, result: str, answer: str) -> Figure:
-    """A call on its way: above what stands in the text, below what a program does.
+    """A call on its way: above who does what, at the bottom the text that grows.
 
     Args:
         question, call, result, answer: parts of the text, in this order.
@@ -24,6 +24,8 @@ def draw_call(question: str, call: str, function: str, result: str, answer: str)
         >>> fig = draw_call("What is 3 times 4?", "[ 3 * 4 ]", "calculate", "12 ;", "12 .")
         >>> [text.get_text().splitlines()[-1] for text in fig.axes[0].texts[:5]]
         ['What is 3 times 4?', '[ 3 * 4 ]', 'calculate', '12 ;', '12 .']
+        >>> [text.get_text() for text in fig.axes[0].texts[-4:]]
+        ['What is 3 times 4?', '[ 3 * 4 ]', '12 ;', '12 .']
     """
     boxes = {
         "question": (0, 1, f"the question\n{question}"),
@@ -40,8 +42,23 @@ def draw_call(question: str, call: str, function: str, result: str, answer: str)
         ("result", "call"),
     ]
     colours = {"call": BLUE, "answer": BLUE, "run": ORANGE, "result": ORANGE}
-    fig = diagram(boxes, arrows, width=10.0, height=2.9, colours=colours)
-    fig.axes[0].text(2.3, 1.08, "or calls again", ha="center", va="bottom", color=GREY)
+    fig = diagram(boxes, arrows, width=10.0, height=3.1, colours=colours)
+    ax = fig.axes[0]
+    ax.set_ylim(-0.5, 1.3)
+    ax.text(2.3, 1.08, "or calls again", ha="center", va="bottom", color=GREY)
+    # the text, each part behind the one before
+    part = ax.text(0.55, -0.45, "the whole text:", color=INK)
+    for words, colour in ((question, GREY), (call, BLUE), (result, ORANGE), (answer, BLUE)):
+        part = ax.annotate(
+            words,
+            xy=(1, 0),
+            xycoords=part,
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="bottom",
+            color=colour,
+            weight="bold",
+        )
     return fig
 
 
@@ -52,7 +69,8 @@ def draw_headline(
 
     Args:
         calls: as `minillm bench calls` has them: "bare", "masked" and "unmasked" models, a row for
-            each seed, with shares from 0 to 1 for wordings that were "seen" and "held out".
+            each seed, with shares from 0 to 1 for combinations of a statement and a question that
+            were "seen" in training, and "held out".
         rules: F1 of some simple rules for when to call, in %.
 
     Example:
@@ -63,21 +81,21 @@ def draw_headline(
         [4, 3]
     """
 
-    def shares(way: str, wordings: str, key: str) -> list[float]:
-        return [100 * row[wordings][key] for row in calls[way]]
+    def shares(way: str, combinations: str, key: str) -> list[float]:
+        return [100 * row[combinations][key] for row in calls[way]]
 
     products = {
         "bare answers": shares("bare", "seen", "products"),
         "result masked": shares("masked", "seen", "products"),
-        "masked, new wordings": shares("masked", "held out", "products"),
+        "masked, new combinations": shares("masked", "held out", "products"),
         "result learned": shares("unmasked", "seen", "products"),
     }
     calling = {rule: [f1] for rule, f1 in rules.items()}
     calling |= {
-        "known wordings": shares("masked", "seen", "f1"),
-        "new wordings": shares("masked", "held out", "f1"),
+        "result masked": shares("masked", "seen", "f1"),
+        "masked, new combinations": shares("masked", "held out", "f1"),
     }
-    fig, (left, right) = figure(width=9.6, height=2.9, columns=2, share_y=False)
+    fig, (left, right) = figure(width=10.2, height=2.9, columns=2, share_y=False)
     draw_ranges(left, products, "% right", digits=1)
     left.set_title("Products of three-digit numbers")
     draw_ranges(right, calling, "F1, in %", digits=1)
@@ -118,7 +136,7 @@ def draw_clone(rows: Sequence[Mapping[str, Any]], bound: tuple[float, str]) -> F
     most = [row["verbs"] for row in rows if row["demos"] == demos[-1]]
     verbs = {verb: [100 * each[verb] for each in most] for verb in most[0]}
     draw_ranges(right, verbs, "% of the expert's actions that the clone takes, too")
-    right.set(xlim=(0, 122), xticks=range(0, 101, 20), title="Scrolling was not learned")
+    right.set(xlim=(0, 122), xticks=range(0, 101, 20), title="Scrolling is usually wrong")
     return fig
 
 

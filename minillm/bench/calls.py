@@ -14,8 +14,8 @@ All read equally many tokens, results included. Bare answers are trained with tw
 and the better one counts.
 
 **When to call.** A call is right where the question needs one: precision, recall and F1, on
-wordings that were learned from and on wordings that were held out. Two lines to compare with: who
-always calls, and who never does.
+combinations of a statement and a question that were learned from, and on those held out. Two lines
+to compare with: who always calls, and who never does.
 
 **What unmasked results teach.** The answers are the same as long as the calculator works. So it is
 taken away. Each question that needs a call is asked twice more:
@@ -69,7 +69,7 @@ class Work:
 
     Args:
         n_tokens: read in a training.
-        n_questions: to each model, in wordings learned from and in those held out.
+        n_questions: to each model, in combinations learned from and in those held out.
         seeds: a training each, for every style.
     """
 
@@ -218,7 +218,7 @@ def _print(figures: dict[str, Any]) -> None:
     print(f"after {figures['n_tokens']} tokens; the mean of the seeds, in %")
     keys = ("products", "others", "precision", "recall", "f1")
     for name in ("seen", "held out"):
-        print(f"{'wordings ' + name:>20}" + "".join(f"{key:>12}" for key in keys))
+        print(f"{'combinations ' + name:>20}" + "".join(f"{key:>12}" for key in keys))
         for style in (*STYLES, "other rate"):
             shares = [100 * fmean(row[name][key] for row in figures[style]) for key in keys]
             label = f"{style}, {figures[style][0]['rate']}"

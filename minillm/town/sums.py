@@ -27,7 +27,8 @@ So always calling is right for half of the questions.
 
 **Wordings.** A text is a statement and a question, in one of the two orders. One of five pairs of
 statement and question is held out: it is in no block to learn from, though both are there in other
-pairs. So one can ask whether a model knows when to call, or knows the texts.
+pairs. So it is a new *combination*, of halves that are known. One can ask whether a model knows
+when to call, or knows the texts; how it does with really new words is not asked.
 
 Numbers are drawn anew for each question. There are 807,302 pairs of a and b; so of 20,000 questions
 that a model has learned from, 1 in 40 pairs of a test is among them.
@@ -125,7 +126,7 @@ class Question:
         answer: a number or a name.
         kind: one of `KINDS`.
         language: "en" or "zh".
-        held_out: whether its wording is.
+        held_out: whether its combination of statement and question is.
     """
 
     text: str
@@ -215,7 +216,7 @@ class SumSource:
         Args:
             index: 0, 1, 2, …
             seed: another seed, another stream.
-            held_out: only in wordings that are held out; else only in the others.
+            held_out: only in combinations that are held out; else only in the others.
 
         Raises:
             ValueError: a negative index.

@@ -7,7 +7,9 @@ from minillm.lab.figures import BLUE, ORANGE, figure
 def test_what_the_model_writes_and_what_the_program_does_have_colours_of_their_own():
     (ax,) = draw_call("What is 3 times 4?", "[ 3 * 4 ]", "calculate", "12 ;", "12 .").axes
     boxes = [text for text in ax.texts if text.get_bbox_patch()]
-    assert len(boxes) == 5 and len(ax.texts) == 11  # five boxes, five arrows, words at one of them
+    assert len(boxes) == 5 and len(ax.texts) == 16  # boxes, arrows, words at one; the text
+    parts = [(text.get_text(), text.get_color()) for text in ax.texts[-3:]]
+    assert parts == [("[ 3 * 4 ]", BLUE), ("12 ;", ORANGE), ("12 .", BLUE)]
     edges = {}
     for box in boxes:
         red, green, blue, _ = box.get_bbox_patch().get_edgecolor()
@@ -18,8 +20,8 @@ def test_what_the_model_writes_and_what_the_program_does_have_colours_of_their_o
 
 def test_the_headline_has_a_panel_for_products_and_one_for_when_to_call():
     def row(seen, held_out, f1, new_f1):
-        wordings = {"seen": (seen, f1), "held out": (held_out, new_f1)}
-        return {name: {"products": p, "f1": f} for name, (p, f) in wordings.items()}
+        both = {"seen": (seen, f1), "held out": (held_out, new_f1)}
+        return {name: {"products": p, "f1": f} for name, (p, f) in both.items()}
 
     bare, learned = [row(0.01, 0, 0, 0), row(0.03, 0, 0, 0)], [row(0.9, 0.8, 1, 1)]
     calls = {"bare": bare, "masked": [row(0.996, 0.88, 0.99, 0.97)], "unmasked": learned}
@@ -27,7 +29,7 @@ def test_the_headline_has_a_panel_for_products_and_one_for_when_to_call():
     numbers = [[text.get_text() for text in ax.texts] for ax in (left, right)]
     assert numbers == [["2.0", "99.6", "88.0", "90.0"], ["67.0", "99.0", "97.0"]]  # not 100
     names = [text.get_text() for text in right.get_yticklabels()]
-    assert names == ["always call", "known wordings", "new wordings"]
+    assert names == ["always call", "result masked", "masked, new combinations"]
     assert left.get_xlabel() == "% right" and right.get_xlabel() == "F1, in %"
 
 

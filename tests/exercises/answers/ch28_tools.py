@@ -54,7 +54,7 @@ def off_the_path():
                     after[state] = after.get(state, 0.0) + p * weight
             states = after
         return sum(p for (n, _), p in states.items() if n == 6)
-    return [share(0), share(0.9), "它见过出错之后的状态，知道怎样回来"]
+    return [100 * share(0), 100 * share(0.9), "它见过出错之后的状态，知道怎样回来"]
 """,
 }
 
@@ -73,6 +73,6 @@ def choose_threshold(gains, useful, least_precision):
 """,
     "28.4": """
 def off_the_path():
-    return 0.2, 0.7, "because mistakes are bad for it"
+    return 20.0, 70.0, "because mistakes are bad for it"
 """,
 }
