@@ -17,6 +17,24 @@ from minillm.lab.grade import Diagnosis, Grader
 from minillm.town.map import draw_errand, right_action
 from minillm.town.world import World
 
+
+def mistakes_of(function, *rows):
+    """A list for a grader: the function with the options of each row, and the row's message."""
+    return [(partial(function, **options), message) for options, message in rows]
+
+
+def with_message(grade, error, message):
+    """A grade function that has a message for an exception which an answer lets through."""
+
+    def graded(answer):
+        try:
+            grade(answer)
+        except error:
+            raise Diagnosis(message) from None
+
+    return graded
+
+
 # --- 29.1 -----------------------------------------------------------------------------------------
 NO_STEP = "your loop never ends: a call that no tool can read costs a step, too."
 
@@ -92,39 +110,22 @@ def act(decide, read, state, most_steps, *, closed=True, stop=True, more=0, **mi
 
 
 WALKS = [
-    (Walker(stutters), Reader(), Walk(place, goal, slips), most_steps)
-    for stutters, place, goal, slips, most_steps in (
-        ((), 0, 3, (), 9),
-        ((), 5, 2, (1, 2), 9),
-        ((1, 2), 0, 3, (0,), 9),
-        ((0,), 0, 5, (), 4),
-        ((), 2, 2, (), 4),
-        ((), 0, 3, (), 0),
-    )
+    (Walker(()), Reader(), Walk(0, 3), 9),
+    (Walker(()), Reader(), Walk(5, 2, (1, 2)), 9),
+    (Walker((1, 2)), Reader(), Walk(0, 3, (0,)), 9),
+    (Walker((0,)), Reader(), Walk(0, 5), 4),
+    (Walker(()), Reader(), Walk(2, 2), 4),
+    (Walker(()), Reader(), Walk(0, 3), 0),
 ]
-WALKS_WRONG = [
-    (partial(act, **options), message)
-    for options, message in (
-        ({"closed": False}, "the view is read once, before the loop: that is an open loop."),
-        ({"stop": False}, "you act when the state is done already; look at state.done first."),
-        ({"more": 1}, "you take one action more than `most_steps`."),
-        ({"free": True}, NO_STEP),
-        ({"crash": True}, "a call that no tool can read ends your loop; use try, except."),
-        ({"call": True}, "you return the calls; return the actions that they stand for."),
-    )
-]
-
-
-def with_message(grade, error, message):
-    """A grade function that has a message for an exception which an answer lets through."""
-
-    def graded(answer):
-        try:
-            grade(answer)
-        except error:
-            raise Diagnosis(message) from None
-
-    return graded
+WALKS_WRONG = mistakes_of(
+    act,
+    ({"closed": False}, "the view is read once, before the loop: that is an open loop."),
+    ({"stop": False}, "you act when the state is done already; look at state.done first."),
+    ({"more": 1}, "you take one action more than `most_steps`."),
+    ({"free": True}, NO_STEP),
+    ({"crash": True}, "a call that no tool can read ends your loop; use try, except."),
+    ({"call": True}, "you return the calls; return the actions that they stand for."),
+)
 
 
 # --- 29.2 -----------------------------------------------------------------------------------------
@@ -159,14 +160,14 @@ def success_shares(most_steps=None, failure_rate=0.1, n_plans=99):
 ERRANDS_WRONG = [
     (
         lambda: success_shares()[:1] * 3,
-        "all three are as with k = 1: either you look before each action, or your copy of the "
-        "world has the same failures, so that the plan knows them; switch them off in the copy.",
+        "all are as with k = 1: you look before each action, or plan in a copy with the same "
+        "failures, so that the plan knows them; switch them off there.",
     ),
-    (partial(success_shares, n_plans=1), "you plan once only; after k actions look and plan anew."),
-    (partial(success_shares, most_steps=40), "set most_steps to n_shortest + 4; you allow more."),
-    (
-        partial(success_shares, failure_rate=0.0),
-        "nothing fails; only the copy is without failures.",
+    *mistakes_of(
+        success_shares,
+        ({"n_plans": 1}, "you plan once only; after k actions look and plan anew."),
+        ({"most_steps": 40}, "set most_steps to n_shortest + 4; you allow more."),
+        ({"failure_rate": 0.0}, "nothing fails; only the copy is without failures."),
     ),
 ]
 
@@ -225,15 +226,12 @@ def divided(values):
 
 
 DAYS = [
-    Memory(text, created_at, importance, seen_at)
-    for text, created_at, importance, seen_at in (
-        ("Bao sleeps", 0, 1, None),
-        ("the mill is shut", 30, 2, 99),
-        ("Joe is going to paint the mill", 70, 4, None),
-        ("Mei is going to marry", 90, 8, None),
-        ("the desk is idle", 95, 1, None),
-        ("thieves break in at the mill", 10, 9, None),
-    )
+    Memory("Bao sleeps", 0, 1),
+    Memory("the mill is shut", 30, 2, last_seen_at=99),
+    Memory("Joe is going to paint the mill", 70, 4),
+    Memory("Mei is going to marry", 90, 8),
+    Memory("the desk is idle", 95, 1),
+    Memory("thieves break in at the mill", 10, 9),
 ]
 MILL = [0.0, 0.62, 0.45, 0.12, 0.0, 0.4]
 ALIKE = [replace(memory, importance=3) for memory in DAYS]
@@ -246,17 +244,15 @@ STREAMS = [
     (DAYS[:1], MILL[:1], 50, (1, 2, 3), 30),
     ([], [], 50, (1, 1, 1), 30),
 ]
-STREAMS_WRONG = [
-    (partial(pick_by_score, **options), message)
-    for options, message in (
-        ({"oldest": True}, "the memory that was seen longest ago gets your highest recency."),
-        ({"created": True}, "recency is by the hours since a memory was last seen."),
-        ({"scale": list}, "importance goes to 10, relevance to 1: first bring each to 0 … 1."),
-        ({"product": True}, "add the three, each times its weight; you multiply them."),
-        ({"stop": True}, "where one memory is too long, a shorter one may still fit: go on."),
-        ({"scale": divided}, EQUAL),
-    )
-]
+STREAMS_WRONG = mistakes_of(
+    pick_by_score,
+    ({"oldest": True}, "the memory that was seen longest ago gets your highest recency."),
+    ({"created": True}, "recency is by the hours since a memory was last seen."),
+    ({"scale": list}, "importance goes to 10, relevance to 1: first bring each to 0 … 1."),
+    ({"product": True}, "add the three, each times its weight; you multiply them."),
+    ({"stop": True}, "where one memory is too long, a shorter one may still fit: go on."),
+    ({"scale": divided}, EQUAL),
+)
 
 
 # --- 29.4 -----------------------------------------------------------------------------------------
@@ -298,17 +294,15 @@ LIBRARIES = [
     ({"rope": ["have 2 rope", "craft rope"], "net": ["have 1 rope", "have 1 reed"]},),
     ({},),
 ]
-LIBRARIES_WRONG = [
-    (partial(find_broken, **options), message)
-    for options, message in (
-        ({"direct": True}, "a skill that is missing further down breaks all that lead to it."),
-        ({"twice": True}, "a skill that is called from two sides is not yet a circle."),
-        ({"own": True}, "a skill that leads into a circle cannot work, even if not on it itself."),
-        ({"alone": False}, "a skill that calls itself is a circle, too."),
-        ({"words": 1}, "a name can have several words, such as stone pickaxe."),
-        ({"verbs": ("have", "gather", "craft")}, "only lines that begin with have call a skill."),
-    )
-]
+LIBRARIES_WRONG = mistakes_of(
+    find_broken,
+    ({"direct": True}, "a skill that is missing further down breaks all that lead to it."),
+    ({"twice": True}, "a skill that is called from two sides is not yet a circle."),
+    ({"own": True}, "a skill that leads into a circle cannot work, even if not on it itself."),
+    ({"alone": False}, "a skill that calls itself is a circle, too."),
+    ({"words": 1}, "a name can have several words, such as stone pickaxe."),
+    ({"verbs": ("have", "gather", "craft")}, "only lines that begin with have call a skill."),
+)
 
 
 GRADERS = {
