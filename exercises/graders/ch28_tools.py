@@ -304,7 +304,7 @@ GRADERS = {
         model_answer=(
             "It knows the way back. With q = 0 every mistake is the end, and six right actions in "
             "a row have probability 0.9 ** 6 = 0.53. With q = 0.9 a mistake costs two actions as "
-            "a rule, and there are four to spare."
+            "a rule, and there are four to spare: 94 % succeed."
         ),
     ),
 }
