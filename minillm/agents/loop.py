@@ -174,6 +174,8 @@ class Write(Protocol):
 def writer(model: Transformer, tokenizer: Tokens, template: ChatTemplate = TOOL_TEMPLATE) -> Write:
     """A model that writes the next message of many conversations side by side, greedily.
 
+    A text is cut after 64 tokens, or where the context has no more room.
+
     Args:
         model: tuned to conversations.
         tokenizer: of it.
@@ -187,15 +189,17 @@ def writer(model: Transformer, tokenizer: Tokens, template: ChatTemplate = TOOL_
         begin: Sequence[int] = (),
         constraint: Constraint | None = None,
     ) -> list[str]:
+        prompts = [(*encode(talk, template, tokenizer), *begin) for talk in talks]
+        room = model.config.context_length
         requests = [
             Request(
-                prompt=(*encode(talk, template, tokenizer), *begin),
-                n_tokens=TOKENS_OF_A_TEXT,
+                prompt=prompt,
+                n_tokens=max(1, min(TOKENS_OF_A_TEXT, room - len(prompt))),
                 config=SampleConfig(temperature=0),
                 stop_ids=stop_ids,
                 constraint=constraint,
             )
-            for talk in talks
+            for prompt in prompts
         ]
         return [tokenizer.decode(each.tokens).strip() for each in engine.run(requests)]
 

@@ -91,7 +91,11 @@ def test_a_model_writes_what_it_would_answer():
         vocab_size=263, context_length=256, d_model=8, n_layers=1, initial_std=0.3
     )
     model = config.build(seed=0)
-    questions = ["task: bring plums to Joe\nyou failed\nwhat do you learn?", "Where is the mill?"]
+    questions = [
+        "task: bring plums to Joe\nyou failed\nwhat do you learn?",
+        "Where is the mill?",
+        23 * "the mill. ",
+    ]
     talks = [(Message("user", each),) for each in questions]
     answers = chat.answers(model, tokenizer, talks, chat.TOOL_TEMPLATE)
     lessons = write_by_model(model, tokenizer)(questions)
