@@ -28,7 +28,7 @@ from dataclasses import replace
 from minillm.agents.loop import OK
 from minillm.agents.tools import Call, Toolbox, tool
 from minillm.serve.template import Message
-from minillm.town.map import Errand, Task, draw_errand, open_shops, right_action
+from minillm.town.map import Errand, draw_errand, open_shops, right_action
 from minillm.town.world import World
 from minillm.tune.chat import Conversation
 
@@ -173,10 +173,10 @@ def block(world: World, index: int, seed: str) -> list[Conversation]:
     """64 decisions in a town, and among them questions about a failure, each with its lesson.
 
     Of the errands, two thirds have two shops, and a ninth cannot be done (see `number_of_shops`).
-    Most have a lesson. About half of these name a shop of this errand that does not have the good,
-    and must be heeded. The others speak of another good or of another shop, and must not: else one
-    could learn to heed whatever names a shop. Where one of two shops is sold out, it is more often
-    the first. Actions fail now and then, so that there are views beside the shortest way too.
+    Of five errands three have a lesson that speaks of the good of this one, one has a lesson about
+    any good, and one has none. Where one of two shops is sold out, it is more often the first: else
+    lessons would seldom matter. Actions fail now and then, so that there are views beside the
+    shortest way too.
 
     Args:
         world: the town.
@@ -193,14 +193,9 @@ def block(world: World, index: int, seed: str) -> list[Conversation]:
         while not states[-1].done:
             states.append(states[-1].after(right_action(states[-1])))
             remarks += [states[-1].remark] * bool(states[-1].remark)
-        # 2. a few of its views: two before it has the good, one after, and the last, which is rare
+        # 2. a few of its views, and the last one always: there are few of its kind
         *others, last = states[:-1]
-        before, after = ([s for s in others if s.has_good is has] for has in (False, True))
-        some = [
-            *rng.sample(before, min(2, len(before))),
-            *rng.sample(after, min(1, len(after))),
-            last,
-        ]
+        some = [*rng.sample(others, min(3, len(others))), last]
         rows += [demonstration(state) for state in some]
         # 3. what is to be learned
         if number % 2 == 0:
@@ -225,20 +220,8 @@ def _errand(world: World, seed: str, rng: random.Random) -> Errand:
     task = errand.task
     if n_stocked == 1 and task.shops[0] in task.stocked and rng.random() < 0.5:
         errand = replace(errand, task=replace(task, shops=task.shops[::-1]))
-    return replace(errand, lessons=_lessons(errand.task, rng))
-
-
-def _lessons(task: Task, rng: random.Random) -> tuple[str, ...]:
-    """At most one: half of them count, and half speak of another good or another shop."""
-    others = [good.general for good in task.world.goods if good.general != task.good]
-    elsewhere = [place.name for place in task.world.places if place.name not in task.shops]
+    # a lesson that speaks of this errand, or of another
     empty = [shop for shop in task.shops if shop not in task.stocked]
-    lessons = {
-        "of this errand": [f"no {task.good} at {shop}" for shop in empty],
-        "another good": [f"no {rng.choice(others)} at {rng.choice(task.shops)}"],
-        "another shop": [f"no {task.good} at {rng.choice(elsewhere)}"],
-        "another errand": [f"no {rng.choice(others)} at {rng.choice(elsewhere)}"],
-        "none": [],
-    }
-    (kind,) = rng.choices([*lessons], [5, 3, 1, 1, 1])
-    return tuple(rng.sample(lessons[kind], min(1, len(lessons[kind]))))
+    place, good = rng.choice(world.places).name, rng.choice(world.goods).general
+    own, other = f"no {task.good} at {rng.choice(empty or [place])}", f"no {good} at {place}"
+    return replace(errand, lessons=rng.choice([(), (own,), (own,), (own,), (other,)]))
