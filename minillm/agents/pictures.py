@@ -29,10 +29,10 @@ def draw_call(question: str, call: str, function: str, result: str, answer: str)
     """
     boxes = {
         "question": (0, 1, f"the question\n{question}"),
-        "call": (1.5, 1, f"the model writes, and\nis stopped at the end\n{call}"),
+        "call": (1.5, 1, f"the model writes, and\nis stopped at {call.split()[-1]}\n{call}"),
         "run": (2.3, 0, f"a program runs\n{function}"),
         "result": (3.1, 1, f"spliced in by\nthe program\n{result}"),
-        "answer": (4.3, 1, f"the model\nwrites on\n{answer}"),
+        "answer": (4.3, 1, f"the model, again\n{answer}"),
     }
     arrows = [
         ("question", "call"),
@@ -98,7 +98,14 @@ def draw_headline(
     fig, (left, right) = figure(width=10.2, height=2.9, columns=2, share_y=False)
     draw_ranges(left, products, "% right", digits=1)
     left.set_title("Products of three-digit numbers")
-    draw_ranges(right, calling, "F1, in %", digits=1)
+    draw_ranges(
+        right,
+        calling,
+        "F1, in %: simple rules, and below\nthe models with the result masked",
+        digits=1,
+    )
+    for dot in right.lines[: len(rules)]:  # a rule has no seeds
+        dot.remove()
     right.set_title("Knowing when to call")
     for ax in (left, right):
         ax.set(xlim=(0, 122), xticks=range(0, 101, 20))  # room for a number behind 100
@@ -166,6 +173,5 @@ def draw_lines(
         for each in seeds:
             ax.plot(range(len(x)), each, "o", color=colour, markersize=3.5, alpha=0.6)
         label(ax, len(x) - 1, means[-1], name, colour, offset=(offsets or {}).get(name, (10, 0)))
-    ax.axhline(100, color=GREY, lw=0.8, ls=":")
     ax.set_xticks(range(len(x)), x)
     ax.set(xlim=(-0.2, len(x) + 0.3), ylim=(0, 104), ylabel="%")
