@@ -14,10 +14,8 @@ def run_agent(decide, read, state, most_steps):
     start), state.after(action) the next state. decide(view) gives a call, as text. read(call) gives
     its action, or raises ValueError if no tool can read it. Then the action is "", which changes
     nothing, but costs a step. Stop when the state is done or `most_steps` actions were taken.
-
     中文：写出智能体的循环：感知、决策、行动，再感知。decide(view) 给出调用，read(call) 给出动作；
     read 抛出 ValueError 时动作是 ""：什么也不改变，但占一步。状态结束或走满 most_steps 步就停止。
-
     Returns:
         The list of all actions, in their order.
     """
@@ -35,23 +33,22 @@ def run_agent(decide, read, state, most_steps):
     # END SOLUTION
 
 
-@task("29.2", minutes=7)
+@task("29.2", minutes=11)
 def look_every():
     """Predict, measure and explain what it costs to look only before every k-th action.
 
-    A look, k actions in a row with closed eyes, another look: k = 1 is the closed loop. Each k
-    actions are planned in a copy of the present errand with failure_rate 0, where `right_action`
-    says what to do. Take the 100 errands draw_errand(World(), seed, failure_rate=0.1,
-    fewest_steps=8) with seed 0 to 99, but most_steps = n_shortest + 4. How many succeed with
-    k = 1, 3 and 11? Predict first: how often do k actions in a row go right? Then measure
-    (`dataclasses.replace` changes a field; `plan` and `carry_out` of the loop help).
-
-    中文：每 k 步才看一次环境：在不会失败的副本里计划 k 步，闭眼执行，再看一次。k = 1 就是闭环。
-    上面的 100 个任务，步数上限改为 n_shortest + 4，k = 1、3、11 时成功率各是多少？先预测，再测量。
-
+    Plan k actions from the present state, carry them out without looking, plan anew, until the
+    errand is done: k = 1 is the closed loop. The errands are e = draw_errand(World(), seed,
+    failure_rate=0.1, fewest_steps=8), seed 0 to 99, with less time than usual:
+    replace(e, task=replace(e.task, most_steps=e.task.n_shortest + 4)). What share of them succeeds
+    with k = 1, 3 and 11? Guess first. `plan(follow(right_action), [copy], k)` takes states with
+    failure_rate 0, and returns for each a tuple of at most k actions; `carry_out(actions, state)`
+    returns a `Trace`, whose `last` is the state to go on from.
+    中文：每 k 步才看一次：在 failure_rate 为 0 的副本里计划 k 步，不看环境地执行，再看，直到结束。
+    种子 0 到 99，failure_rate=0.1，fewest_steps=8，步数上限 n_shortest + 4。先猜，再测量。
     Returns:
-        (float, float, float, str): three shares from 0 to 1, and a sentence: an errand takes about
-        ten actions; why do more than 0.9 ** 10 of them succeed with k = 11?
+        (float, float, float, str): shares from 0 to 1, and why more than 0.9 ** 10 succeed with
+        k = 11, though an errand takes about ten actions. What comes after the plan's end?
     """
     # BEGIN SOLUTION
     from dataclasses import replace
@@ -71,9 +68,9 @@ def look_every():
         n_successes = 0
         for state in starts:
             while not state.done:
-                dream = replace(state, task=replace(state.task, failure_rate=0.0))
-                actions = plan(follow(right_action), [dream], k)[0]
-                state = carry_out(actions, state).states[-1]
+                copy = replace(state, task=replace(state.task, failure_rate=0.0))
+                actions = plan(follow(right_action), [copy], k)[0]
+                state = carry_out(actions, state).last
             n_successes += state.success
         shares.append(n_successes / len(starts))
     return *shares, "Four steps are left, and a new look after the plan repairs a late failure."
@@ -87,16 +84,12 @@ def remember(memories, relevances, now, weights, most_characters):
     The score is the weighted sum of recency, 0.995 ** (hours since it was last seen, or created if
     last_seen_at is None), importance (1 to 10) and relevance. Decide how to make the three
     comparable among these memories, so that none wins by its unit, and what to do where all values
-    of one are equal. Go from the highest score down, and take each memory whose text still fits;
-    leave out any that does not, and go on. Of equal scores the earlier memory comes first.
-
+    of one are equal. Go from the highest score down, and take each memory whose text still fits in
+    `most_characters`; leave out any that does not, and go on. Of equal scores the earlier memory
+    comes first. `memories` is a list, may be empty, of `Memory` (text, created_at, last_seen_at,
+    importance); `relevances` has a number for each; `weights` are in the order above.
     中文：篇幅有限时，决定给智能体看哪些记忆。得分是时近性、重要性、相关性的加权和，三者单位不同：先让
     它们可比，并处理某一项全都相等的情况。从得分最高的往下取，放不下的跳过，继续看下一条。
-
-    Args:
-        memories: list of `Memory`, may be empty; relevances has a number for each.
-        weights: of recency, importance, relevance; most_characters: of all texts together.
-
     Returns:
         The numbers of the memories, from 0, the best first.
     """
@@ -121,22 +114,20 @@ def remember(memories, relevances, now, weights, most_characters):
     # END SOLUTION
 
 
-@task("29.4", minutes=7)
+@task("29.4", minutes=9)
 def broken_skills(programs):
     """Find the skills that cannot work, before anything is run.
 
     `programs` has for each skill's name the lines of its program. The line "have 2 stone pickaxe"
     calls the skill "stone pickaxe"; lines of other kinds call nothing. Suppose that every call is
     carried out. A skill cannot work if it calls, directly or through others, one that is not there:
-    "missing". Nor if its calls, directly or through others, come into a circle: "circle". Where
-    both hold, the reason is "missing".
-
-    中文：在运行之前找出不可能成功的技能。"have 2 stone pickaxe" 这样的行调用技能，其他行不调用。
-    直接或间接调用了不存在的技能是 "missing"，陷入互相调用的循环是 "circle"，都有时写 "missing"。
-
+    "missing". Nor if following its calls leads into a cycle, on which it need not lie itself:
+    "circle". Where both hold, the reason is "missing".
+    中文：找出不可能成功的技能。"have 2 stone pickaxe" 这样的行调用技能，其他行不调用。直接或间接
+    调用了不存在的技能是 "missing"；沿着调用会进入循环是 "circle"；都有时写 "missing"。
     Returns:
-        A sorted list of pairs: for {"plank": ["have 1 wood", "craft plank"]}
-        [("plank", "missing")].
+        Sorted pairs. For {"a": ["have 1 b"], "b": ["have 1 a"], "c": ["have 1 a"], "d": ["have 1
+        wood"]} all of a, b and c get "circle", and the last pair is ("d", "missing").
     """
 
     # BEGIN SOLUTION

@@ -329,8 +329,8 @@ GRADERS = {
         hints=(
             "The start: replace(errand, task=replace(errand.task, most_steps=…)).",
             "The copy: replace(state, task=replace(state.task, failure_rate=0.0)).",
-            "actions = plan(follow(right_action), [copy], k)[0]; the state to look at next is "
-            "carry_out(actions, state).states[-1]. Go on until it is done.",
+            "actions = plan(follow(right_action), [copy], k)[0]; the next state is "
+            "carry_out(actions, state).last. Look again also after a plan's end, until it is done.",
         ),
         model_answer=(
             "0.9 ** 10 = 0.35 is the share of errands in which nothing fails. But the others have "

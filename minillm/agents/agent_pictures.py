@@ -8,8 +8,10 @@ from statistics import fmean
 
 from matplotlib.figure import Figure
 
-from minillm.lab.figures import BLUE, COLOURS, GREY, ORANGE, diagram, figure, label
+from minillm.lab.figures import BLUE, COLOURS, GREY, INK, ORANGE, diagram, figure, label
 from minillm.reason.pictures import draw_ranges
+
+NAMED = (*COLOURS, INK)
 
 
 def draw_loops() -> Figure:
@@ -22,24 +24,24 @@ def draw_loops() -> Figure:
     """
     boxes = {
         "view": (0, 1, "perceive\na view"),
-        "agent": (1, 2, "decide\nthe agent"),
+        "policy": (1, 2, "decide\nthe policy"),
         "call": (2, 1, "act\none call"),
         "world": (1, 0, "the world\nchanges"),
         "first view": (3.6, 1, "perceive\nonce"),
-        "planner": (4.6, 2, "decide\nthe agent"),
+        "planner": (4.6, 2, "decide\nthe policy"),
         "plan": (5.6, 1, "act\nall calls of a plan"),
         "other world": (4.6, 0, "the world\nchanges"),
     }
     arrows = [
-        ("view", "agent"),
-        ("agent", "call"),
+        ("view", "policy"),
+        ("policy", "call"),
         ("call", "world"),
         ("world", "view"),
         ("first view", "planner"),
         ("planner", "plan"),
         ("plan", "other world"),
     ]
-    colours = {"agent": BLUE, "planner": BLUE, "call": ORANGE, "plan": ORANGE}
+    colours = {"policy": BLUE, "planner": BLUE, "call": ORANGE, "plan": ORANGE}
     fig = diagram(boxes, arrows, width=9.6, height=3.6, colours=colours)
     (ax,) = fig.axes
     for x, words in ((1, "closed loop"), (4.6, "open loop")):
@@ -112,7 +114,8 @@ def draw_items(
 
     Args:
         marks: steps at which items were counted.
-        panels: of each title, of each name the items at each mark, for each map.
+        panels: of each title, of each name the items at each mark, for each map; at most five
+            names in all.
         n_items: that there are.
 
     Example:
@@ -122,10 +125,14 @@ def draw_items(
     """
     fig, axes = figure(width=9.6, height=3.8, columns=len(panels))
     axes = [axes] if len(panels) == 1 else axes
+    # one name has one colour in all panels, and no two names share one
+    names = dict.fromkeys(name for arms in panels.values() for name in arms)
+    colours = dict(zip(names, NAMED, strict=False))
     for ax, (title, arms) in zip(axes, panels.items(), strict=True):
         ax.axhline(n_items, color=GREY, lw=0.8, ls=":")
         means = {name: [fmean(each) for each in zip(*arms[name], strict=True)] for name in arms}
-        for (name, maps), colour in zip(arms.items(), COLOURS, strict=False):
+        for name, maps in arms.items():
+            colour = colours[name]
             columns = [*zip(*maps, strict=True)]
             ax.plot(marks, means[name], color=colour)
             lows, highs = map(min, columns), map(max, columns)

@@ -6,13 +6,14 @@
     state  ←  result     go bridge: you lost your way                           act
     …                                                                           until it is done
 
-An *agent* (智能体) is whatever decides: from a view to a thought and a call. `by_model` makes a
-model an agent. `policy` runs its calls, so that it can act where `minillm.agents.imitate.run` acts.
+A *policy* (策略) decides what to do; policy and loop together are an *agent* (智能体). A model goes
+from a view to a thought and a call (`by_model`), and `policy` reads its calls as actions, so that
+it can act where `minillm.agents.imitate.run` acts.
 
 **Closed loop and open loop** (闭环, 开环). In a closed loop each decision follows a fresh view. In
-an open loop all are made at the beginning: `plan` lets the agent act in a copy of the world in
-which nothing fails, and `carry_out` then does the same in the real one, with closed eyes. The plan
-is as good as the agent can make it. What it lacks is only to see what happens.
+an open loop all are made at the beginning: `plan` lets the policy act in a copy of the world in
+which nothing fails, and `carry_out` then does the same in the real one, without looking. The plan
+is as good as the policy can make it. What it lacks is only to see what happens.
 
 **The trace** (轨迹) is a file with a JSON object a line, written line by line. So whatever ends the
 program, all that happened before stands there.
@@ -103,7 +104,10 @@ Decide = Callable[[Sequence[str]], list[Decision]]
 def policy(
     decide: Decide, toolbox: Toolbox, note: Callable[[Event], None] = lambda event: None
 ) -> Policy:
-    """An agent as a policy: it reads views, its calls are checked, and become actions.
+    """What decides as a policy: it reads views, its calls are checked, and become actions.
+
+    States never change: `state.after` only looks ahead, at what the action will lead to. It is
+    `minillm.agents.imitate.run` that goes on to the next state.
 
     A call that no tool can read costs a step all the same, and changes nothing.
 
@@ -130,15 +134,15 @@ def policy(
     return act
 
 
-def plan(policy: Policy, dreams: Sequence[State], most_actions: int) -> list[tuple[str, ...]]:
+def plan(policy: Policy, safe_starts: Sequence[State], most_actions: int) -> list[tuple[str, ...]]:
     """The open loop's plans: what the policy does in a world where nothing fails.
 
     Args:
-        policy: of the agent.
-        dreams: the starts, with failures switched off.
+        policy: that acts.
+        safe_starts: the starts, with failures switched off.
         most_actions: of a plan.
     """
-    return [trace.actions for trace in run(policy, dreams, most_actions)]
+    return [trace.actions for trace in run(policy, safe_starts, most_actions)]
 
 
 def carry_out(actions: Iterable[str], start: State) -> Trace:

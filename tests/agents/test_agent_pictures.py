@@ -35,3 +35,13 @@ def test_lines_are_means_of_maps_and_no_two_names_stand_at_one_height():
     heights = [text.xy[1] for text in left.texts]
     assert len(left.texts) == 3 and min(map(abs, (heights[0] - heights[1], heights[2]))) >= 3
     assert left.get_ylabel() == "items held, of 20" and right.get_ylabel() == ""
+
+
+def test_a_name_has_one_colour_in_all_panels_and_no_other_name_has_it():
+    arms = {"all": [[7, 20]], "less": [[7, 11]]}
+    left, right = draw_items([50, 150], {"one": arms, "two": {**arms, "least": [[1, 3]]}}, 20).axes
+    colours = [[line.get_color() for line in ax.lines[1:]] for ax in (left, right)]
+    assert colours[0] == colours[1][:2] and len({*colours[1]}) == 3
+    swapped = {"one": {"all": [[7, 20]]}, "two": {"less": [[7, 11]]}}
+    first, second = draw_items([50, 150], swapped, 20).axes
+    assert first.lines[1].get_color() != second.lines[1].get_color()
