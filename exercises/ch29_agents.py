@@ -30,9 +30,9 @@ def look_every():
     errand is done: k = 1 is the closed loop. The errands are e = draw_errand(World(), seed,
     failure_rate=0.1, fewest_steps=8), seed 0 to 99, with less time than usual:
     replace(e, task=replace(e.task, most_steps=e.task.n_shortest + 4)). What share of them succeeds
-    with k = 1, 3 and 11? Guess first. `plan(follow(right_action), [copy], k)` takes states with
-    failure_rate 0, and returns for each a tuple of at most k actions; `carry_out(actions, state)`
-    returns a `Trace`, whose `last` is the state to go on from.
+    with k = 1, 3 and 11? Guess first. `plan(oracle, [copy], k)` takes states with failure_rate 0,
+    and returns for each a tuple of at most k actions; `carry_out(actions, state)` returns a
+    `Trace`, whose `last` is the state to go on from. Its `.success` says how the errand ended.
     中文：每 k 步才看一次：在 failure_rate 为 0 的副本里计划 k 步，不看环境地执行，再看，直到结束。
     种子 0 到 99，failure_rate=0.1，fewest_steps=8，步数上限 n_shortest + 4。先猜，再测量。
     Returns:
@@ -48,13 +48,15 @@ def remember(memories, relevances, now, weights, most_characters):
 
     The score is the weighted sum of recency, 0.995 ** (hours since it was last seen, or created if
     last_seen_at is None), importance (1 to 10) and relevance. Decide how to make the three
-    comparable among these memories, so that none wins by its unit, and what to do where all values
-    of one are equal. Go from the highest score down, and take each memory whose text still fits in
-    `most_characters`; leave out any that does not, and go on. Of equal scores the earlier memory
-    comes first. `memories` is a list, may be empty, of `Memory` (text, created_at, last_seen_at,
-    importance); `relevances` has a number for each; `weights` are in the order above.
-    中文：篇幅有限时，决定给智能体看哪些记忆。得分是时近性、重要性、相关性的加权和，三者单位不同：先让
-    它们可比，并处理某一项全都相等的情况。从得分最高的往下取，放不下的跳过，继续看下一条。
+    comparable among these memories, so that none drowns the others (neither unit nor lowest value
+    may count), and what to do where all values of one are equal. Go from the highest score down,
+    and take each memory whose text still fits in `most_characters`; leave out any that does not,
+    and go on. Of equal scores the earlier memory comes first. `memories` is a list, may be empty,
+    of `Memory` (text, created_at, last_seen_at, importance); `relevances` has a number for each;
+    `weights` are in the order above.
+    中文：篇幅有限时，决定给智能体看哪些记忆。得分是时近性、重要性、相关性的加权和；先让三者可比，不让任
+    何一项压倒其他（单位和最低值都不起作用），并处理某一项全都相等的情况。从得分最高的往下取，放不下的
+    跳过，继续看下一条。
     Returns:
         The numbers of the memories, from 0, the best first.
     """
@@ -69,8 +71,8 @@ def broken_skills(programs):
     `programs` has for each skill's name the lines of its program. The line "have 2 stone pickaxe"
     calls the skill "stone pickaxe"; lines of other kinds call nothing. Suppose that every call is
     carried out. A skill cannot work if it calls, directly or through others, one that is not there:
-    "missing". Nor if following its calls leads into a cycle, on which it need not lie itself:
-    "circle". Where both hold, the reason is "missing".
+    "missing". Nor if following its calls leads into a cycle, even if the skill is not
+    itself on the cycle: "circle". Where both hold, the reason is "missing".
     中文：找出不可能成功的技能。"have 2 stone pickaxe" 这样的行调用技能，其他行不调用。直接或间接
     调用了不存在的技能是 "missing"；沿着调用会进入循环是 "circle"；都有时写 "missing"。
     Returns:

@@ -329,7 +329,7 @@ GRADERS = {
         hints=(
             "The start: replace(errand, task=replace(errand.task, most_steps=…)).",
             "The copy: replace(state, task=replace(state.task, failure_rate=0.0)).",
-            "actions = plan(follow(right_action), [copy], k)[0]; the next state is "
+            "actions = plan(oracle, [copy], k)[0]; the next state is "
             "carry_out(actions, state).last. Look again also after a plan's end, until it is done.",
         ),
         model_answer=(
