@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from minillm.lab.figures import BLUE, COLOURS, GREY, INK, ORANGE, diagram, figure, label
 from minillm.reason.pictures import draw_ranges
 
-NAMED = (*COLOURS, INK)
+NAMED = (*COLOURS, INK, GREY)
 
 
 def draw_loops() -> Figure:
@@ -114,9 +114,12 @@ def draw_items(
 
     Args:
         marks: steps at which items were counted.
-        panels: of each title, of each name the items at each mark, for each map; at most five
+        panels: of each title, of each name the items at each mark, for each map; at most six
             names in all.
         n_items: that there are.
+
+    Raises:
+        ValueError: more names than colours.
 
     Example:
         >>> panels = {"library": {"with": [[7, 20], [7, 18]], "without": [[7, 7], [5, 7]]}}
@@ -127,6 +130,8 @@ def draw_items(
     axes = [axes] if len(panels) == 1 else axes
     # one name has one colour in all panels, and no two names share one
     names = dict.fromkeys(name for arms in panels.values() for name in arms)
+    if len(names) > len(NAMED):
+        raise ValueError(f"there are colours for {len(NAMED)} names; got {len(names)}")
     colours = dict(zip(names, NAMED, strict=False))
     for ax, (title, arms) in zip(axes, panels.items(), strict=True):
         ax.axhline(n_items, color=GREY, lw=0.8, ls=":")

@@ -45,3 +45,9 @@ def test_a_name_has_one_colour_in_all_panels_and_no_other_name_has_it():
     swapped = {"one": {"all": [[7, 20]]}, "two": {"less": [[7, 11]]}}
     first, second = draw_items([50, 150], swapped, 20).axes
     assert first.lines[1].get_color() != second.lines[1].get_color()
+
+
+def test_more_names_than_colours_are_refused():
+    arms = {str(n): [[1, 2]] for n in range(7)}
+    with pytest.raises(ValueError, match="colours for 6 names; got 7"):
+        draw_items([50, 150], {"many": arms}, 20)
