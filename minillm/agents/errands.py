@@ -5,10 +5,10 @@
     call       {"name":"go","arguments":{"place":"bridge"}}
     result     ok
 
-A *demonstration* is one such decision. A model that has learned many of them is an agent: it is
-shown a view, writes a thought, and then the call (ReAct). Each decision is a conversation of its
-own, which begins with the view and has nothing of what was before. So the agent's context does not
-grow with the errand.
+A *demonstration* is one such decision. A model that has learned many of them can be the policy of
+an agent: it is shown a view, writes a thought, and then the call (ReAct). Each decision is a
+conversation of its own, which begins with the view and has nothing of what was before. So the
+agent's context does not grow with the errand.
 
 **Lessons.** After an errand that failed, the agent is shown what went wrong and asked what it
 learns. The sentence that it writes stands in the views of its next errand
@@ -28,6 +28,7 @@ from dataclasses import replace
 from minillm.agents.loop import OK
 from minillm.agents.tools import Call, Toolbox, tool
 from minillm.serve.template import Message
+from minillm.town.chance import block_rng
 from minillm.town.map import Errand, draw_errand, open_shops, right_action
 from minillm.town.world import World
 from minillm.tune.chat import Conversation
@@ -181,8 +182,11 @@ def block(world: World, index: int, seed: str) -> list[Conversation]:
     Args:
         world: the town.
         index, seed: of the block.
+
+    Raises:
+        ValueError: a negative index.
     """
-    rng = random.Random(f"errands/{world.seed}/{seed}/{index}")
+    rng = block_rng(f"errands/{world.seed}/{seed}/{index}", index)
     rows: list[Conversation] = []
     number = 0
     while len(rows) < PER_BLOCK:

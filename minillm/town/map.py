@@ -278,7 +278,8 @@ def draw_errand(
         seed: another seed, another errand.
         n_shops: that the signs name.
         n_stocked: of these, how many have the good; which ones is a matter of chance.
-        fewest_steps: along the signs, see `Task.n_shortest`.
+        fewest_steps: along the signs, see `Task.n_shortest`; where nobody has the good, it only
+            sets how much time there is.
         failure_rate: how often an action fails.
         detour: the first shop is sold out, and who goes there first comes too late. There are
             `SLACK` steps to spare; without it, three times the steps and ten more.

@@ -124,3 +124,8 @@ def test_a_demonstrated_call_leads_to_the_result_that_stands_behind_it(seed):
         errand = errand.after(action)
         assert result.content == (errand.remark or "ok")
         assert action.split(" ", 1)[1].split(" ")[-1] in thinking.content.replace(".", "")
+
+
+def test_a_block_before_the_first_is_refused():
+    with pytest.raises(ValueError, match="counted from 0; got -1"):
+        errands.block(WORLD, -1, "train")
